@@ -1,0 +1,1 @@
+//! The configuration file: TOML in, a configuration that is valid by construction out.

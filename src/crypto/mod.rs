@@ -1,0 +1,1 @@
+//! The only importer of cryptographic providers. Holds keys, but no protocol state.

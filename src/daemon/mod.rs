@@ -1,0 +1,1 @@
+//! The control thread: IKE endpoint, timers, VICI server, routes, guard and signals.

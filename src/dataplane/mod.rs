@@ -1,0 +1,1 @@
+//! Pinned workers that run the packet path to completion. Knows SAs, not IKE.
