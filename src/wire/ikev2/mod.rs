@@ -1,0 +1,15 @@
+//! IKEv2 payload bodies (RFC 7296 §3.4 to §3.11): views that borrow, and their encoders.
+
+mod delete;
+mod encrypted;
+mod exchange;
+mod identity;
+mod notify;
+mod writer;
+
+pub use delete::Delete;
+pub use encrypted::FragmentHeader;
+pub use exchange::{KePayload, Nonce};
+pub use identity::{AuthMethod, AuthPayload, IdPayload, IdType};
+pub use notify::{Notify, NotifyType};
+pub use writer::{PayloadWriter, message_bytes};
