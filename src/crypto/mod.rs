@@ -1,1 +1,35 @@
 //! The only importer of cryptographic providers. Holds keys, but no protocol state.
+//!
+//! | for | look in | RFC |
+//! |---|---|---|
+//! | sealing and opening packets | [`packet`] | 4106, 7634, 3602, 4868, 2404, 2410 |
+//! | PRF, SKEYSEED, keys of IKE and Child SAs | [`prf`], [`kdf`] | 7296 §2.13–2.18 |
+//! | Diffie-Hellman | [`kex`] | 3526, 5903, 8031, 6989 |
+//!
+//! The packet path runs on `aws-lc-rs`. The RustCrypto ciphers are the portable second provider
+//! ([`packet::Provider::Portable`]) and the oracle of the tests.
+
+pub mod digest;
+pub mod kdf;
+pub mod kex;
+pub mod packet;
+pub mod prf;
+pub mod secret;
+
+mod aead;
+mod encrypt_then_mac;
+mod modp;
+mod portable;
+
+pub use packet::{Associated, AuthenticationFailed, KeyError, PacketKey, Provider, SealError};
+pub use rand_core::CryptoRng;
+pub use secret::Secret;
+
+use subtle::ConstantTimeEq;
+
+/// Compares two byte strings without telling, by its duration, where they differ.
+///
+/// Their lengths are public: different lengths return at once.
+pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
+    left.ct_eq(right).into()
+}

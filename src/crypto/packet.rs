@@ -1,0 +1,250 @@
+//! One key that seals or opens packets: one direction of an ESP SA, or of IKE's encrypted payload.
+
+use std::fmt;
+
+use super::aead::Aead;
+use super::encrypt_then_mac::EncryptThenMac;
+use super::portable::PortableAead;
+use crate::wire::proposal::{CipherSuite, EncryptionId, IntegrityId};
+
+/// The expanded key of one direction of an SA.
+///
+/// The buffer that [`seal`](Self::seal) fills and [`open`](Self::open) reads is what follows the
+/// header on the wire:
+///
+/// ```text
+///    header       iv            text, then ciphertext        icv
+/// ┌────────────┬─────────────┬────────────────────────────┬─────────────┐
+/// │ Associated │ iv_len()    │ a multiple of block_len()  │ icv_len()   │
+/// └────────────┴─────────────┴────────────────────────────┴─────────────┘
+///               └────────────────────── buffer ─────────────────────────┘
+/// ```
+pub struct PacketKey {
+    suite: CipherSuite,
+    cipher: Cipher,
+}
+
+enum Cipher {
+    Aead(Aead),
+    Portable(Box<PortableAead>),
+    EncryptThenMac(Box<EncryptThenMac>),
+}
+
+/// Who computes an AEAD. Both give the same bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provider {
+    /// `aws-lc-rs`: assembly for the wide vector units.
+    #[default]
+    Fast,
+    /// `aes-gcm` and `chacha20poly1305`: Rust only.
+    Portable,
+}
+
+/// What is authenticated but sent in clear before the buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Associated<'a> {
+    /// The ESP header, or everything of an IKE message before the IV.
+    pub header: &'a [u8],
+    /// The upper half of an extended sequence number, which is not sent (RFC 4303 §2.2.1). An AEAD
+    /// reads it between the SPI and the lower half; a MAC reads it after the ciphertext.
+    pub esn_high: Option<u32>,
+}
+
+impl PacketKey {
+    /// Expands a key on the fast provider. An AEAD takes its key with the salt behind it
+    /// (RFC 4106 §8.1, RFC 7634 §2) and an empty `integrity_key`.
+    pub fn new(
+        suite: CipherSuite,
+        encryption_key: &[u8],
+        integrity_key: &[u8],
+    ) -> Result<Self, KeyError> {
+        Self::with_provider(Provider::Fast, suite, encryption_key, integrity_key)
+    }
+
+    /// Expands a key on the given provider. Encrypt-then-MAC suites have only one.
+    pub fn with_provider(
+        provider: Provider,
+        suite: CipherSuite,
+        encryption_key: &[u8],
+        integrity_key: &[u8],
+    ) -> Result<Self, KeyError> {
+        if !is_supported(&suite) {
+            return Err(KeyError::Unsupported(suite));
+        }
+        check_len("encryption", encryption_key, encryption_key_len(&suite))?;
+        check_len("integrity", integrity_key, integrity_key_len(&suite))?;
+        let cipher = match (suite.integrity, provider) {
+            (Some(integrity), _) => Cipher::EncryptThenMac(Box::new(
+                EncryptThenMac::new(encryption_key, integrity, integrity_key)
+                    .ok_or(KeyError::Unsupported(suite))?,
+            )),
+            (None, Provider::Fast) => Cipher::Aead(
+                Aead::new(suite.encryption, encryption_key).ok_or(KeyError::Unsupported(suite))?,
+            ),
+            (None, Provider::Portable) => Cipher::Portable(Box::new(
+                PortableAead::new(suite.encryption, encryption_key)
+                    .ok_or(KeyError::Unsupported(suite))?,
+            )),
+        };
+        Ok(Self { suite, cipher })
+    }
+
+    /// The algorithms that this key is for.
+    pub fn suite(&self) -> CipherSuite {
+        self.suite
+    }
+
+    /// Bytes of the initialization vector that each packet carries.
+    pub fn iv_len(&self) -> usize {
+        match &self.cipher {
+            Cipher::Aead(_) | Cipher::Portable(_) => AEAD_IV_LEN,
+            Cipher::EncryptThenMac(cipher) => cipher.iv_len(),
+        }
+    }
+
+    /// Bytes of the integrity check value that each packet carries.
+    pub fn icv_len(&self) -> usize {
+        match &self.cipher {
+            Cipher::Aead(_) | Cipher::Portable(_) => AEAD_ICV_LEN,
+            Cipher::EncryptThenMac(cipher) => cipher.icv_len(),
+        }
+    }
+
+    /// What the length of the text must be a multiple of, before ESP's own alignment to 4.
+    pub fn block_len(&self) -> usize {
+        match &self.cipher {
+            Cipher::Aead(_) | Cipher::Portable(_) => 1,
+            Cipher::EncryptThenMac(cipher) => cipher.block_len(),
+        }
+    }
+
+    /// Encrypts the text in the middle of `buffer` in place and writes IV and ICV around it.
+    ///
+    /// `nonce` must never repeat under this key. It is the IV of an AEAD; for CBC it is encrypted
+    /// to an IV that nobody can predict (SP 800-38A appendix C).
+    #[inline]
+    pub fn seal(
+        &self,
+        nonce: u64,
+        associated: Associated<'_>,
+        buffer: &mut [u8],
+    ) -> Result<(), SealError> {
+        match &self.cipher {
+            Cipher::Aead(cipher) => cipher.seal(nonce, associated, buffer),
+            Cipher::Portable(cipher) => cipher.seal(nonce, associated, buffer),
+            Cipher::EncryptThenMac(cipher) => cipher.seal(nonce, associated, buffer),
+        }
+    }
+
+    /// Checks the ICV and decrypts in place; returns the text in the middle of `buffer`.
+    ///
+    /// After a failure the bytes of `buffer` are unspecified.
+    #[inline]
+    pub fn open<'a>(
+        &self,
+        associated: Associated<'_>,
+        buffer: &'a mut [u8],
+    ) -> Result<&'a mut [u8], AuthenticationFailed> {
+        match &self.cipher {
+            Cipher::Aead(cipher) => cipher.open(associated, buffer),
+            Cipher::Portable(cipher) => cipher.open(associated, buffer),
+            Cipher::EncryptThenMac(cipher) => cipher.open(associated, buffer),
+        }
+    }
+}
+
+impl fmt::Debug for PacketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PacketKey")
+            .field("suite", &self.suite)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether packets can be sealed with `suite`. NULL encryption counts only with a MAC.
+pub fn is_supported(suite: &CipherSuite) -> bool {
+    match suite.encryption {
+        EncryptionId::AES_GCM_16 => AES_BITS.contains(&suite.key_bits) && suite.integrity.is_none(),
+        EncryptionId::CHACHA20_POLY1305 => {
+            matches!(suite.key_bits, 0 | 256) && suite.integrity.is_none()
+        }
+        EncryptionId::AES_CBC => AES_BITS.contains(&suite.key_bits) && has_mac(suite),
+        EncryptionId::NULL => suite.key_bits == 0 && has_mac(suite),
+        _ => false,
+    }
+}
+
+/// Bytes of the encryption key with the salt of an AEAD; 0 for suites that are not supported.
+pub fn encryption_key_len(suite: &CipherSuite) -> usize {
+    let key_len = usize::from(suite.key_bits / 8);
+    match suite.encryption {
+        EncryptionId::AES_GCM_16 => key_len + SALT_LEN,
+        EncryptionId::CHACHA20_POLY1305 => 32 + SALT_LEN,
+        EncryptionId::AES_CBC => key_len,
+        _ => 0,
+    }
+}
+
+/// Bytes of the integrity key; 0 for an AEAD.
+pub fn integrity_key_len(suite: &CipherSuite) -> usize {
+    match suite.integrity {
+        Some(IntegrityId::HMAC_SHA1_96) => 20,
+        Some(IntegrityId::HMAC_SHA2_256_128) => 32,
+        Some(IntegrityId::HMAC_SHA2_384_192) => 48,
+        Some(IntegrityId::HMAC_SHA2_512_256) => 64,
+        _ => 0,
+    }
+}
+
+/// Why a key could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The suite is not one of [`is_supported`].
+    #[error("no implementation of {0:?}")]
+    Unsupported(CipherSuite),
+    /// The key material does not fit the suite.
+    #[error("{what} key has {have} bytes instead of {need}")]
+    Length {
+        /// Which of the two keys.
+        what: &'static str,
+        /// Bytes given.
+        have: usize,
+        /// Bytes that the suite takes.
+        need: usize,
+    },
+}
+
+/// Why a packet could not be sealed: in each case the caller's layout was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The buffer cannot hold IV and ICV, the text is not a multiple of the block, or an AEAD got
+    /// an extended sequence number without an 8-byte ESP header.
+    #[error("buffer or header has the wrong length for the suite")]
+    Length,
+}
+
+/// The packet was not made by the holder of this key, or was changed, or is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("integrity check failed")]
+pub struct AuthenticationFailed;
+
+fn has_mac(suite: &CipherSuite) -> bool {
+    integrity_key_len(suite) != 0
+}
+
+fn check_len(what: &'static str, key: &[u8], need: usize) -> Result<(), KeyError> {
+    if key.len() == need {
+        Ok(())
+    } else {
+        Err(KeyError::Length {
+            what,
+            have: key.len(),
+            need,
+        })
+    }
+}
+
+const AES_BITS: [u16; 3] = [128, 192, 256];
+pub(super) const SALT_LEN: usize = 4;
+pub(super) const AEAD_IV_LEN: usize = 8;
+pub(super) const AEAD_ICV_LEN: usize = 16;

@@ -1,0 +1,15 @@
+//! Known answers of the cryptography: RFC and NIST vectors, Wycheproof, and one provider against the
+//! other.
+
+#[path = "vectors/cases.rs"]
+mod cases;
+#[path = "vectors/kex.rs"]
+mod kex;
+#[path = "vectors/packet.rs"]
+mod packet;
+#[path = "vectors/prf.rs"]
+mod prf;
+#[path = "vectors/providers.rs"]
+mod providers;
+#[path = "vectors/wycheproof.rs"]
+mod wycheproof;
