@@ -1,0 +1,16 @@
+//! ESP packets: against other implementations, against hostile ones, and at the end of an SA's life.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "an index out of bounds fails the test"
+)]
+
+#[path = "esp/headers.rs"]
+mod headers;
+#[path = "esp/hostile.rs"]
+mod hostile;
+#[path = "esp/lifetime.rs"]
+mod lifetime;
+#[path = "esp/support.rs"]
+mod support;
+#[path = "esp/vectors.rs"]
+mod vectors;
