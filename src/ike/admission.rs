@@ -1,0 +1,252 @@
+//! Who may open an IKE SA (RFC 7296 §2.6): cookies, limits, and the unique policy.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::crypto::CryptoRng;
+use crate::wire::ikev2::{NotifyType, PayloadWriter};
+
+use super::cookie::CookieJar;
+use super::endpoint::{Endpoint, Superseded};
+use super::pad::{AddressPattern, Unique};
+use super::rate::RateLimit;
+use super::v2::{Datagram, Established, ExchangeError, IkeSa, InitRequest, Payloads, add_notify};
+use super::{Discard, Settings};
+
+/// What strangers share.
+pub(super) struct Admission {
+    cookies: CookieJar,
+    /// Requests that need no cookie; made for [`Settings::cookie_rate`] at the first request.
+    requests: Option<RateLimit>,
+    /// Answers outside any IKE SA.
+    replies: RateLimit,
+}
+
+impl Admission {
+    pub(super) fn new(now: Instant, rng: &mut dyn CryptoRng) -> Self {
+        Self {
+            cookies: CookieJar::new(now, rng),
+            requests: None,
+            replies: RateLimit::new(20, 40, now),
+        }
+    }
+
+    /// Whether a stranger may be answered.
+    pub(super) fn allow_reply(&mut self, now: Instant) -> bool {
+        self.replies.allow(now)
+    }
+
+    fn allow_request(&mut self, settings: &Settings, now: Instant) -> bool {
+        let rate = settings.cookie_rate;
+        let limit = self
+            .requests
+            .get_or_insert_with(|| RateLimit::new(rate, rate, now));
+        limit.allow(now)
+    }
+}
+
+impl Endpoint {
+    /// A peer wants to open an IKE SA.
+    pub(super) fn on_init_request(&mut self, datagram: &Datagram<'_>) -> Result<(), Discard> {
+        let header = &datagram.header;
+        let fresh =
+            header.message_id == 0 && header.flags.initiator() && header.responder_spi.is_zero();
+        if !fresh {
+            return Err(Discard::BadHeader);
+        }
+        if self.closing {
+            return Err(Discard::ShuttingDown);
+        }
+        if datagram.bytes.len() > MAX_INIT {
+            return Err(Discard::TooLong);
+        }
+        if let Some(sa) = self.table.by_init(datagram.remote(), header.initiator_spi) {
+            match sa.init_request() {
+                Some(request) if request == datagram.bytes => {
+                    let id = sa.core.id;
+                    self.step(id, |sa, cx| sa.on_datagram(datagram, cx));
+                    return Ok(());
+                }
+                // The same SPI with another group or a cookie: the answer did not arrive or was no use.
+                Some(_) => {}
+                None => return Err(Discard::StaleRequest),
+            }
+        }
+        let payloads = match datagram.clear_payloads() {
+            Ok(payloads) => payloads,
+            Err(error @ ExchangeError::UnsupportedCritical(_)) => {
+                self.refuse_init(datagram, &error);
+                return Err(Discard::BadPayload);
+            }
+            Err(_) => return Err(Discard::Malformed),
+        };
+        let nonce = payloads.nonce().map_err(|_| Discard::BadPayload)?;
+        self.check_cookie(datagram, nonce, &payloads)?;
+
+        let (local, remote) = (datagram.path.local.ip(), datagram.remote().ip());
+        let pad = Arc::clone(&self.cx.pad);
+        let connections = pad.by_addresses(local, remote);
+        if connections.is_empty() {
+            let line = format!("no connection is configured for {local}...{remote}");
+            self.cx.warn("CFG", None, line);
+            self.notify_stranger(datagram, NotifyType::NO_PROPOSAL_CHOSEN, &[]);
+            return Err(Discard::NoConnection);
+        }
+        let request = InitRequest {
+            datagram: *datagram,
+            payloads: &payloads,
+            connections,
+        };
+        match request.answer(&mut self.cx) {
+            Ok(sa) => {
+                self.make_room(datagram);
+                self.table.put(sa);
+                Ok(())
+            }
+            Err(ExchangeError::InvalidPublic) => Err(Discard::BadPublicValue),
+            Err(error @ (ExchangeError::Proposals(_) | ExchangeError::OtherGroup(_))) => {
+                self.refuse_init(datagram, &error);
+                Ok(())
+            }
+            Err(_) => Err(Discard::BadPayload),
+        }
+    }
+
+    /// Tells a stranger why not, and keeps nothing.
+    fn refuse_init(&mut self, datagram: &Datagram<'_>, error: &ExchangeError) {
+        let remote = datagram.remote();
+        self.cx.warn(
+            "IKE",
+            None,
+            format!("refused IKE_SA_INIT of {remote}: {error}"),
+        );
+        if self.admission.allow_reply(self.cx.now) {
+            let mut payloads = PayloadWriter::new();
+            error.encode(&mut payloads);
+            self.reply_clear(datagram, payloads);
+        }
+    }
+
+    /// Under load, only who returns a cookie may cost us anything.
+    fn check_cookie(
+        &mut self,
+        datagram: &Datagram<'_>,
+        nonce: &[u8],
+        payloads: &Payloads<'_>,
+    ) -> Result<(), Discard> {
+        let now = self.cx.now;
+        let addr = datagram.remote().ip();
+        let who = (addr, datagram.header.initiator_spi, nonce);
+        let busy = self.table.half_open() >= self.cx.settings.cookie_threshold;
+        let fast = !self.admission.allow_request(&self.cx.settings, now);
+        let budget = if self.is_configured(datagram) {
+            self.cx.settings.half_open_per_address
+        } else {
+            1
+        };
+        let crowded = self.table.half_open_from(addr) >= budget;
+        if !(busy || fast || crowded) {
+            return Ok(());
+        }
+        let rng = self.cx.rng();
+        let reason = match payloads.notify(NotifyType::COOKIE) {
+            Some(cookie) if self.admission.cookies.check(cookie.data, who, now, rng) => {
+                return Ok(());
+            }
+            Some(_) => Discard::BadCookie,
+            None => Discard::CookieRequired,
+        };
+        let rng = self.cx.rng();
+        let cookie = self.admission.cookies.make(who, now, rng);
+        let mut answer = PayloadWriter::new();
+        add_notify(&mut answer, NotifyType::COOKIE, &cookie);
+        self.reply_clear(datagram, answer);
+        Err(reason)
+    }
+
+    /// Whether an address is that of a single configured peer.
+    fn is_configured(&self, datagram: &Datagram<'_>) -> bool {
+        let addr = datagram.remote().ip();
+        let mut connections = self.cx.pad.connections.iter();
+        connections.any(|connection| {
+            let mut hosts = connection
+                .remote_addrs
+                .iter()
+                .filter_map(AddressPattern::host);
+            hosts.any(|host| host == addr)
+        })
+    }
+
+    /// Forgets the oldest half-open IKE SA where there are too many.
+    fn make_room(&mut self, datagram: &Datagram<'_>) {
+        let addr = datagram.remote().ip();
+        let oldest = if self.table.half_open_from(addr) >= MOST_FROM_ONE_ADDRESS {
+            self.table.oldest_half_open(Some(addr))
+        } else if self.table.half_open() >= self.cx.settings.half_open_limit {
+            self.table.oldest_half_open(None)
+        } else {
+            None
+        };
+        if let Some(id) = oldest {
+            self.cx.discard(Discard::HalfOpenLimit);
+            self.table.evict(id);
+        }
+    }
+
+    /// The IKE SAs that have to go because this one was established.
+    pub(super) fn superseded_by(&self, id: u64, initial_contact: bool) -> Vec<(u64, Superseded)> {
+        let Some(new) = self.table.get(id) else {
+            return Vec::new();
+        };
+        let (Some(established), Some(connection)) = (new.established(), &new.core.connection)
+        else {
+            return Vec::new();
+        };
+        let peer = &established.peer;
+        let all = self.cx.peers.between(&peer.local_id, &peer.remote_id);
+        let others = all.iter().filter(|other| **other != id);
+        let others = others.filter_map(|other| self.table.get(*other));
+        let mut superseded = Vec::new();
+        for old in others.filter(|old| old.established().is_some_and(Established::is_usable)) {
+            // Two SAs that were set up at the same time do not replace each other.
+            let before = old
+                .established()
+                .is_some_and(|sa| sa.is_older_than(&new.core));
+            let verdict = match connection.unique {
+                Unique::Never => None,
+                _ if before && initial_contact => Some((old.core.id, Superseded::Forgotten)),
+                Unique::Replace if before => Some((old.core.id, Superseded::Unwanted)),
+                _ if before => None,
+                _ => tie_loser(old, new).map(|loser| (loser, Superseded::Redundant)),
+            };
+            superseded.extend(verdict);
+        }
+        let kept = all.len().saturating_sub(superseded.len());
+        if kept > self.cx.settings.ike_sas_per_peer
+            && let Some(oldest) = all.first().filter(|oldest| **oldest != id)
+            && superseded.iter().all(|(gone, _)| gone != oldest)
+        {
+            superseded.push((*oldest, Superseded::Unwanted));
+        }
+        superseded
+    }
+}
+
+/// Both sides opened an IKE SA at the same time. The one with the lowest nonce goes; its creator,
+/// which may be us, deletes it.
+fn tie_loser(old: &IkeSa, new: &IkeSa) -> Option<u64> {
+    let (one, two) = (
+        old.established()?.lowest_nonce(),
+        new.established()?.lowest_nonce(),
+    );
+    if old.core.initiator == new.core.initiator || one.is_empty() || two.is_empty() {
+        return None;
+    }
+    let loser = if one < two { old } else { new };
+    loser.core.initiator.then_some(loser.core.id)
+}
+
+/// A half-open IKE SA keeps the request, so a stranger decides how much memory that takes.
+const MAX_INIT: usize = 4 * 1024;
+/// So many gateways may hide behind one address and start at once.
+const MOST_FROM_ONE_ADDRESS: usize = 1024;

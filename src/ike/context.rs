@@ -1,0 +1,355 @@
+//! What a step may use and leave behind: time, randomness, outputs, and effects on other IKE SAs.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::crypto::CryptoRng;
+use crate::ipsec::{ChildId, Reqid, SaUpdate, Spi, WorkerId, allocate_spi};
+use crate::wire::ip::Flow;
+use crate::wire::isakmp::IkeSpi;
+
+use super::commands::Commands;
+use super::pad::{ChildConfig, Connection};
+use super::peers::Peers;
+use super::rate::RateLimit;
+use super::v2::{IkeSa, Inheritance};
+use super::{
+    CommandError, CommandId, CommandOutcome, Discard, Event, Output, Pad, Path, Settings, Transmit,
+};
+
+/// Everything that is not one IKE SA.
+pub(super) struct Context {
+    pub(super) now: Instant,
+    pub(super) settings: Settings,
+    pub(super) pad: Arc<Pad>,
+    pub(super) spis: EspSpis,
+    pub(super) effects: Vec<Effect>,
+    pub(super) commands: Commands,
+    pub(super) peers: Peers,
+    rng: Box<dyn CryptoRng + Send>,
+    outputs: VecDeque<Output>,
+    discards: [u64; Discard::COUNT],
+    warnings: RateLimit,
+    last_id: u64,
+}
+
+/// What a step of one IKE SA wants done to others.
+pub(super) enum Effect {
+    /// A rekey made this one.
+    Spawn(Box<IkeSa>),
+    /// This one was authenticated; older ones of the same peer may have to go.
+    Established { id: u64, initial_contact: bool },
+    /// A replaced IKE SA leaves its children to this one.
+    Inherit { to: u64, inheritance: Inheritance },
+    /// The peer uses an SA that was made by a rekey which is still contested.
+    Claim { heir: u64 },
+    /// This one was to replace another one, which is not contested any more.
+    Withdrawn { heir: u64 },
+    /// The peer could not be reached or refused.
+    Failed(Failure),
+    /// Children were closed and are wanted again.
+    Restart(Attempt),
+    /// This one is due for a new authentication.
+    Reauthenticate(u64),
+    /// This one was replaced by a new authentication.
+    Delete(u64),
+}
+
+/// An IKE SA that could not be set up.
+pub(super) struct Failure {
+    pub(super) attempt: Attempt,
+    pub(super) reason: String,
+    pub(super) cause: Cause,
+}
+
+/// What made an attempt fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The peer did not answer, so it is worth another try.
+    Silence,
+    /// The peer or the configuration refused.
+    Refusal,
+    /// It is not wanted any more.
+    Cancelled,
+}
+
+/// What an IKE SA is set up for.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) connection: Arc<Connection>,
+    pub(super) wishes: Vec<Wish>,
+    /// Commands that wait for the IKE SA itself.
+    pub(super) waiters: Vec<CommandId>,
+    /// Attempts before this one.
+    pub(super) tries: u32,
+    /// The IKE SA that this one replaces by a new authentication.
+    pub(super) replaces: Option<u64>,
+}
+
+impl Attempt {
+    pub(super) fn new(connection: &Arc<Connection>, wishes: Vec<Wish>) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            wishes,
+            waiters: Vec::new(),
+            tries: 0,
+            replaces: None,
+        }
+    }
+
+    /// Follows a changed configuration. Wishes for children that are gone from it are returned.
+    pub(super) fn reconfigure(&mut self, connection: &Arc<Connection>) -> Vec<Wish> {
+        self.connection = Arc::clone(connection);
+        let mut gone = Vec::new();
+        for mut wish in std::mem::take(&mut self.wishes) {
+            if wish.reconfigure(connection) {
+                self.wishes.push(wish);
+            } else {
+                gone.push(wish);
+            }
+        }
+        gone
+    }
+
+    /// Nobody wants it any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wishes.is_empty() && self.waiters.is_empty() && self.replaces.is_none()
+    }
+
+    /// Whether it brings a Child SA for this policy.
+    pub(super) fn wants(&self, reqid: Reqid) -> bool {
+        self.wishes.iter().any(|wish| wish.child.reqid == reqid)
+    }
+}
+
+impl Wish {
+    pub(super) fn new(child: &Arc<ChildConfig>) -> Self {
+        Self {
+            child: Arc::clone(child),
+            flow: None,
+            waiters: Vec::new(),
+            patience: PATIENCE,
+        }
+    }
+
+    /// Follows a changed configuration; false if the child is gone from it.
+    pub(super) fn reconfigure(&mut self, connection: &Connection) -> bool {
+        match connection.same_child(&self.child) {
+            Some(child) => {
+                self.child = Arc::clone(child);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// A Child SA that is wanted.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) child: Arc<ChildConfig>,
+    /// The packet that asked for it.
+    pub(super) flow: Option<Flow>,
+    pub(super) waiters: Vec<CommandId>,
+    /// How often the peer may still ask us to wait.
+    pub(super) patience: u8,
+}
+
+/// Inbound ESP SPIs in use or reserved, and whose turn it is.
+pub(super) struct EspSpis {
+    taken: HashSet<Spi>,
+    next_worker: u16,
+    /// Replaced inbound SAs that still receive for a moment, in order of their end.
+    lingering: VecDeque<(Instant, Spi, WorkerId)>,
+}
+
+impl Context {
+    pub(super) fn new(
+        settings: Settings,
+        pad: Arc<Pad>,
+        rng: Box<dyn CryptoRng + Send>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            now,
+            settings,
+            pad,
+            spis: EspSpis {
+                taken: HashSet::new(),
+                next_worker: 0,
+                lingering: VecDeque::new(),
+            },
+            effects: Vec::new(),
+            commands: Commands::default(),
+            peers: Peers::default(),
+            rng,
+            outputs: VecDeque::new(),
+            discards: [0; Discard::COUNT],
+            warnings: RateLimit::new(10, 40, now),
+            last_id: 0,
+        }
+    }
+
+    pub(super) fn rng(&mut self) -> &mut dyn CryptoRng {
+        &mut *self.rng
+    }
+
+    /// Unique among IKE SAs.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Unique among Child SAs, and among IKE SAs too.
+    pub(super) fn next_child_id(&mut self) -> ChildId {
+        ChildId(self.next_id())
+    }
+
+    pub(super) fn ike_spi(&mut self) -> IkeSpi {
+        loop {
+            let mut bytes = [0; 8];
+            self.rng.fill_bytes(&mut bytes);
+            let spi = IkeSpi(bytes);
+            if !spi.is_zero() {
+                return spi;
+            }
+        }
+    }
+
+    /// At least half the key size of any PRF of ours (RFC 7296 §2.10).
+    pub(super) fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; 32];
+        self.rng.fill_bytes(&mut nonce);
+        nonce
+    }
+
+    pub(super) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn transmit(&mut self, path: Path, bytes: Vec<u8>) {
+        self.output(Output::Transmit(Transmit {
+            path,
+            marker: path.local.port() == self.settings.port_nat_t,
+            bytes,
+        }));
+    }
+
+    pub(super) fn update(&mut self, update: SaUpdate) {
+        self.output(Output::Update(update));
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.output(Output::Event(event));
+    }
+
+    pub(super) fn discard(&mut self, reason: Discard) {
+        if let Some(count) = self.discards.get_mut(reason.index()) {
+            *count += 1;
+        }
+    }
+
+    /// Counts one end of a command, and tells of it when it was the last.
+    pub(super) fn finish_command(
+        &mut self,
+        id: CommandId,
+        result: Result<CommandOutcome, CommandError>,
+    ) {
+        if let Some(result) = self.commands.finish_one(id, result) {
+            self.event(Event::CommandDone { id, result });
+        }
+    }
+
+    /// Ends commands that wait for what is not configured any more.
+    pub(super) fn cancel(&mut self, wishes: impl IntoIterator<Item = Wish>) {
+        for id in wishes.into_iter().flat_map(|wish| wish.waiters) {
+            self.finish_command(id, Err(CommandError::Failed(CANCELLED.to_owned())));
+        }
+    }
+
+    pub(super) fn discards(&self) -> &[u64; Discard::COUNT] {
+        &self.discards
+    }
+
+    /// One line for people.
+    pub(super) fn log(&mut self, group: &'static str, ike: Option<(String, u64)>, message: String) {
+        self.event(Event::Log {
+            level: 1,
+            group,
+            ike,
+            message,
+        });
+    }
+
+    /// One line that a stranger can trigger, and so is limited in rate.
+    pub(super) fn warn(
+        &mut self,
+        group: &'static str,
+        ike: Option<(String, u64)>,
+        message: String,
+    ) {
+        if self.warnings.allow(self.now) {
+            self.event(Event::Log {
+                level: -1,
+                group,
+                ike,
+                message,
+            });
+        }
+    }
+
+    /// The worker for the next new Child SA.
+    pub(super) fn next_owner(&mut self) -> WorkerId {
+        let owner = WorkerId(self.spis.next_worker);
+        let next = self.spis.next_worker.wrapping_add(1);
+        self.spis.next_worker = next.checked_rem(self.settings.workers.get()).unwrap_or(0);
+        owner
+    }
+
+    /// A fresh inbound SPI that names `owner`; to be given back with [`Context::release_spi`] or
+    /// [`Context::linger`].
+    pub(super) fn reserve_spi(&mut self, owner: WorkerId) -> Spi {
+        let taken = &self.spis.taken;
+        let workers = self.settings.workers;
+        let spi = allocate_spi(&mut *self.rng, owner, workers, |spi| taken.contains(&spi));
+        self.spis.taken.insert(spi);
+        spi
+    }
+
+    pub(super) fn release_spi(&mut self, spi: Spi) {
+        self.spis.taken.remove(&spi);
+    }
+
+    /// Removes an inbound SA after its successor has long taken over.
+    pub(super) fn linger(&mut self, spi: Spi, owner: WorkerId) {
+        let end = self.now + self.settings.inbound_linger;
+        self.spis.lingering.push_back((end, spi, owner));
+    }
+
+    /// Ends the lingering that is over, or all of it.
+    pub(super) fn end_lingering(&mut self, all: bool) {
+        while let Some((end, spi, owner)) = self.spis.lingering.front().copied() {
+            if !all && end > self.now {
+                break;
+            }
+            self.spis.lingering.pop_front();
+            self.update(SaUpdate::RemoveInbound { spi, owner });
+            self.release_spi(spi);
+        }
+    }
+
+    pub(super) fn lingering_until(&self) -> Option<Instant> {
+        self.spis.lingering.front().map(|(end, ..)| *end)
+    }
+}
+
+pub(super) const CANCELLED: &str = "not configured any more";
+/// Pause before a peer that refused is tried again.
+pub(super) const RETRY_REFUSED: Duration = Duration::from_secs(20);
+/// A peer that is busy for so many waits is not going to do it.
+const PATIENCE: u8 = 8;

@@ -1,0 +1,133 @@
+//! Why a message was ignored.
+
+/// A message that changed nothing. Each reason has a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Discard {
+    /// Header or payload chain does not parse, or a length contradicts the datagram.
+    Malformed,
+    /// More than 16 KiB.
+    TooLong,
+    /// Not IKE version 2.
+    WrongVersion,
+    /// An exchange type we do not know, or not in this state.
+    UnknownExchange,
+    /// SPIs, flags or message ID are impossible for this exchange.
+    BadHeader,
+    /// No IKE SA has this SPI.
+    UnknownIkeSpi,
+    /// A response that answers no request of ours.
+    UnexpectedResponse,
+    /// A request outside the window, or with a message ID that was used for another request.
+    OutsideWindow,
+    /// The SK payload is missing, doubled or too short.
+    NotProtected,
+    /// The integrity check failed.
+    IntegrityFailed,
+    /// A repeated request; the answer was sent again.
+    Retransmission,
+    /// A repeated request whose answer is not known any more, or not ready.
+    StaleRequest,
+    /// An unauthenticated error or notification that may be forged.
+    Unauthenticated,
+    /// An answer that names a key exchange method or a proposal that was not offered.
+    NotOffered,
+    /// IKE_SA_INIT was answered with a wish we have followed too often.
+    TooManyRestarts,
+    /// An initiator that has to return a cookie first; it was sent one.
+    CookieRequired,
+    /// A cookie that we did not send, or too long ago.
+    BadCookie,
+    /// Too many half-open IKE SAs from this address.
+    HalfOpenLimit,
+    /// An initiator that no connection is configured for; it was told so if the rate allowed.
+    NoConnection,
+    /// A required payload is missing, doubled or unusable before authentication.
+    BadPayload,
+    /// A public value that is not valid for its method.
+    BadPublicValue,
+    /// The peer or the wish is limited in rate.
+    RateLimited,
+    /// The endpoint is shutting down.
+    ShuttingDown,
+}
+
+impl Discard {
+    /// Every reason, in counter order.
+    pub const ALL: [Self; 23] = [
+        Self::Malformed,
+        Self::TooLong,
+        Self::WrongVersion,
+        Self::UnknownExchange,
+        Self::BadHeader,
+        Self::UnknownIkeSpi,
+        Self::UnexpectedResponse,
+        Self::OutsideWindow,
+        Self::NotProtected,
+        Self::IntegrityFailed,
+        Self::Retransmission,
+        Self::StaleRequest,
+        Self::Unauthenticated,
+        Self::NotOffered,
+        Self::TooManyRestarts,
+        Self::CookieRequired,
+        Self::BadCookie,
+        Self::HalfOpenLimit,
+        Self::NoConnection,
+        Self::BadPayload,
+        Self::BadPublicValue,
+        Self::RateLimited,
+        Self::ShuttingDown,
+    ];
+
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Place in [`Discard::ALL`] and among the counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Kebab-case name for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+            Self::WrongVersion => "wrong-version",
+            Self::UnknownExchange => "unknown-exchange",
+            Self::BadHeader => "bad-header",
+            Self::UnknownIkeSpi => "unknown-ike-spi",
+            Self::UnexpectedResponse => "unexpected-response",
+            Self::OutsideWindow => "outside-window",
+            Self::NotProtected => "not-protected",
+            Self::IntegrityFailed => "integrity-failed",
+            Self::Retransmission => "retransmission",
+            Self::StaleRequest => "stale-request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::NotOffered => "not-offered",
+            Self::TooManyRestarts => "too-many-restarts",
+            Self::CookieRequired => "cookie-required",
+            Self::BadCookie => "bad-cookie",
+            Self::HalfOpenLimit => "half-open-limit",
+            Self::NoConnection => "no-connection",
+            Self::BadPayload => "bad-payload",
+            Self::BadPublicValue => "bad-public-value",
+            Self::RateLimited => "rate-limited",
+            Self::ShuttingDown => "shutting-down",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter_and_name() {
+        for (place, reason) in Discard::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), place);
+            let same = Discard::ALL.iter().filter(|r| r.name() == reason.name());
+            assert_eq!(same.count(), 1);
+        }
+    }
+}

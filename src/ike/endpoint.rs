@@ -1,0 +1,561 @@
+//! The endpoint: takes inputs, finds the IKE SA they are for, and collects what it wants done.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::crypto::CryptoRng;
+use crate::ipsec::{ChildId, Reqid, SaEvent, SaUpdate};
+use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
+use crate::wire::ip::Flow;
+use crate::wire::isakmp::{ExchangeType, Flags, Header};
+
+use super::admission::Admission;
+use super::context::{Attempt, CANCELLED, Cause, Context, Effect, Failure, RETRY_REFUSED, Wish};
+use super::pad::{ChildConfig, CloseAction, DpdAction};
+use super::retransmit::jittered;
+use super::table::Table;
+use super::v2::{Datagram, End, Established, IkeSa, InitSent, add_notify};
+use super::{Discard, IkeSaStatus, Input, Output, Pad, Path, Settings};
+
+/// One IKE speaker, with every SA it has.
+///
+/// It does nothing by itself: [`Endpoint::handle`] takes an input, [`Endpoint::poll`] says what is
+/// to be done, [`Endpoint::next_timeout`] says when to come back.
+pub struct Endpoint {
+    pub(super) cx: Context,
+    pub(super) table: Table,
+    pub(super) admission: Admission,
+    /// Attempts that are tried again later.
+    pub(super) retries: Vec<(Instant, Attempt)>,
+    pub(super) closing: bool,
+    /// Our address towards a peer, as the routing table has it.
+    sources: HashMap<IpAddr, IpAddr>,
+    start: Option<Start>,
+}
+
+/// What is to be started at the next timer: not before, so that addresses can be told first.
+struct Start {
+    at: Instant,
+    /// The configuration before; what it had started is not started again.
+    old: Option<Arc<Pad>>,
+}
+
+impl Endpoint {
+    /// An endpoint that installs the policies of `pad`. What `pad` says to start is started by the
+    /// first [`Input::Timer`], which is due at once.
+    pub fn new(
+        settings: Settings,
+        pad: Arc<Pad>,
+        rng: Box<dyn CryptoRng + Send>,
+        now: Instant,
+    ) -> Self {
+        let mut cx = Context::new(settings, pad, rng, now);
+        let admission = Admission::new(now, cx.rng());
+        cx.update(SaUpdate::SetPolicies(Arc::new(cx.pad.policies())));
+        Self {
+            cx,
+            table: Table::default(),
+            admission,
+            retries: Vec::new(),
+            closing: false,
+            sources: HashMap::new(),
+            start: Some(Start { at: now, old: None }),
+        }
+    }
+
+    /// Takes one input. `now` never goes back.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.cx.now = now;
+        match input {
+            Input::Datagram { path, bytes } => self.on_datagram(path, bytes),
+            Input::Timer => self.on_timer(),
+            Input::Command { id, command } => self.on_command(id, command),
+            Input::Sa(event) => self.on_sa_event(event),
+            Input::SourceAddress { remote, local } => {
+                self.sources.insert(remote, local);
+            }
+        }
+    }
+
+    /// The next thing to do; to be asked until there is none.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.cx.poll()
+    }
+
+    /// When [`Input::Timer`] is due.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let retries = self.retries.iter().map(|(at, _)| *at);
+        let start = self.start.as_ref().map(|start| start.at);
+        let others = [self.table.next_deadline(), self.cx.lingering_until(), start];
+        retries.chain(others.into_iter().flatten()).min()
+    }
+
+    /// Every IKE SA with its Child SAs.
+    pub fn ike_sas(&self) -> impl Iterator<Item = IkeSaStatus> {
+        let sas = self.table.iter().filter(|sa| !sa.is_half_open());
+        sas.map(|sa| sa.status(true))
+    }
+
+    /// How many messages were ignored, in the order of [`Discard::ALL`].
+    pub fn discards(&self) -> &[u64; Discard::COUNT] {
+        self.cx.discards()
+    }
+
+    /// IKE SAs that are not authenticated yet, as responder.
+    pub fn half_open(&self) -> usize {
+        self.table.half_open()
+    }
+
+    /// The configuration in use.
+    pub fn pad(&self) -> &Arc<Pad> {
+        &self.cx.pad
+    }
+
+    fn on_datagram(&mut self, path: Path, bytes: &[u8]) {
+        if let Err(discard) = self.receive(path, bytes) {
+            self.cx.discard(discard);
+        }
+    }
+
+    fn receive(&mut self, path: Path, bytes: &[u8]) -> Result<(), Discard> {
+        if bytes.len() > MAX_MESSAGE {
+            return Err(Discard::TooLong);
+        }
+        let (header, payloads) = Header::parse(bytes).map_err(|_| Discard::Malformed)?;
+        let datagram = Datagram {
+            path,
+            header,
+            bytes,
+            payloads,
+        };
+        if header.major_version() != 2 {
+            self.refuse_version(&datagram);
+            return Err(Discard::WrongVersion);
+        }
+        if header.initiator_spi.is_zero() {
+            return Err(Discard::BadHeader);
+        }
+        if header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response() {
+            return self.on_init_request(&datagram);
+        }
+        // The I flag says who is the original initiator, and so which SPI is ours.
+        let local = if header.flags.initiator() {
+            header.responder_spi
+        } else {
+            header.initiator_spi
+        };
+        let Some(sa) = self.table.by_spi(local) else {
+            self.refuse_spi(&datagram);
+            return Err(Discard::UnknownIkeSpi);
+        };
+        let is_first_answer = header.exchange == ExchangeType::IKE_SA_INIT;
+        let known = sa.core.remote_spi();
+        let remote = if header.flags.initiator() {
+            header.initiator_spi
+        } else {
+            header.responder_spi
+        };
+        let fits = remote == known || (is_first_answer && known.is_zero());
+        if sa.core.initiator == header.flags.initiator() || !fits {
+            return Err(Discard::BadHeader);
+        }
+        let id = sa.core.id;
+        self.step(id, |sa, cx| sa.on_datagram(&datagram, cx));
+        Ok(())
+    }
+
+    /// Changes one IKE SA and does what follows for others.
+    pub(super) fn step(&mut self, id: u64, act: impl FnOnce(&mut IkeSa, &mut Context)) {
+        if let Some(mut sa) = self.table.take(id) {
+            act(&mut sa, &mut self.cx);
+            self.table.put(sa);
+        }
+        self.settle();
+    }
+
+    /// Follows the effects of a step until there are none.
+    fn settle(&mut self) {
+        for _ in 0..MAX_EFFECTS {
+            if self.cx.effects.is_empty() {
+                return;
+            }
+            let effect = self.cx.effects.remove(0);
+            self.follow(effect);
+        }
+    }
+
+    fn follow(&mut self, effect: Effect) {
+        match effect {
+            Effect::Spawn(sa) => {
+                let id = sa.core.id;
+                self.table.put(*sa);
+                self.step(id, |sa, cx| sa.with_established(cx, |_, _, _| {}));
+            }
+            Effect::Inherit { to, inheritance } => self.step(to, |sa, cx| {
+                sa.with_established(cx, |established, core, cx| {
+                    established.inherit(core, inheritance, cx);
+                });
+            }),
+            Effect::Claim { heir } => self.with_contested(heir, |established, core, cx| {
+                established.adopt_contested(core, cx);
+            }),
+            Effect::Withdrawn { heir } => {
+                self.with_contested(heir, |established, _, _| established.keep_place());
+            }
+            Effect::Established {
+                id,
+                initial_contact,
+            } => self.on_established(id, initial_contact),
+            Effect::Failed(failure) => self.on_failure(failure),
+            Effect::Restart(attempt) => {
+                let wait = jittered(RESTART_WAIT, 50, self.cx.rng());
+                self.retries.push((self.cx.now + wait, attempt));
+            }
+            Effect::Reauthenticate(id) => self.reauthenticate(id),
+            Effect::Delete(id) => self.end_ike(id, None, false),
+        }
+    }
+
+    fn on_timer(&mut self) {
+        let now = self.cx.now;
+        self.cx.end_lingering(false);
+        if let Some(start) = self.start.take() {
+            self.start_configured(start.old.as_deref());
+        }
+        for _ in 0..=self.table.len() {
+            let Some(id) = self.table.due(now) else {
+                break;
+            };
+            self.step(id, |sa, cx| sa.on_timer(cx));
+        }
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retries)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.retries = later;
+        for (_, attempt) in due {
+            self.pursue(attempt);
+        }
+    }
+
+    /// Starts a new IKE SA.
+    pub(super) fn connect(&mut self, attempt: Attempt) {
+        let Some(remote) = attempt.connection.remote_host() else {
+            let name = attempt.connection.name.clone();
+            let reason = format!("connection {name} does not name the peer's address");
+            return self.give_up(attempt, &reason);
+        };
+        let connection = &attempt.connection;
+        let unspecified = || match remote.ip() {
+            IpAddr::V4(_) => IpAddr::from([0u8; 4]),
+            IpAddr::V6(_) => IpAddr::from([0u8; 16]),
+        };
+        let local = connection
+            .local_host(remote.ip())
+            .or_else(|| self.sources.get(&remote.ip()).copied())
+            .unwrap_or_else(unspecified);
+        let port = match (connection.remote_port, connection.local_port) {
+            (500, local) if local != 500 => local,
+            (500, _) => self.cx.settings.port,
+            _ => self.cx.settings.port_nat_t,
+        };
+        let path = Path {
+            local: (local, port).into(),
+            remote,
+        };
+        if let Some(sa) = InitSent::start(attempt, path, &mut self.cx) {
+            self.table.put(sa);
+        }
+        self.settle();
+    }
+
+    /// An attempt has failed: tries again if the configuration says so.
+    fn on_failure(&mut self, failure: Failure) {
+        let Failure {
+            mut attempt,
+            reason,
+            cause,
+        } = failure;
+        let now = self.cx.now;
+        for wish in &attempt.wishes {
+            self.cx.commands.hold_acquires(wish.child.reqid, now);
+        }
+        attempt.tries = attempt.tries.saturating_add(1);
+        let limit = attempt.connection.keyingtries;
+        let wait = match cause {
+            Cause::Silence if limit == 0 || attempt.tries < limit => RETRY_SILENT,
+            Cause::Refusal if limit == 0 => RETRY_REFUSED,
+            Cause::Silence | Cause::Refusal | Cause::Cancelled => {
+                return self.give_up(attempt, &reason);
+            }
+        };
+        if self.closing {
+            return self.give_up(attempt, &reason);
+        }
+        let wait = jittered(wait, 50, self.cx.rng());
+        self.retries.push((now + wait, attempt));
+    }
+
+    /// Tells everybody who waits that it came to nothing.
+    pub(super) fn give_up(&mut self, attempt: Attempt, reason: &str) {
+        let waiters = attempt.wishes.into_iter().flat_map(|wish| wish.waiters);
+        for id in attempt.waiters.into_iter().chain(waiters) {
+            let error = super::CommandError::Failed(reason.to_owned());
+            self.cx.finish_command(id, Err(error));
+        }
+    }
+
+    fn on_sa_event(&mut self, event: SaEvent) {
+        match event {
+            SaEvent::Acquire { reqid, flow } => self.on_acquire(reqid, flow),
+            SaEvent::SoftLifetime { child } => self.with_child(child, |sa, _, _| {
+                sa.queue_rekey_child(child);
+            }),
+            SaEvent::HardLifetime { child } => self.with_child(child, |sa, core, cx| {
+                sa.expire_child(core, child, cx);
+            }),
+            SaEvent::PeerMoved { child, remote, .. } => self.with_child(child, |sa, core, cx| {
+                if sa.may_move() {
+                    let local = core.path.local;
+                    sa.move_to(core, Path { local, remote }, cx);
+                }
+            }),
+            SaEvent::Punted { .. } | SaEvent::RetiredInbound(_) | SaEvent::RetiredOutbound(_) => {}
+        }
+    }
+
+    /// The SA whose place this one contests.
+    fn with_contested(
+        &mut self,
+        heir: u64,
+        act: impl FnOnce(&mut Established, &mut super::v2::Core, &mut Context),
+    ) {
+        let contested = self
+            .table
+            .iter()
+            .find(|sa| sa.established().is_some_and(|sa| sa.is_contested_by(heir)));
+        if let Some(id) = contested.map(|sa| sa.core.id) {
+            self.step(id, |sa, cx| sa.with_established(cx, act));
+        }
+    }
+
+    fn with_child(
+        &mut self,
+        child: ChildId,
+        act: impl FnOnce(&mut Established, &mut super::v2::Core, &mut Context),
+    ) {
+        let owner = self.table.iter().find(|sa| {
+            let children = sa.established().map_or(&[][..], Established::children);
+            children.iter().any(|known| known.id == child)
+        });
+        if let Some(id) = owner.map(|sa| sa.core.id) {
+            self.step(id, |sa, cx| sa.with_established(cx, act));
+        }
+    }
+
+    /// A packet needs an SA that is not there.
+    fn on_acquire(&mut self, reqid: Reqid, flow: Flow) {
+        let pad = Arc::clone(&self.cx.pad);
+        let Some((connection, child)) = pad.by_reqid(reqid) else {
+            return;
+        };
+        let held = self.cx.commands.holds(reqid, self.cx.now);
+        if self.closing || held || !may_acquire(child) {
+            return;
+        }
+        let on_its_way = self
+            .table
+            .find_by_name(&connection.name, |sa| match sa.established() {
+                Some(sa) => {
+                    let mut children = sa.children().iter();
+                    sa.creates(reqid)
+                        || children.any(|known| known.config.reqid == reqid && known.admits(&flow))
+                }
+                None => sa.connects_for(reqid),
+            });
+        let mut retries = self.retries.iter();
+        let planned = retries.any(|(_, attempt)| attempt.wants(reqid));
+        if on_its_way.is_some() || planned {
+            return;
+        }
+        self.pursue(Attempt {
+            connection: Arc::clone(connection),
+            wishes: vec![Wish {
+                flow: Some(flow),
+                ..Wish::new(child)
+            }],
+            waiters: Vec::new(),
+            tries: 0,
+            replaces: None,
+        });
+    }
+
+    /// An IKE SA of ours was authenticated: applies the unique policy (RFC 7296 §2.4).
+    fn on_established(&mut self, id: u64, initial_contact: bool) {
+        for (gone, why) in self.superseded_by(id, initial_contact) {
+            let end = match why {
+                // The peer has forgotten it, so there is nobody to tell.
+                Superseded::Forgotten => {
+                    let end = End::Superseded("the peer has started anew");
+                    self.step(gone, |sa, cx| sa.destroy(end, cx));
+                    continue;
+                }
+                Superseded::Unwanted => End::Superseded("a newer IKE_SA of the same peer"),
+                Superseded::Redundant => End::Superseded("both sides opened an IKE_SA at once"),
+            };
+            self.step(gone, |sa, cx| {
+                sa.with_established(cx, |established, _, _| {
+                    established.queue_delete_ike(end, None);
+                });
+            });
+        }
+    }
+
+    /// A message of a later version is told about ours, at most as long as it was (RFC 7296 §2.5).
+    fn refuse_version(&mut self, datagram: &Datagram<'_>) {
+        let header = &datagram.header;
+        if header.major_version() > 2 && !header.flags.response() {
+            self.notify_stranger(datagram, NotifyType::INVALID_MAJOR_VERSION, &[]);
+        }
+    }
+
+    /// Nobody has this SPI. The peer may have missed that we restarted (RFC 7296 §2.21.4).
+    fn refuse_spi(&mut self, datagram: &Datagram<'_>) {
+        if self.take_hint(datagram) || datagram.header.flags.response() {
+            return;
+        }
+        if self.admission.allow_reply(self.cx.now) {
+            let mut payloads = PayloadWriter::new();
+            add_notify(&mut payloads, NotifyType::INVALID_IKE_SPI, &[]);
+            self.reply_clear(datagram, payloads);
+            let remote = datagram.remote();
+            let line = format!("message from {remote} for an unknown IKE_SA");
+            self.cx.warn("NET", None, line);
+        }
+    }
+
+    /// A message in clear says that the peer has lost an SA. Anybody can say that, so it is no more
+    /// than a reason to look whether the peer still lives (RFC 7296 §2.4).
+    fn take_hint(&mut self, datagram: &Datagram<'_>) -> bool {
+        let is_hint = |kind| matches!(kind, NotifyType::INVALID_SPI | NotifyType::INVALID_IKE_SPI);
+        let hint = datagram.header.exchange == ExchangeType::INFORMATIONAL
+            && datagram
+                .clear_payloads()
+                .is_ok_and(|payloads| payloads.notifies.iter().any(|notify| is_hint(notify.kind)));
+        if hint && self.admission.allow_reply(self.cx.now) {
+            let from = datagram.remote().ip();
+            let peers = self
+                .table
+                .ids_where(|sa| sa.established().is_some() && sa.core.path.remote.ip() == from);
+            for id in peers.into_iter().take(MOST_PROBES) {
+                self.step(id, |sa, cx| {
+                    sa.with_established(cx, |established, _, _| established.probe());
+                });
+            }
+        }
+        hint
+    }
+
+    pub(super) fn notify_stranger(
+        &mut self,
+        datagram: &Datagram<'_>,
+        kind: NotifyType,
+        data: &[u8],
+    ) {
+        if self.admission.allow_reply(self.cx.now) {
+            let mut payloads = PayloadWriter::new();
+            add_notify(&mut payloads, kind, data);
+            self.reply_clear(datagram, payloads);
+        }
+    }
+
+    /// Answers a message outside any IKE SA: SPIs and message ID are copied.
+    pub(super) fn reply_clear(&mut self, datagram: &Datagram<'_>, payloads: PayloadWriter) {
+        let request = &datagram.header;
+        let header = Header {
+            version: Header::VERSION_2_0,
+            flags: Flags::new(!request.flags.initiator(), true),
+            ..*request
+        };
+        let bytes = message_bytes(header, payloads.finish());
+        self.cx.transmit(datagram.path, bytes);
+    }
+}
+
+impl Endpoint {
+    /// Takes a new configuration.
+    pub(super) fn reload(&mut self, pad: Arc<Pad>) {
+        let old = std::mem::replace(&mut self.cx.pad, pad);
+        let pad = Arc::clone(&self.cx.pad);
+        self.cx
+            .update(SaUpdate::SetPolicies(Arc::new(pad.policies())));
+        for (at, mut attempt) in std::mem::take(&mut self.retries) {
+            if let Some(connection) = pad.connection(&attempt.connection.name) {
+                self.cx.cancel(attempt.reconfigure(connection));
+            }
+            let gone = pad.connection(&attempt.connection.name).is_none();
+            if gone || attempt.is_idle() {
+                self.give_up(attempt, CANCELLED);
+            } else {
+                self.retries.push((at, attempt));
+            }
+        }
+        for id in self.table.ids_where(|sa| sa.core.connection.is_some()) {
+            let name = self.table.get(id).map(|sa| sa.core.name().to_owned());
+            match name.and_then(|name| pad.connection(&name)) {
+                Some(connection) => self.step(id, |sa, cx| sa.reconfigure(connection, cx)),
+                None => self.end_ike(id, None, false),
+            }
+        }
+        // What a reload before the first timer was to start is still to be started.
+        let old = self.start.take().map_or(Some(old), |start| start.old);
+        let at = self.cx.now;
+        self.start = Some(Start { at, old });
+    }
+
+    /// Starts children that are to be started, except those that `old` had started already.
+    fn start_configured(&mut self, old: Option<&Pad>) {
+        let pad = Arc::clone(&self.cx.pad);
+        for connection in &pad.connections {
+            let started = |child: &Arc<ChildConfig>| {
+                let before =
+                    old.and_then(|old| old.connection(&connection.name)?.child(&child.name));
+                before.is_some_and(|before| before.start_action.starts())
+            };
+            let starting = connection.children.iter();
+            let starting = starting.filter(|child| child.start_action.starts() && !started(child));
+            let wishes: Vec<Wish> = starting.map(Wish::new).collect();
+            if !wishes.is_empty() {
+                self.pursue(Attempt::new(connection, wishes));
+            }
+        }
+    }
+}
+
+/// Why an older IKE SA of the same peer goes.
+pub(super) enum Superseded {
+    /// The peer does not know it any more.
+    Forgotten,
+    /// It is to make room.
+    Unwanted,
+    /// It does what another one does.
+    Redundant,
+}
+
+fn may_acquire(child: &ChildConfig) -> bool {
+    child.start_action.traps()
+        || child.close_action == CloseAction::Trap
+        || child.dpd_action == DpdAction::Trap
+}
+
+/// HOSTILE §4: no honest message of ours or a peer's is longer.
+const MAX_MESSAGE: usize = 16 * 1024;
+/// A step has a handful of effects; more would be a loop.
+const MAX_EFFECTS: usize = 1024;
+/// IKE SAs with one address that a hint may make us probe.
+const MOST_PROBES: usize = 16;
+/// Pause before closed children are started again.
+const RESTART_WAIT: Duration = Duration::from_millis(500);
+/// Pause before a silent peer is tried again.
+const RETRY_SILENT: Duration = Duration::from_secs(1);

@@ -1,0 +1,434 @@
+//! IKE_AUTH as initiator, and what AUTH covers (RFC 7296 §1.2, §2.15).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::crypto::Secret;
+use crate::crypto::kdf::{ChildKeys, psk_auth};
+use crate::crypto::prf::Prf;
+use crate::ike::context::{Attempt, Cause, Context, Effect};
+use crate::ike::pad::{Connection, Unique};
+use crate::ike::retransmit::Retransmit;
+use crate::ike::status::{IkeSaStatus, NatStatus};
+use crate::ike::{Discard, Identity};
+use crate::ipsec::Reqid;
+use crate::wire::ikev2::{AuthMethod, AuthPayload, Delete, IdPayload, NotifyType, PayloadWriter};
+use crate::wire::isakmp::{ExchangeType, PayloadType};
+
+use super::child::{Agreed, ChildSa, End, esp_path};
+use super::error::{AuthenticationError, ExchangeError};
+use super::established::{Established, Peer};
+use super::init::{InitDone, InitExchange, fail};
+use super::message::{Datagram, Payloads, add_notify, notify_name, required};
+use super::offer::{Offer, Unanswered, fail_waiters};
+use super::protect::{AuthKeys, SaKeys};
+use super::tasks::Task;
+use super::window::{Outstanding, Window};
+use super::{Core, State, fill_status, with_port};
+
+/// IKE_AUTH is sent and unanswered.
+pub(in crate::ike) struct AuthSent {
+    attempt: Attempt,
+    done: InitDone,
+    keys: SaKeys,
+    auth: AuthKeys,
+    local_id: Identity,
+    nat: NatStatus,
+    outstanding: Outstanding<Option<Offer>>,
+}
+
+impl AuthSent {
+    pub(super) fn start(
+        mut attempt: Attempt,
+        done: InitDone,
+        core: &mut Core,
+        cx: &mut Context,
+    ) -> State {
+        if attempt.wishes.is_empty() && !done.childless {
+            let reason = "peer does not accept IKE_SAs without a child".to_owned();
+            return fail(core, attempt, reason, Cause::Refusal, cx);
+        }
+        let nat = done.nat.unwrap_or_default();
+        if nat.any() {
+            float(core, cx);
+        }
+        let (mut keys, auth) = done.derive(core);
+        let connection = Arc::clone(&attempt.connection);
+        let local_id = core.local_identity(&connection);
+        let expected = connection.remote.id.exact();
+        let pad = Arc::clone(&cx.pad);
+        let Some(secret) = pad.secret(&local_id, expected) else {
+            let error = AuthenticationError::NoSecret {
+                remote: expected
+                    .cloned()
+                    .unwrap_or_else(|| Identity::from_addr(core.path.remote.ip())),
+                local: local_id,
+            };
+            return fail(core, attempt, error.to_string(), Cause::Refusal, cx);
+        };
+
+        let id_body = local_id.to_payload_body();
+        let proof = initiator_proof(keys.prf, &secret.secret, &done.exchange, &auth, &id_body);
+        let first_contact = connection.unique != Unique::Never
+            && attempt.replaces.is_none()
+            && !cx.peers.knows(&local_id, &connection.remote.id);
+        let mut payloads = identity_payloads(&id_body, first_contact, expected, &proof);
+        let offer = (!attempt.wishes.is_empty()).then(|| {
+            let wish = attempt.wishes.remove(0);
+            let owner = cx.next_owner();
+            Offer::new(wish, owner, core.path, false, cx)
+        });
+        if let Some(offer) = &offer {
+            offer.encode(&mut payloads, None, None);
+        }
+
+        let header = core.header(ExchangeType::IKE_AUTH, false, 1);
+        let bytes = keys.seal(header, payloads);
+        cx.transmit(core.path, bytes.clone());
+        core.log(
+            cx,
+            "IKE",
+            format!("authenticating as {local_id} with a shared secret"),
+        );
+        let (settings, now) = (cx.settings.retransmit, cx.now);
+        State::AuthSent(Box::new(Self {
+            attempt,
+            done,
+            keys,
+            auth,
+            local_id,
+            nat,
+            outstanding: Outstanding {
+                message_id: 1,
+                request: Retransmit::new(bytes, settings, now, cx.rng()),
+                pending: offer,
+            },
+        }))
+    }
+
+    pub(super) fn on_response(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        if datagram.header.message_id != 1 {
+            cx.discard(Discard::UnexpectedResponse);
+            return State::AuthSent(self);
+        }
+        let opened = match self.keys.open(datagram) {
+            Ok(opened) => opened,
+            Err(discard) => {
+                cx.discard(discard);
+                return State::AuthSent(self);
+            }
+        };
+        // Only the holder of the Diffie-Hellman secret could make this, so a refusal is final.
+        let payloads = match opened.payloads() {
+            Ok(payloads) => payloads,
+            Err(error) => return self.give_up(core, error.to_string(), cx),
+        };
+        if payloads.auth.is_none()
+            && let Some(notify) = payloads.error()
+        {
+            let reason = format!("peer answered {}", notify_name(notify.kind));
+            return self.give_up(core, reason, cx);
+        }
+        match self.verify(&payloads, cx) {
+            Ok(remote_id) => self.establish(core, datagram, remote_id, &payloads, cx),
+            Err(error) => {
+                self.reject(core, cx, &error);
+                State::Gone
+            }
+        }
+    }
+
+    fn verify(&self, payloads: &Payloads<'_>, cx: &Context) -> Result<Identity, ExchangeError> {
+        let body = required(payloads.id_r, "IDr")?;
+        let remote_id = Identity::from_payload(&IdPayload::parse(body)?);
+        let proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
+        let connection = &self.attempt.connection;
+        if !connection.remote.id.matches(&remote_id) {
+            return Err(AuthenticationError::OtherIdentity {
+                found: remote_id,
+                wanted: connection.remote.id.to_string(),
+            }
+            .into());
+        }
+        let prf = self.keys.prf;
+        let exchange = &self.done.exchange;
+        check_proof(cx, (&self.local_id, &remote_id), &proof, |secret| {
+            responder_proof(prf, secret, exchange, &self.auth, body)
+        })?;
+        Ok(remote_id)
+    }
+
+    /// Tells a peer that believes in this SA that we do not (RFC 7296 §2.21.2).
+    fn reject(mut self: Box<Self>, core: &Core, cx: &mut Context, error: &ExchangeError) {
+        let mut payloads = PayloadWriter::new();
+        error.encode(&mut payloads);
+        let header = core.header(ExchangeType::INFORMATIONAL, false, 2);
+        let bytes = self.keys.seal(header, payloads);
+        cx.transmit(core.path, bytes);
+        self.give_up(core, error.to_string(), cx);
+    }
+
+    fn establish(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        remote_id: Identity,
+        payloads: &Payloads<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let Self {
+            attempt,
+            done,
+            keys,
+            local_id,
+            nat,
+            outstanding,
+            ..
+        } = *self;
+        if core.path.local.ip().is_unspecified() {
+            core.path.local = with_port(datagram.path.local, core.path.local.port());
+        }
+        let peer = Peer {
+            local_id,
+            remote_id,
+        };
+        let window = Window::new(2, 0);
+        let mut sa = Established::new(core, peer, keys, nat, window, cx);
+        sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
+        sa.announce(
+            core,
+            payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
+            cx,
+        );
+        for id in attempt.waiters {
+            cx.finish_command(id, Ok(sa.outcome(core, None)));
+        }
+        if let Some(offer) = outstanding.pending {
+            sa.finish_first_child(core, offer, &done.exchange, payloads, cx);
+        }
+        sa.queue(
+            attempt
+                .wishes
+                .into_iter()
+                .map(Task::CreateChild)
+                .collect::<VecDeque<_>>(),
+        );
+        if let Some(old) = attempt.replaces {
+            cx.effects.push(Effect::Delete(old));
+        }
+        sa.start_next(core, cx);
+        State::Established(Box::new(sa))
+    }
+
+    fn give_up(self: Box<Self>, core: &Core, reason: String, cx: &mut Context) -> State {
+        self.end(core, reason, Cause::Refusal, cx)
+    }
+
+    fn end(self: Box<Self>, core: &Core, reason: String, cause: Cause, cx: &mut Context) -> State {
+        let mut attempt = self.attempt;
+        if let Some(offer) = self.outstanding.pending {
+            cx.release_spi(offer.spi);
+            attempt.wishes.insert(0, offer.wish);
+        }
+        fail(core, attempt, reason, cause, cx)
+    }
+
+    pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+        if self.outstanding.poll(core.path, cx) {
+            return State::AuthSent(self);
+        }
+        let reason = format!("{} does not answer IKE_AUTH", core.path.remote);
+        self.end(core, reason, Cause::Silence, cx)
+    }
+
+    /// Gives up. The peer may have established the SA, so it is told once.
+    pub(super) fn abandon(mut self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
+        let mut payloads = PayloadWriter::new();
+        payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
+        let header = core.header(ExchangeType::INFORMATIONAL, false, 2);
+        let bytes = self.keys.seal(header, payloads);
+        cx.transmit(core.path, bytes);
+        self.end(core, end.to_string(), Cause::Cancelled, cx);
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.outstanding.due()
+    }
+
+    pub(super) fn wants(&self, reqid: Reqid) -> bool {
+        let first = self.outstanding.pending.as_ref();
+        self.attempt.wants(reqid) || first.is_some_and(|offer| offer.child().reqid == reqid)
+    }
+
+    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
+        &mut self.attempt
+    }
+
+    /// The child that is being set up along with the IKE SA.
+    pub(super) fn status(&self, core: &Core) -> IkeSaStatus {
+        let mut status = core.status();
+        fill_status(&mut status, self.done.suite, self.nat);
+        status.local_id = Some(self.local_id.clone());
+        status.tasks_active = vec!["IKE_AUTH"];
+        status
+    }
+}
+
+impl Established {
+    /// Installs the Child SA of IKE_AUTH, whose keys come from the nonces of IKE_SA_INIT.
+    fn finish_first_child(
+        &mut self,
+        core: &Core,
+        offer: Offer,
+        exchange: &InitExchange,
+        payloads: &Payloads<'_>,
+        cx: &mut Context,
+    ) {
+        let answer = match offer.check(payloads) {
+            Ok(answer) => answer,
+            Err(error) => return self.child_failed(core, offer, &error, cx),
+        };
+        let (ni, nr) = (&exchange.ni, &exchange.nr);
+        let cipher = &answer.suite.cipher;
+        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, None, ni, nr, cipher);
+        let agreed = Agreed {
+            config: Arc::clone(offer.child()),
+            owner: offer.owner,
+            spi_in: offer.spi,
+            spi_out: answer.spi,
+            suite: answer.suite,
+            selectors: answer.selectors,
+            keys,
+            initiator: true,
+        };
+        let mut child = ChildSa::install(agreed, esp_path(core.path, self.nat, cx), cx);
+        child.open_outbound(cx);
+        self.child_up(core, child, offer.wish.waiters, cx);
+    }
+
+    /// A child that the peer refused; the IKE SA stays.
+    pub(super) fn child_failed(
+        &mut self,
+        core: &Core,
+        offer: Offer,
+        error: &Unanswered,
+        cx: &mut Context,
+    ) {
+        let name = offer.child().name.clone();
+        cx.commands.hold_acquires(offer.child().reqid, cx.now);
+        core.log(cx, "IKE", format!("CHILD_SA {name} failed: {error}"));
+        cx.release_spi(offer.spi);
+        let mut wish = offer.wish;
+        fail_waiters(std::mem::take(&mut wish.waiters), &error.to_string(), cx);
+        let connection = core.connection.as_ref();
+        let unlimited = connection.is_some_and(|connection| connection.keyingtries == 0);
+        if unlimited && wish.child.start_action.starts() {
+            self.work.retry_refused(wish, cx);
+        }
+    }
+}
+
+/// IDi, INITIAL_CONTACT, IDr and AUTH of the request.
+fn identity_payloads(
+    id_body: &[u8],
+    first_contact: bool,
+    expected: Option<&Identity>,
+    proof: &Secret,
+) -> PayloadWriter {
+    let mut payloads = PayloadWriter::new();
+    payloads.add(PayloadType::ID_I, id_body);
+    if first_contact {
+        add_notify(&mut payloads, NotifyType::INITIAL_CONTACT, &[]);
+    }
+    if let Some(expected) = expected {
+        payloads.add(PayloadType::ID_R, &expected.to_payload_body());
+    }
+    add_auth(&mut payloads, proof);
+    payloads
+}
+
+/// Moves to the ports of UDP encapsulation. A peer that was reached on another port than 500 is
+/// taken to be there already.
+fn float(core: &mut Core, cx: &Context) {
+    core.path.local = with_port(core.path.local, cx.settings.port_nat_t);
+    if core.path.remote.port() == 500 {
+        core.path.remote = with_port(core.path.remote, 4500);
+    }
+}
+
+/// AUTH of the initiator: its IKE_SA_INIT request, the responder's nonce, its identity.
+pub(super) fn initiator_proof(
+    prf: Prf,
+    secret: &Secret,
+    exchange: &InitExchange,
+    auth: &AuthKeys,
+    id_body: &[u8],
+) -> Secret {
+    let id = prf.mac(auth.initiator.as_bytes(), &[id_body]);
+    psk_auth(
+        prf,
+        secret,
+        &[&exchange.request, &exchange.nr, id.as_bytes()],
+    )
+}
+
+/// AUTH of the responder: its IKE_SA_INIT response, the initiator's nonce, its identity.
+pub(super) fn responder_proof(
+    prf: Prf,
+    secret: &Secret,
+    exchange: &InitExchange,
+    auth: &AuthKeys,
+    id_body: &[u8],
+) -> Secret {
+    let id = prf.mac(auth.responder.as_bytes(), &[id_body]);
+    psk_auth(
+        prf,
+        secret,
+        &[&exchange.response, &exchange.ni, id.as_bytes()],
+    )
+}
+
+/// Compares a peer's proof with the one that `expected` computes, in constant time.
+pub(super) fn check_proof(
+    cx: &Context,
+    (local, remote): (&Identity, &Identity),
+    proof: &AuthPayload<'_>,
+    expected: impl FnOnce(&Secret) -> Secret,
+) -> Result<(), AuthenticationError> {
+    if proof.method != AuthMethod::SHARED_KEY_MIC {
+        return Err(AuthenticationError::Method(proof.method.0));
+    }
+    let Some(secret) = cx.pad.secret(local, Some(remote)) else {
+        return Err(AuthenticationError::NoSecret {
+            local: local.clone(),
+            remote: remote.clone(),
+        });
+    };
+    let expected = expected(&secret.secret);
+    if !crate::crypto::constant_time_eq(expected.as_bytes(), proof.data) {
+        let claimed = remote.clone();
+        return Err(AuthenticationError::Mismatch { claimed });
+    }
+    Ok(())
+}
+
+pub(super) fn add_auth(payloads: &mut PayloadWriter, proof: &Secret) {
+    payloads.add_with(PayloadType::AUTH, |out| {
+        AuthPayload {
+            method: AuthMethod::SHARED_KEY_MIC,
+            data: proof.as_bytes(),
+        }
+        .encode(out);
+    });
+}
+
+/// Whether a connection's identity is `asked`, which a peer named in IDr.
+pub(super) fn is_our_identity(core: &Core, connection: &Connection, asked: &Identity) -> bool {
+    core.local_identity(connection).is_same(asked)
+}

@@ -1,0 +1,304 @@
+//! IKE_AUTH as responder (RFC 7296 §1.2).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::crypto::kdf::ChildKeys;
+use crate::ike::context::Context;
+use crate::ike::narrow::choose_child;
+use crate::ike::negotiate::{choose_esp, choose_ike};
+use crate::ike::pad::{Connection, Pad, Unique};
+use crate::ike::{Discard, Identity};
+use crate::ipsec::Selectors;
+use crate::wire::Malformed;
+use crate::wire::ikev2::{AuthPayload, IdPayload, NotifyType, PayloadWriter};
+use crate::wire::isakmp::{ExchangeType, PayloadType};
+
+use super::auth::{add_auth, check_proof, initiator_proof, is_our_identity, responder_proof};
+use super::child::{Agreed, ChildSa, esp_path};
+use super::create::asked_selectors;
+use super::error::{AuthenticationError, ExchangeError};
+use super::established::{Established, Peer};
+use super::init::{HalfOpen, InitExchange};
+use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
+use super::offer::esp_spi;
+use super::protect::{AuthKeys, SaKeys};
+use super::window::{Arrival, Window};
+use super::{Core, State};
+
+/// IKE_AUTH was refused; the refusal can be repeated for a while.
+pub(in crate::ike) struct Refused {
+    window: Window,
+    expires: Instant,
+}
+
+/// A peer that has proven its identity.
+struct Authenticated {
+    connection: Arc<Connection>,
+    peer: Peer,
+}
+
+impl HalfOpen {
+    pub(super) fn on_auth_request(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let (mut keys, auth) = self.done.derive(core);
+        let opened = match keys.open(datagram) {
+            Ok(opened) => opened,
+            Err(discard) => {
+                cx.discard(discard);
+                return State::HalfOpen(self);
+            }
+        };
+        // The request is fresh and intact: the initiator may have floated to another port.
+        core.path = datagram.path;
+        let payloads = opened.payloads();
+        let checked = payloads.and_then(|payloads| {
+            let authenticated = self.authenticate(core, &keys, &auth, &payloads, cx)?;
+            Ok((authenticated, payloads))
+        });
+        let (authenticated, payloads) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return refuse(core, &mut keys, datagram, &error, cx),
+        };
+        self.accept(core, datagram, (keys, auth), authenticated, &payloads, cx)
+    }
+
+    fn authenticate(
+        &self,
+        core: &Core,
+        keys: &SaKeys,
+        auth: &AuthKeys,
+        payloads: &Payloads<'_>,
+        cx: &Context,
+    ) -> Result<Authenticated, ExchangeError> {
+        let body = required(payloads.id_i, "IDi")?;
+        let remote_id = Identity::from_payload(&IdPayload::parse(body)?);
+        let asked = payloads.id_r.map(IdPayload::parse).transpose()?;
+        let asked = asked.as_ref().map(Identity::from_payload);
+        let proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
+        let selectors = asked_selectors(payloads).ok();
+        let ids = (&remote_id, asked.as_ref());
+        let connection = self.find_connection(core, ids, selectors.as_ref(), &cx.pad)?;
+        let local_id = core.local_identity(&connection);
+        check_proof(cx, (&local_id, &remote_id), &proof, |secret| {
+            initiator_proof(keys.prf, secret, &self.done.exchange, auth, body)
+        })?;
+        if connection.unique == Unique::Keep && cx.peers.has(&local_id, &remote_id) {
+            return Err(AuthenticationError::NotUnique(remote_id).into());
+        }
+        Ok(Authenticated {
+            connection,
+            peer: Peer {
+                local_id,
+                remote_id,
+            },
+        })
+    }
+
+    /// The connection that fits addresses and identities, and would have allowed the chosen suite.
+    /// Of several that fit equally well, the one that has a child for what is asked.
+    fn find_connection(
+        &self,
+        core: &Core,
+        (remote, asked): (&Identity, Option<&Identity>),
+        selectors: Option<&Selectors>,
+        pad: &Pad,
+    ) -> Result<Arc<Connection>, AuthenticationError> {
+        let offered = [(1, self.proposal.clone())];
+        let connections = pad.by_addresses(core.path.local.ip(), core.path.remote.ip());
+        let fitting = connections.iter().filter(|connection| {
+            asked.is_none_or(|asked| is_our_identity(core, connection, asked))
+                && choose_ike(&connection.proposals, &offered, None).is_ok()
+        });
+        let has_child = |connection: &Connection| {
+            selectors
+                .is_some_and(|asked| choose_child(&connection.children, core.path, asked).is_ok())
+        };
+        let ranked = fitting.map(|connection| {
+            let rank = connection.remote.id.rank(remote);
+            ((rank, rank > 0 && has_child(connection)), connection)
+        });
+        let best = ranked.filter(|((rank, _), _)| *rank > 0);
+        let best = best.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let (_, connection) = best.ok_or_else(|| {
+            let configured = connections.iter().map(|connection| {
+                let local = core.local_identity(connection);
+                format!("{} ({local}...{})", connection.name, connection.remote.id)
+            });
+            AuthenticationError::NoConnection {
+                remote: remote.clone(),
+                local: asked.map_or_else(|| "%any".to_owned(), ToString::to_string),
+                configured: configured.take(16).collect::<Vec<_>>().join(", "),
+            }
+        })?;
+        Ok(Arc::clone(connection))
+    }
+
+    fn accept(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        (keys, auth): (SaKeys, AuthKeys),
+        authenticated: Authenticated,
+        payloads: &Payloads<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let Authenticated { connection, peer } = authenticated;
+        core.connection = Some(connection);
+        let exchange = &self.done.exchange;
+        let nat = self.done.nat.unwrap_or_default();
+        let pad = Arc::clone(&cx.pad);
+        let Some(secret) = pad.secret(&peer.local_id, Some(&peer.remote_id)) else {
+            return State::Gone; // the secret that just verified the peer is there
+        };
+        let id_body = peer.local_id.to_payload_body();
+        let proof = responder_proof(keys.prf, &secret.secret, exchange, &auth, &id_body);
+        let mut response = PayloadWriter::new();
+        response.add(PayloadType::ID_R, &id_body);
+        add_auth(&mut response, &proof);
+
+        let window = Window::new(0, 1);
+        let mut sa = Established::new(core, peer, keys, nat, window, cx);
+        sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
+        let wants_child = payloads.sa.is_some() || payloads.ts_i.is_some();
+        let child =
+            wants_child.then(|| sa.first_child(core, exchange, payloads, &mut response, cx));
+        sa.answer(core, datagram, response, cx);
+        sa.announce(
+            core,
+            payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
+            cx,
+        );
+        match child {
+            Some(Ok(mut child)) => {
+                child.open_outbound(cx);
+                sa.child_up(core, child, Vec::new(), cx);
+            }
+            Some(Err(error)) => core.warn(cx, "IKE", format!("refused CHILD_SA: {error}")),
+            None => {}
+        }
+        sa.start_next(core, cx);
+        State::Established(Box::new(sa))
+    }
+}
+
+impl Established {
+    /// Negotiates the Child SA of IKE_AUTH and adds the answer, or the reason against it: the IKE
+    /// SA is established without it (RFC 7296 §1.2).
+    fn first_child(
+        &mut self,
+        core: &Core,
+        exchange: &InitExchange,
+        payloads: &Payloads<'_>,
+        response: &mut PayloadWriter,
+        cx: &mut Context,
+    ) -> Result<ChildSa, ExchangeError> {
+        match self.negotiate_first_child(core, exchange, payloads, response, cx) {
+            Ok(child) => Ok(child),
+            Err(error) => {
+                error.encode(response);
+                Err(error)
+            }
+        }
+    }
+
+    fn negotiate_first_child(
+        &mut self,
+        core: &Core,
+        exchange: &InitExchange,
+        payloads: &Payloads<'_>,
+        response: &mut PayloadWriter,
+        cx: &mut Context,
+    ) -> Result<ChildSa, ExchangeError> {
+        let proposals = payloads.proposals()?;
+        let asked = asked_selectors(payloads)?;
+        let connection = core
+            .connection
+            .as_ref()
+            .expect("an authenticated SA has one");
+        let (config, selectors) = choose_child(&connection.children, core.path, &asked)?;
+        let choice = choose_esp(&config.esp_proposals, &proposals, None, false)?;
+        let peer_spi = Malformed::BadValue("ESP SPI");
+        let spi_out = esp_spi(&choice.proposal).ok_or(peer_spi)?;
+        let owner = cx.next_owner();
+        let spi_in = cx.reserve_spi(owner);
+        let (ni, nr) = (&exchange.ni, &exchange.nr);
+        let cipher = &choice.suite.cipher;
+        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, None, ni, nr, cipher);
+
+        let mut proposal = choice.proposal;
+        proposal.spi = spi_in.to_be_bytes().to_vec();
+        response.add_with(PayloadType::SA, |out| {
+            proposal.encode_answer(choice.number, out);
+        });
+        add_selectors(response, &selectors.remote, &selectors.local);
+        add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+        let agreed = Agreed {
+            config: Arc::clone(config),
+            owner,
+            spi_in,
+            spi_out,
+            suite: choice.suite,
+            selectors,
+            keys,
+            initiator: false,
+        };
+        Ok(ChildSa::install(
+            agreed,
+            esp_path(core.path, self.nat, cx),
+            cx,
+        ))
+    }
+}
+
+/// Answers with the reason and keeps nothing but the answer.
+fn refuse(
+    core: &Core,
+    keys: &mut SaKeys,
+    datagram: &Datagram<'_>,
+    error: &ExchangeError,
+    cx: &mut Context,
+) -> State {
+    let remote = core.path.remote;
+    cx.warn(
+        "IKE",
+        core.label(),
+        format!("refused IKE_AUTH of {remote}: {error}"),
+    );
+    let mut payloads = PayloadWriter::new();
+    error.encode(&mut payloads);
+    let header = core.header(ExchangeType::IKE_AUTH, true, 1);
+    let response = keys.seal(header, payloads);
+    cx.transmit(datagram.path, response.clone());
+    let mut window = Window::new(0, 1);
+    window.answer(datagram.bytes, response);
+    State::Refused(Box::new(Refused {
+        window,
+        expires: cx.now + cx.settings.half_open_timeout,
+    }))
+}
+
+impl Refused {
+    pub(super) fn on_request(self: Box<Self>, datagram: &Datagram<'_>, cx: &mut Context) -> State {
+        match self.window.classify(datagram) {
+            Arrival::Repeated => self.window.repeat(datagram.path, cx),
+            Arrival::Fresh | Arrival::Outside => cx.discard(Discard::StaleRequest),
+        }
+        State::Refused(self)
+    }
+
+    pub(super) fn on_timer(self: Box<Self>, cx: &Context) -> State {
+        if cx.now < self.expires {
+            return State::Refused(self);
+        }
+        State::Gone
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.expires
+    }
+}

@@ -1,0 +1,108 @@
+//! Why a request of the peer is refused.
+
+use crate::ike::Identity;
+use crate::ike::narrow::SelectorMismatch;
+use crate::ike::negotiate::ProposalMismatch;
+use crate::wire::Malformed;
+use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
+use crate::wire::isakmp::PayloadType;
+use crate::wire::proposal::{KeyExchangeId, ProtocolId};
+
+/// Why an exchange failed. Each cause has exactly one notify.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::ike) enum ExchangeError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the {0} payload is missing")]
+    Missing(&'static str),
+    #[error("payload type {0} is critical and unknown")]
+    UnsupportedCritical(u8),
+    #[error(transparent)]
+    Proposals(#[from] ProposalMismatch),
+    #[error("a {0} key exchange is wanted")]
+    OtherGroup(KeyExchangeId),
+    #[error("the public key exchange value is not valid")]
+    InvalidPublic,
+    #[error(transparent)]
+    Selectors(#[from] SelectorMismatch),
+    #[error("{0}")]
+    Authentication(AuthenticationError),
+    #[error("too many Child SAs on this IKE SA")]
+    TooManyChildren,
+    #[error("{0}")]
+    Busy(&'static str),
+    #[error("no Child SA has SPI {0:08x}")]
+    NoSuchChild(u32),
+}
+
+/// Why a peer is not who it claims to be. It learns nothing but that it failed.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::ike) enum AuthenticationError {
+    #[error("no connection accepts {remote} as the peer of {local}; configured: {configured}")]
+    NoConnection {
+        remote: Identity,
+        local: String,
+        configured: String,
+    },
+    #[error("the peer is {found}, but {wanted} was expected")]
+    OtherIdentity { found: Identity, wanted: String },
+    #[error("no secret for {local} and {remote}")]
+    NoSecret { local: Identity, remote: Identity },
+    #[error("authentication method {0} is not a shared secret")]
+    Method(u8),
+    #[error("the peer could not prove it is {claimed}: the secrets differ")]
+    Mismatch { claimed: Identity },
+    #[error("{0} has an IKE SA already, and is to keep it")]
+    NotUnique(Identity),
+}
+
+impl From<AuthenticationError> for ExchangeError {
+    fn from(error: AuthenticationError) -> Self {
+        Self::Authentication(error)
+    }
+}
+
+impl ExchangeError {
+    /// What the peer is told (RFC 7296 §3.10.1). No wildcard arm: a new cause must choose.
+    pub(in crate::ike) fn notify(&self) -> NotifyType {
+        match self {
+            Self::Malformed(_) | Self::Missing(_) | Self::InvalidPublic => {
+                NotifyType::INVALID_SYNTAX
+            }
+            Self::UnsupportedCritical(_) => NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+            Self::Proposals(_) => NotifyType::NO_PROPOSAL_CHOSEN,
+            Self::OtherGroup(_) => NotifyType::INVALID_KE_PAYLOAD,
+            Self::Selectors(_) => NotifyType::TS_UNACCEPTABLE,
+            Self::Authentication(_) => NotifyType::AUTHENTICATION_FAILED,
+            Self::TooManyChildren => NotifyType::NO_ADDITIONAL_SAS,
+            Self::Busy(_) => NotifyType::TEMPORARY_FAILURE,
+            Self::NoSuchChild(_) => NotifyType::CHILD_SA_NOT_FOUND,
+        }
+    }
+
+    /// A message that its sender built wrongly ends the IKE SA on both sides (RFC 7296 §2.21.3).
+    pub(in crate::ike) fn is_fatal(&self) -> bool {
+        self.notify() == NotifyType::INVALID_SYNTAX
+    }
+
+    /// Adds the notification with its data.
+    pub(in crate::ike) fn encode(&self, payloads: &mut PayloadWriter) {
+        let (mut protocol, mut spi, mut data) = (0, Vec::new(), Vec::new());
+        match self {
+            Self::UnsupportedCritical(kind) => data.push(*kind),
+            Self::OtherGroup(group) => data.extend_from_slice(&group.0.to_be_bytes()),
+            Self::NoSuchChild(child) => {
+                protocol = ProtocolId::Esp as u8;
+                spi.extend_from_slice(&child.to_be_bytes());
+            }
+            _ => {}
+        }
+        let notify = Notify {
+            protocol,
+            spi: &spi,
+            kind: self.notify(),
+            data: &data,
+        };
+        payloads.add_with(PayloadType::NOTIFY, |out| notify.encode(out));
+    }
+}

@@ -1,0 +1,561 @@
+//! An authenticated IKE SA: its exchanges, one at a time in each direction, and its Child SAs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::ike::context::{Attempt, Context, Effect, Wish};
+use crate::ike::pad::{ChildConfig, CloseAction, Connection, DpdAction};
+use crate::ike::status::{IkeSaStatus, IkeState, NatStatus};
+use crate::ike::{CommandId, CommandOutcome, Discard, Event, Identity};
+use crate::ipsec::ChildId;
+use crate::wire::ikev2::PayloadWriter;
+use crate::wire::isakmp::ExchangeType;
+use crate::wire::keyword::ike_suite_text;
+
+use super::child::{ChildSa, End, Phase, early, esp_path};
+use super::collision::Succession;
+use super::error::ExchangeError;
+use super::liveness::Liveness;
+use super::message::Datagram;
+use super::protect::SaKeys;
+use super::tasks::{Pending, Task, Work};
+use super::window::{Arrival, Window};
+use super::{Core, State, fill_status};
+
+/// An authenticated IKE SA.
+pub(in crate::ike) struct Established {
+    pub(in crate::ike) peer: Peer,
+    pub(super) keys: SaKeys,
+    pub(super) nat: NatStatus,
+    pub(super) window: Window,
+    pub(super) work: Work,
+    pub(super) children: Vec<ChildSa>,
+    pub(super) liveness: Liveness,
+    /// Which IKE SA takes over, if one does.
+    pub(super) succession: Succession,
+    /// When to look whether the peer sends on a Child SA that it made.
+    pub(super) switch_at: Option<Instant>,
+    clock: Clock,
+    /// Ids that were given before it was established are lower.
+    serial: u64,
+    /// The lower one of the nonces that made this SA: breaks the tie between two SAs that both sides
+    /// set up at once. Empty for an SA that replaced another.
+    lowest_nonce: Vec<u8>,
+}
+
+/// The two proven identities.
+#[derive(Clone, Debug)]
+pub(in crate::ike) struct Peer {
+    pub(in crate::ike) local_id: Identity,
+    pub(in crate::ike) remote_id: Identity,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    established: Instant,
+    rekey_at: Option<Instant>,
+    reauth_at: Option<Instant>,
+    expires_at: Option<Instant>,
+}
+
+/// What a replaced IKE SA leaves to its successor.
+pub(in crate::ike) struct Inheritance {
+    pub(super) children: Vec<ChildSa>,
+    pub(super) queue: VecDeque<Task>,
+    pub(super) old: Box<IkeSaStatus>,
+}
+
+/// Whether an IKE SA goes on after a step.
+#[derive(Debug)]
+pub(super) enum Fate {
+    Stays,
+    Ends(End),
+}
+
+impl Established {
+    pub(super) fn new(
+        core: &Core,
+        peer: Peer,
+        keys: SaKeys,
+        nat: NatStatus,
+        window: Window,
+        cx: &mut Context,
+    ) -> Self {
+        Self {
+            peer,
+            keys,
+            nat,
+            window,
+            work: Work::default(),
+            children: Vec::new(),
+            liveness: Liveness::new(core, nat, cx),
+            succession: Succession::None,
+            switch_at: None,
+            clock: Clock::new(core, cx),
+            serial: cx.next_id(),
+            lowest_nonce: Vec::new(),
+        }
+    }
+
+    /// Makes a new SA known.
+    pub(super) fn announce(&mut self, core: &Core, initial_contact: bool, cx: &mut Context) {
+        let id = core.id;
+        cx.peers.add(id, &self.peer.local_id, &self.peer.remote_id);
+        let Peer {
+            local_id,
+            remote_id,
+        } = &self.peer;
+        let line = format!(
+            "IKE_SA established between {}[{local_id}]...{}[{remote_id}] with {}",
+            core.path.local.ip(),
+            core.path.remote.ip(),
+            ike_suite_text(&self.keys.suite),
+        );
+        core.log(cx, "IKE", line);
+        let ike = Box::new(self.status(core, false));
+        cx.event(Event::IkeUp { ike });
+        cx.effects.push(Effect::Established {
+            id,
+            initial_contact,
+        });
+    }
+
+    pub(super) fn set_lowest_nonce(&mut self, ni: &[u8], nr: &[u8]) {
+        self.lowest_nonce = ni.min(nr).to_vec();
+    }
+
+    pub(in crate::ike) fn lowest_nonce(&self) -> &[u8] {
+        &self.lowest_nonce
+    }
+
+    pub(super) fn on_datagram(
+        mut self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let fate = if datagram.header.flags.response() {
+            self.on_response(core, datagram, cx)
+        } else {
+            self.on_request(core, datagram, cx)
+        };
+        self.settle(core, fate, cx)
+    }
+
+    /// Goes on, or ends.
+    fn settle(mut self: Box<Self>, core: &mut Core, fate: Fate, cx: &mut Context) -> State {
+        match fate {
+            Fate::Stays => {
+                self.start_next(core, cx);
+                State::Established(self)
+            }
+            Fate::Ends(end) => {
+                self.close(core, end, cx);
+                State::Gone
+            }
+        }
+    }
+
+    fn on_request(&mut self, core: &mut Core, datagram: &Datagram<'_>, cx: &mut Context) -> Fate {
+        match self.window.classify(datagram) {
+            Arrival::Fresh => {}
+            Arrival::Repeated => {
+                self.window.repeat(datagram.path, cx);
+                return Fate::Stays;
+            }
+            Arrival::Outside => {
+                cx.discard(Discard::OutsideWindow);
+                return Fate::Stays;
+            }
+        }
+        let exchange = datagram.header.exchange;
+        if !matches!(
+            exchange,
+            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL
+        ) {
+            cx.discard(Discard::UnknownExchange);
+            return Fate::Stays;
+        }
+        let opened = match self.keys.open(datagram) {
+            Ok(opened) => opened,
+            Err(discard) => {
+                cx.discard(discard);
+                return Fate::Stays;
+            }
+        };
+        self.heard(core, datagram, cx);
+        let payloads = match opened.payloads() {
+            Ok(payloads) => payloads,
+            Err(error) => return self.refuse(core, datagram, &error, cx),
+        };
+        if self.succession.is_heir() && !payloads.deletes_ike() {
+            // The peer uses it, so it has taken over there. Then it does here, and the request will
+            // be repeated.
+            cx.discard(Discard::StaleRequest);
+            cx.effects.push(Effect::Claim { heir: core.id });
+            return Fate::Stays;
+        }
+        if exchange == ExchangeType::INFORMATIONAL {
+            self.on_informational(core, datagram, &payloads, cx)
+        } else {
+            self.on_create_request(core, datagram, &payloads, cx)
+        }
+    }
+
+    fn on_response(&mut self, core: &mut Core, datagram: &Datagram<'_>, cx: &mut Context) -> Fate {
+        let header = &datagram.header;
+        let awaited = self.work.outstanding.as_ref().is_some_and(|outstanding| {
+            outstanding.message_id == header.message_id
+                && outstanding.pending.exchange() == header.exchange
+        });
+        if !awaited {
+            cx.discard(Discard::UnexpectedResponse);
+            return Fate::Stays;
+        }
+        let opened = match self.keys.open(datagram) {
+            Ok(opened) => opened,
+            Err(discard) => {
+                cx.discard(discard);
+                return Fate::Stays;
+            }
+        };
+        self.heard(core, datagram, cx);
+        let Some(outstanding) = self.work.outstanding.take() else {
+            return Fate::Stays;
+        };
+        self.on_answer(core, outstanding.pending, opened.payloads(), cx)
+    }
+
+    /// Notes that the peer is alive, and follows it to another address if a NAT moved it
+    /// (RFC 7296 §2.23).
+    fn heard(&mut self, core: &mut Core, datagram: &Datagram<'_>, cx: &mut Context) {
+        self.liveness.heard(cx.now);
+        if datagram.path != core.path && self.nat.remote && !self.nat.local {
+            self.move_to(core, datagram.path, cx);
+        }
+    }
+
+    /// Takes another path for IKE and all Child SAs.
+    pub(in crate::ike) fn move_to(
+        &mut self,
+        core: &mut Core,
+        path: crate::ike::Path,
+        cx: &mut Context,
+    ) {
+        if path == core.path {
+            return;
+        }
+        let line = format!("peer moved from {} to {}", core.path.remote, path.remote);
+        core.warn(cx, "NET", line);
+        core.path = path;
+        let esp = esp_path(path, self.nat, cx);
+        for child in &mut self.children {
+            child.move_to(esp, cx);
+        }
+    }
+
+    /// A peer behind a NAT may be followed when ESP shows that it moved.
+    pub(in crate::ike) fn may_move(&self) -> bool {
+        self.nat.remote && !self.nat.local
+    }
+
+    /// Answers a request, and remembers the answer.
+    pub(super) fn answer(
+        &mut self,
+        core: &Core,
+        datagram: &Datagram<'_>,
+        payloads: PayloadWriter,
+        cx: &mut Context,
+    ) {
+        let request = &datagram.header;
+        let header = core.header(request.exchange, true, request.message_id);
+        let response = self.keys.seal(header, payloads);
+        cx.transmit(datagram.path, response.clone());
+        self.window.answer(datagram.bytes, response);
+    }
+
+    /// Answers a request with the reason against it.
+    pub(super) fn refuse(
+        &mut self,
+        core: &Core,
+        datagram: &Datagram<'_>,
+        error: &ExchangeError,
+        cx: &mut Context,
+    ) -> Fate {
+        let exchange = datagram.header.exchange;
+        core.warn(cx, "IKE", format!("refused {exchange} request: {error}"));
+        let mut payloads = PayloadWriter::new();
+        error.encode(&mut payloads);
+        self.answer(core, datagram, payloads, cx);
+        if error.is_fatal() {
+            return Fate::Ends(End::Failed(error.to_string()));
+        }
+        Fate::Stays
+    }
+
+    pub(super) fn on_timer(mut self: Box<Self>, core: &mut Core, cx: &mut Context) -> State {
+        let fate = self.timer(core, cx);
+        self.settle(core, fate, cx)
+    }
+
+    fn timer(&mut self, core: &mut Core, cx: &mut Context) -> Fate {
+        if let Some(outstanding) = &mut self.work.outstanding
+            && !outstanding.poll(core.path, cx)
+        {
+            let end = match &outstanding.pending {
+                Pending::DeleteIke { end, .. } => Some(end.clone()),
+                _ => None,
+            };
+            let replaced = self.succession.is_silent() || self.adopt_contested(core, cx);
+            let default = if replaced { End::Replaced } else { End::Dead };
+            return Fate::Ends(end.unwrap_or(default));
+        }
+        if self.clock.expires_at.is_some_and(|at| at <= cx.now) {
+            self.clock.expires_at = None;
+            core.log(cx, "IKE", "deleting IKE_SA, lifetime is over".to_owned());
+            self.queue_delete_ike(End::Expired, None);
+        }
+        if self.succession.is_overdue(cx.now) {
+            self.succession.forget_deadline();
+            self.queue_delete_ike(End::Replaced, None);
+        }
+        if self.clock.rekey_at.is_some_and(|at| at <= cx.now) {
+            self.clock.rekey_at = None;
+            self.work.queue.push_back(Task::RekeyIke);
+        }
+        if self.clock.reauth_at.is_some_and(|at| at <= cx.now) {
+            self.clock.reauth_at = None;
+            cx.effects.push(Effect::Reauthenticate(core.id));
+        }
+        self.work.wake(cx.now);
+        self.poll_liveness(core, cx);
+        self.poll_children(core, cx);
+        Fate::Stays
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let clock = &self.clock;
+        let own = [clock.rekey_at, clock.reauth_at, clock.expires_at];
+        let rest = [
+            self.work.deadline(),
+            self.liveness.deadline(),
+            self.succession.deadline(),
+            self.children_deadline(),
+        ];
+        own.into_iter().chain(rest).flatten().min()
+    }
+
+    /// Tries an IKE rekey again later.
+    pub(super) fn rekey_again_at(&mut self, at: Instant) {
+        if self.succession.is_none() {
+            self.clock.rekey_at = Some(at);
+        }
+    }
+
+    /// This SA is replaced: nothing is due any more but its end.
+    pub(super) fn stop_clock(&mut self) {
+        self.clock.rekey_at = None;
+        self.clock.reauth_at = None;
+        self.clock.expires_at = None;
+    }
+
+    /// A rekey does not prove the identities anew, so the time for that is kept.
+    pub(super) fn keep_reauth_time(&mut self, old: &Self) {
+        self.clock.reauth_at = old.clock.reauth_at;
+    }
+
+    /// A Child SA has come into use.
+    pub(super) fn child_up(
+        &mut self,
+        core: &Core,
+        mut child: ChildSa,
+        waiters: Vec<CommandId>,
+        cx: &mut Context,
+    ) {
+        core.log(
+            cx,
+            "CHD",
+            format!("CHILD_SA {} established", child.description()),
+        );
+        let event = Event::ChildUp {
+            ike: Box::new(self.status(core, false)),
+            child: Box::new(child.status()),
+        };
+        cx.event(event);
+        child.told = true;
+        let id = child.id;
+        for waiter in waiters {
+            cx.finish_command(waiter, Ok(self.outcome(core, Some(id))));
+        }
+        self.children.push(child);
+        self.drop_unconfigured(core, id);
+    }
+
+    /// A reload may have taken a child out of the configuration while it was being made.
+    pub(super) fn drop_unconfigured(&mut self, core: &Core, id: ChildId) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        let connection = core.connection.as_ref();
+        if connection.is_some_and(|connection| connection.same_child(&child.config).is_none()) {
+            self.queue_delete_child(id, None);
+        }
+    }
+
+    pub(super) fn outcome(&self, core: &Core, child: Option<ChildId>) -> CommandOutcome {
+        CommandOutcome {
+            matches: 1,
+            terminated: 0,
+            ike: Some(core.id),
+            child: child.map(|child| child.0),
+        }
+    }
+
+    /// Ends this SA and everything on it, and starts again what is to be started again.
+    pub(super) fn close(mut self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
+        cx.peers
+            .remove(core.id, &self.peer.local_id, &self.peer.remote_id);
+        let ike = Box::new(self.status(core, false));
+        let mut wishes = Vec::new();
+        for child in std::mem::take(&mut self.children) {
+            wishes.extend(restart_wish(&child, &end));
+            child.tell_down(&ike, &end, cx);
+            child.uninstall(false, cx);
+        }
+        self.work.abandon(&end, &mut wishes, cx);
+        if self.succession.is_heir() {
+            cx.effects.push(Effect::Withdrawn { heir: core.id });
+        }
+        if !self.succession.is_silent() {
+            core.log(cx, "IKE", format!("IKE_SA ended: {end}"));
+            let reason = end.to_string();
+            cx.event(Event::IkeDown { ike, reason });
+        }
+        if let Some(connection) = &core.connection
+            && !wishes.is_empty()
+        {
+            cx.effects
+                .push(Effect::Restart(Attempt::new(connection, wishes)));
+        }
+    }
+
+    /// Takes over from a replaced SA.
+    pub(in crate::ike) fn inherit(
+        &mut self,
+        core: &Core,
+        inheritance: Inheritance,
+        cx: &mut Context,
+    ) {
+        let Inheritance {
+            children,
+            queue,
+            old,
+        } = inheritance;
+        self.children.extend(children);
+        self.work.queue.extend(queue);
+        self.succession = Succession::None;
+        cx.peers
+            .add(core.id, &self.peer.local_id, &self.peer.remote_id);
+        let new = Box::new(self.status(core, true));
+        let line = format!("IKE_SA {}[{}] rekeyed to [{}]", core.name(), old.id, new.id);
+        core.log(cx, "IKE", line);
+        cx.event(Event::IkeRekeyed { old, new });
+    }
+
+    /// Follows a changed configuration: children that are gone from it are deleted.
+    pub(super) fn reconfigure(&mut self, connection: &Connection, cx: &mut Context) {
+        let mut gone = Vec::new();
+        for child in &mut self.children {
+            match connection.same_child(&child.config) {
+                Some(config) => child.config = Arc::clone(config),
+                None => gone.push(child.id),
+            }
+        }
+        cx.cancel(self.work.reconfigure(connection));
+        for id in gone {
+            self.queue_delete_child(id, None);
+        }
+    }
+
+    pub(in crate::ike) fn children(&self) -> &[ChildSa] {
+        &self.children
+    }
+
+    pub(super) fn child_mut(&mut self, id: ChildId) -> Option<&mut ChildSa> {
+        self.children.iter_mut().find(|child| child.id == id)
+    }
+
+    /// Not on its way out.
+    pub(in crate::ike) fn is_usable(&self) -> bool {
+        self.succession.is_none() && !self.work.deletes_ike()
+    }
+
+    /// Whether this SA was there before that one was begun. Numbers tell it better than time.
+    pub(in crate::ike) fn is_older_than(&self, other: &Core) -> bool {
+        self.serial < other.id
+    }
+
+    pub(in crate::ike) fn status(&self, core: &Core, with_children: bool) -> IkeSaStatus {
+        let mut status = core.status();
+        fill_status(&mut status, self.keys.suite, self.nat);
+        status.state = match &self.work.outstanding {
+            _ if self.work.deletes_ike() => IkeState::Deleting,
+            _ if self.succession.is_silent() => IkeState::Rekeyed,
+            Some(outstanding) if matches!(outstanding.pending, Pending::RekeyIke(_)) => {
+                IkeState::Rekeying
+            }
+            _ => IkeState::Established,
+        };
+        status.local_id = Some(self.peer.local_id.clone());
+        status.remote_id = Some(self.peer.remote_id.clone());
+        status.established = Some(self.clock.established);
+        status.rekey_at = self.clock.rekey_at;
+        status.reauth_at = self.clock.reauth_at;
+        status.tasks_queued = self.work.queue.iter().map(Task::name).collect();
+        let active = self.work.outstanding.as_ref();
+        status.tasks_active = active
+            .map(|active| active.pending.name())
+            .into_iter()
+            .collect();
+        if with_children {
+            status.children = self.children.iter().map(ChildSa::status).collect();
+        }
+        status
+    }
+}
+
+impl Clock {
+    fn new(core: &Core, cx: &mut Context) -> Self {
+        let now = cx.now;
+        let mut clock = Self {
+            established: now,
+            rekey_at: None,
+            reauth_at: None,
+            expires_at: None,
+        };
+        if let Some(connection) = &core.connection {
+            let (rekey, reauth) = (connection.rekey_time, connection.reauth_time);
+            clock.rekey_at = early(rekey, connection.rand_time, cx);
+            if core.initiator {
+                clock.reauth_at = early(reauth, connection.rand_time, cx);
+            }
+            let life = rekey.max(reauth);
+            clock.expires_at = (!life.is_zero()).then(|| now + life + connection.over_time);
+        }
+        clock
+    }
+}
+
+/// The child to start again after its end, as the configuration says.
+pub(super) fn restart_wish(child: &ChildSa, end: &End) -> Option<Wish> {
+    let config: &Arc<ChildConfig> = &child.config;
+    let again = match end {
+        End::ByPeer => config.close_action == CloseAction::Start,
+        End::Dead => config.dpd_action == DpdAction::Restart,
+        End::Expired | End::Failed(_) => config.start_action.starts(),
+        End::Terminated | End::Superseded(_) | End::Replaced => false,
+    };
+    let wanted = again && matches!(child.phase, Phase::Live | Phase::Rekeying);
+    wanted.then(|| Wish::new(config))
+}

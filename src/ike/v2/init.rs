@@ -1,0 +1,530 @@
+//! IKE_SA_INIT (RFC 7296 §1.2): our request, and our answer to a peer's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::crypto::Secret;
+use crate::crypto::kdf::{IkeKeys, skeyseed};
+use crate::crypto::kex::KeyExchange;
+use crate::crypto::prf::Prf;
+use crate::ike::context::{Attempt, Cause, Context, Effect, Failure};
+use crate::ike::nat;
+use crate::ike::negotiate::{
+    Choice, check_answer, choose_ike, exchanges, ike_suite, offer, proposal_texts,
+};
+use crate::ike::pad::Connection;
+use crate::ike::retransmit::{Overdue, Retransmit};
+use crate::ike::status::{IkeSaStatus, NatStatus};
+use crate::ike::{Discard, Path};
+use crate::ipsec::Reqid;
+use crate::wire::ikev2::{KePayload, NotifyType, PayloadWriter, message_bytes};
+use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
+use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
+
+use super::auth::AuthSent;
+use super::child::End;
+use super::create::answer_exchange;
+use super::error::ExchangeError;
+use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
+use super::protect::{AuthKeys, SaKeys};
+use super::{Core, IkeSa, State, fill_status};
+
+/// The two messages and nonces of IKE_SA_INIT, which AUTH covers.
+#[derive(Debug)]
+pub(super) struct InitExchange {
+    pub(super) request: Vec<u8>,
+    pub(super) response: Vec<u8>,
+    pub(super) ni: Vec<u8>,
+    pub(super) nr: Vec<u8>,
+}
+
+/// What both sides know after IKE_SA_INIT.
+#[derive(Debug)]
+pub(super) struct InitDone {
+    pub(super) exchange: InitExchange,
+    pub(super) suite: IkeSuite,
+    pub(super) shared: Secret,
+    /// `None`: the peer does not do NAT traversal.
+    pub(super) nat: Option<NatStatus>,
+    /// The responder accepts IKE SAs without a child (RFC 6023).
+    pub(super) childless: bool,
+}
+
+impl InitDone {
+    /// Keys of the IKE SA (RFC 7296 §2.14).
+    pub(super) fn derive(&self, core: &Core) -> (SaKeys, AuthKeys) {
+        let prf = Prf::new(self.suite.prf).expect("negotiation accepts only PRFs we have");
+        let (ni, nr) = (&self.exchange.ni, &self.exchange.nr);
+        let seed = skeyseed(prf, (ni, nr), &self.shared);
+        let (spi_i, spi_r) = core.spis();
+        let keys = IkeKeys::derive(&self.suite, &seed, ni, nr, spi_i.0, spi_r.0);
+        SaKeys::new(self.suite, keys, core.initiator)
+    }
+}
+
+/// IKE_SA_INIT is sent and unanswered. Holds what this wait needs and nothing else.
+pub(in crate::ike) struct InitSent {
+    attempt: Attempt,
+    offer: InitOffer,
+    exchange: KeyExchange,
+    request: Retransmit,
+    /// How often we have started over because the answer asked for it.
+    restarts: u8,
+    /// An error that came unauthenticated and may be forged.
+    refusal: Option<NotifyType>,
+}
+
+struct InitOffer {
+    proposals: Vec<SaProposal>,
+    nonce: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+}
+
+/// A valid answer, or a wish to try again in another way.
+enum InitAnswer<'a> {
+    Cookie(&'a [u8]),
+    OtherGroup(KeyExchangeId),
+    Refused(NotifyType),
+    Chosen(Chosen<'a>),
+}
+
+struct Chosen<'a> {
+    suite: IkeSuite,
+    ke: KePayload<'a>,
+    nonce: &'a [u8],
+}
+
+impl InitSent {
+    /// Sends the first request of an attempt.
+    pub(in crate::ike) fn start(attempt: Attempt, path: Path, cx: &mut Context) -> Option<IkeSa> {
+        let proposals = offer(&attempt.connection.proposals, &[], true);
+        let group = exchanges(&proposals).first().copied();
+        let exchange = group.map(|group| KeyExchange::generate(group, cx.rng()));
+        let Some(Ok(exchange)) = exchange else {
+            cx.effects.push(Effect::Failed(Failure {
+                attempt,
+                reason: "no supported key exchange method is configured".to_owned(),
+                cause: Cause::Refusal,
+            }));
+            return None;
+        };
+        let core = Core {
+            id: cx.next_id(),
+            initiator_spi: cx.ike_spi(),
+            responder_spi: IkeSpi::ZERO,
+            initiator: true,
+            path,
+            connection: Some(Arc::clone(&attempt.connection)),
+            init_from: None,
+        };
+        let offer = InitOffer {
+            proposals,
+            nonce: cx.nonce(),
+            cookie: None,
+        };
+        core.log(cx, "IKE", format!("initiating IKE_SA to {}", path.remote));
+        let request = send(&core, &offer, &exchange, cx);
+        let state = State::InitSent(Box::new(Self {
+            attempt,
+            offer,
+            exchange,
+            request,
+            restarts: 0,
+            refusal: None,
+        }));
+        Some(IkeSa::new(core, state))
+    }
+
+    pub(super) fn on_response(
+        mut self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let payloads = datagram.clear_payloads();
+        let answer = match &payloads {
+            Ok(payloads) => self.check(core, datagram, payloads),
+            Err(_) => Err(Discard::Malformed),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            // Not authenticated yet: a forged answer must not end the wait (RFC 7296 §2.21.1).
+            Err(discard) => {
+                cx.discard(discard);
+                return State::InitSent(self);
+            }
+        };
+        match answer {
+            InitAnswer::Cookie(cookie) => {
+                self.offer.cookie = Some(cookie.to_vec());
+                self.again(core, cx)
+            }
+            InitAnswer::OtherGroup(group) => match KeyExchange::generate(group, cx.rng()) {
+                Ok(exchange) => {
+                    core.log(cx, "IKE", format!("peer wants {group}, starting over"));
+                    self.exchange = exchange;
+                    self.again(core, cx)
+                }
+                Err(_) => {
+                    cx.discard(Discard::NotOffered);
+                    State::InitSent(self)
+                }
+            },
+            InitAnswer::Refused(kind) => {
+                cx.discard(Discard::Unauthenticated);
+                let name = notify_name(kind);
+                core.warn(
+                    cx,
+                    "IKE",
+                    format!("received {name} in clear, still waiting"),
+                );
+                self.refusal = Some(kind);
+                self.request.shorten(cx.now + REFUSAL_GRACE);
+                State::InitSent(self)
+            }
+            InitAnswer::Chosen(chosen) => {
+                let payloads = payloads.as_ref().expect("an answer was found in them");
+                self.proceed(core, datagram, payloads, &chosen, cx)
+            }
+        }
+    }
+
+    /// Takes the answer and goes on to IKE_AUTH.
+    fn proceed(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        payloads: &Payloads<'_>,
+        chosen: &Chosen<'_>,
+        cx: &mut Context,
+    ) -> State {
+        // It may be forged, and then the genuine one is still to come.
+        let Ok(shared) = self.exchange.finish(chosen.ke.data) else {
+            cx.discard(Discard::BadPublicValue);
+            return State::InitSent(self);
+        };
+        core.responder_spi = datagram.header.responder_spi;
+        if core.path.local.ip().is_unspecified() {
+            core.path.local = datagram.path.local;
+        }
+        let force = self.attempt.connection.encap;
+        let nat = nat::detect(&payloads.notifies, core.spis(), core.path, force);
+        let childless = payloads.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
+        let done = InitDone {
+            exchange: InitExchange {
+                request: self.request.bytes().to_vec(),
+                response: datagram.bytes.to_vec(),
+                ni: self.offer.nonce,
+                nr: chosen.nonce.to_vec(),
+            },
+            suite: chosen.suite,
+            shared,
+            nat,
+            childless: childless.is_some(),
+        };
+        AuthSent::start(self.attempt, done, core, cx)
+    }
+
+    fn check<'a>(
+        &self,
+        core: &Core,
+        datagram: &Datagram<'_>,
+        payloads: &Payloads<'a>,
+    ) -> Result<InitAnswer<'a>, Discard> {
+        if datagram.header.message_id != 0 || datagram.header.flags.initiator() {
+            return Err(Discard::BadHeader);
+        }
+        if datagram.remote() != core.path.remote {
+            return Err(Discard::Unauthenticated);
+        }
+        if payloads.sa.is_none() {
+            return self.check_refusal(payloads);
+        }
+        if datagram.header.responder_spi.is_zero() {
+            return Err(Discard::BadHeader);
+        }
+        let proposals = payloads.proposals().map_err(|_| Discard::BadPayload)?;
+        let chosen = check_answer(&self.offer.proposals, &proposals).and_then(ike_suite);
+        let suite = chosen.ok_or(Discard::NotOffered)?;
+        let ke = payloads.key_exchange().map_err(|_| Discard::BadPayload)?;
+        if ke.group != suite.key_exchange || ke.group != self.exchange.group() {
+            return Err(Discard::NotOffered);
+        }
+        let nonce = payloads.nonce().map_err(|_| Discard::BadPayload)?;
+        if nonce == self.offer.nonce {
+            return Err(Discard::BadPayload); // our own, reflected
+        }
+        Ok(InitAnswer::Chosen(Chosen { suite, ke, nonce }))
+    }
+
+    fn check_refusal<'a>(&self, payloads: &Payloads<'a>) -> Result<InitAnswer<'a>, Discard> {
+        let bounded = |answer| {
+            if self.restarts < MAX_RESTARTS {
+                Ok(answer)
+            } else {
+                Err(Discard::TooManyRestarts)
+            }
+        };
+        if let Some(cookie) = payloads.notify(NotifyType::COOKIE) {
+            if !(1..=64).contains(&cookie.data.len()) {
+                return Err(Discard::BadPayload);
+            }
+            if self.offer.cookie.as_deref() == Some(cookie.data) {
+                return Err(Discard::StaleRequest);
+            }
+            return bounded(InitAnswer::Cookie(cookie.data));
+        }
+        if let Some(notify) = payloads.notify(NotifyType::INVALID_KE_PAYLOAD) {
+            let group = wanted_group(notify).ok_or(Discard::BadPayload)?;
+            let offered = exchanges(&self.offer.proposals).contains(&group);
+            if !offered || group == self.exchange.group() {
+                return Err(Discard::NotOffered);
+            }
+            return bounded(InitAnswer::OtherGroup(group));
+        }
+        match payloads.error() {
+            Some(notify) => Ok(InitAnswer::Refused(notify.kind)),
+            None => Err(Discard::BadPayload),
+        }
+    }
+
+    /// Sends the request anew, after the offer has changed.
+    fn again(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+        self.restarts += 1;
+        self.request = send(core, &self.offer, &self.exchange, cx);
+        State::InitSent(self)
+    }
+
+    pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+        let now = cx.now;
+        match self.request.poll(now, cx.rng()) {
+            None => State::InitSent(self),
+            Some(Overdue::Again) => {
+                let n = self.request.sent();
+                core.log(cx, "IKE", format!("retransmit {} of IKE_SA_INIT", n - 1));
+                cx.transmit(core.path, self.request.bytes().to_vec());
+                State::InitSent(self)
+            }
+            Some(Overdue::GiveUp) => {
+                let reason = match self.refusal {
+                    Some(kind) => format!(
+                        "peer refused with {} (in clear); we offered [{}]",
+                        notify_name(kind),
+                        proposal_texts(&self.offer.proposals),
+                    ),
+                    None => format!("{} does not answer", core.path.remote),
+                };
+                fail(core, self.attempt, reason, Cause::Silence, cx)
+            }
+        }
+    }
+
+    pub(super) fn abandon(self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
+        fail(core, self.attempt, end.to_string(), Cause::Cancelled, cx);
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.request.due()
+    }
+
+    pub(super) fn wants(&self, reqid: Reqid) -> bool {
+        self.attempt.wants(reqid)
+    }
+
+    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
+        &mut self.attempt
+    }
+}
+
+/// Ends an attempt before the IKE SA is established.
+pub(super) fn fail(
+    core: &Core,
+    attempt: Attempt,
+    reason: String,
+    cause: Cause,
+    cx: &mut Context,
+) -> State {
+    core.log(cx, "IKE", format!("establishing IKE_SA failed: {reason}"));
+    core.failed_event(&reason, cx);
+    cx.effects.push(Effect::Failed(Failure {
+        attempt,
+        reason,
+        cause,
+    }));
+    State::Gone
+}
+
+fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context) -> Retransmit {
+    let mut payloads = PayloadWriter::new();
+    if let Some(cookie) = &offer.cookie {
+        add_notify(&mut payloads, NotifyType::COOKIE, cookie);
+    }
+    payloads.add_with(PayloadType::SA, |out| {
+        SaProposal::encode_list(&offer.proposals, out);
+    });
+    add_ke(&mut payloads, exchange.group(), exchange.public());
+    payloads.add(PayloadType::NONCE, &offer.nonce);
+    let force = core.connection.as_ref().is_some_and(|conn| conn.encap);
+    nat::add_notifies(&mut payloads, core.spis(), core.path, force, cx.rng());
+    let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
+    let bytes = message_bytes(header, payloads.finish());
+    cx.transmit(core.path, bytes.clone());
+    let (settings, now) = (cx.settings.retransmit, cx.now);
+    Retransmit::new(bytes, settings, now, cx.rng())
+}
+
+/// A peer's IKE_SA_INIT request that may be answered.
+pub(in crate::ike) struct InitRequest<'a> {
+    pub(in crate::ike) datagram: Datagram<'a>,
+    pub(in crate::ike) payloads: &'a Payloads<'a>,
+    /// Connections for its addresses, the best first.
+    pub(in crate::ike) connections: Vec<&'a Arc<Connection>>,
+}
+
+/// We have answered IKE_SA_INIT and wait for IKE_AUTH.
+pub(in crate::ike) struct HalfOpen {
+    /// The chosen proposal, to find a connection that allows it.
+    pub(super) proposal: SaProposal,
+    pub(super) done: InitDone,
+    expires: Instant,
+}
+
+impl InitRequest<'_> {
+    /// Negotiates, answers and waits for IKE_AUTH.
+    pub(in crate::ike) fn answer(self, cx: &mut Context) -> Result<IkeSa, ExchangeError> {
+        let (header, path) = (&self.datagram.header, self.datagram.path);
+        let proposals = self.payloads.proposals()?;
+        let ke = self.payloads.key_exchange()?;
+        let ni = self.payloads.nonce()?;
+        let (choice, connection) = self.choose(&proposals, ke.group)?;
+        if ke.group != choice.suite.key_exchange {
+            return Err(ExchangeError::OtherGroup(choice.suite.key_exchange));
+        }
+        let (public, shared) = answer_exchange(ke.group, ke.data, cx)?;
+        let core = Core {
+            id: cx.next_id(),
+            initiator_spi: header.initiator_spi,
+            responder_spi: cx.ike_spi(),
+            initiator: false,
+            path,
+            connection: None,
+            init_from: Some(path.remote),
+        };
+        let nr = cx.nonce();
+        let nat = nat::detect(
+            &self.payloads.notifies,
+            (core.initiator_spi, IkeSpi::ZERO),
+            path,
+            connection.encap,
+        );
+
+        let mut payloads = PayloadWriter::new();
+        payloads.add_with(PayloadType::SA, |out| {
+            choice.proposal.encode_answer(choice.number, out);
+        });
+        add_ke(&mut payloads, ke.group, &public);
+        payloads.add(PayloadType::NONCE, &nr);
+        if nat.is_some() {
+            nat::add_notifies(&mut payloads, core.spis(), path, connection.encap, cx.rng());
+        }
+        add_notify(&mut payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        let header = core.header(ExchangeType::IKE_SA_INIT, true, 0);
+        let response = message_bytes(header, payloads.finish());
+        cx.transmit(path, response.clone());
+
+        let half_open = HalfOpen {
+            proposal: choice.proposal,
+            done: InitDone {
+                exchange: InitExchange {
+                    request: self.datagram.bytes.to_vec(),
+                    response,
+                    ni: ni.to_vec(),
+                    nr,
+                },
+                suite: choice.suite,
+                shared,
+                nat,
+                childless: true,
+            },
+            expires: cx.now + cx.settings.half_open_timeout,
+        };
+        Ok(IkeSa::new(core, State::HalfOpen(Box::new(half_open))))
+    }
+
+    /// The first connection, best first, with which the peer has a proposal in common.
+    fn choose(
+        &self,
+        proposals: &[(u8, SaProposal)],
+        sent: KeyExchangeId,
+    ) -> Result<(Choice<IkeSuite>, &Connection), ExchangeError> {
+        let mut refusal = None;
+        for connection in &self.connections {
+            match choose_ike(&connection.proposals, proposals, Some(sent)) {
+                Ok(choice) => return Ok((choice, connection)),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        Err(refusal.map_or(ExchangeError::Busy("no connection"), ExchangeError::from))
+    }
+}
+
+impl HalfOpen {
+    pub(super) fn on_request(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let header = &datagram.header;
+        match header.exchange {
+            ExchangeType::IKE_SA_INIT => {
+                cx.discard(Discard::Retransmission);
+                cx.transmit(datagram.path, self.done.exchange.response.clone());
+                State::HalfOpen(self)
+            }
+            ExchangeType::IKE_AUTH if header.message_id == 1 => {
+                self.on_auth_request(core, datagram, cx)
+            }
+            _ => {
+                cx.discard(Discard::UnknownExchange);
+                State::HalfOpen(self)
+            }
+        }
+    }
+
+    pub(super) fn on_timer(self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+        if cx.now < self.expires {
+            return State::HalfOpen(self);
+        }
+        let remote = core.path.remote;
+        cx.warn(
+            "IKE",
+            None,
+            format!("{remote} did not authenticate in time"),
+        );
+        State::Gone
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.expires
+    }
+
+    pub(super) fn init_request(&self) -> &[u8] {
+        &self.done.exchange.request
+    }
+
+    pub(super) fn status(&self, core: &Core) -> IkeSaStatus {
+        let mut status = core.status();
+        fill_status(
+            &mut status,
+            self.done.suite,
+            self.done.nat.unwrap_or_default(),
+        );
+        status
+    }
+}
+
+/// COOKIE and INVALID_KE_PAYLOAD may follow each other (RFC 7296 §2.6.1), but not for ever.
+const MAX_RESTARTS: u8 = 5;
+/// How long a genuine answer may still come after an error in clear.
+const REFUSAL_GRACE: Duration = Duration::from_secs(4);

@@ -1,0 +1,327 @@
+//! IKEv2 (RFC 7296): one IKE SA and its states.
+//!
+//! ```text
+//! InitSent ─► AuthSent ─┐
+//!                       ├─► Established ─► Gone
+//! HalfOpen ─────────────┘       │
+//!     └─► Refused ─► Gone       └─► (rekey) another Established
+//! ```
+
+mod auth;
+mod auth_request;
+mod child;
+mod collision;
+mod create;
+mod error;
+mod established;
+mod informational;
+mod init;
+mod liveness;
+mod message;
+mod offer;
+mod protect;
+mod rekey;
+mod rekey_child;
+mod tasks;
+mod window;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::ipsec::Reqid;
+use crate::wire::isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadType};
+use crate::wire::proposal::IkeSuite;
+
+use super::context::Context;
+use super::pad::Connection;
+use super::status::{IkeSaStatus, IkeState, NatStatus};
+use super::{Discard, Event, Identity, Path};
+
+pub(super) use child::End;
+pub(super) use error::ExchangeError;
+pub(super) use established::{Established, Inheritance};
+pub(super) use init::{HalfOpen, InitRequest, InitSent};
+pub(super) use message::{Datagram, Payloads, add_notify};
+pub(super) use tasks::Task;
+
+/// One IKE SA in any state.
+pub(super) struct IkeSa {
+    pub(super) core: Core,
+    state: State,
+}
+
+/// What an IKE SA is in every state.
+#[derive(Clone, Debug)]
+pub(super) struct Core {
+    pub(super) id: u64,
+    pub(super) initiator_spi: IkeSpi,
+    pub(super) responder_spi: IkeSpi,
+    /// We sent IKE_SA_INIT, or the request of the rekey that made this SA.
+    pub(super) initiator: bool,
+    pub(super) path: Path,
+    /// The responder learns it from the identities.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// Where the IKE_SA_INIT that we answered came from.
+    pub(super) init_from: Option<SocketAddr>,
+}
+
+/// How far an IKE SA is. A step consumes a state and yields the next.
+pub(super) enum State {
+    InitSent(Box<InitSent>),
+    AuthSent(Box<auth::AuthSent>),
+    HalfOpen(Box<HalfOpen>),
+    Refused(Box<auth_request::Refused>),
+    Established(Box<Established>),
+    Gone,
+}
+
+impl Core {
+    pub(super) fn local_spi(&self) -> IkeSpi {
+        if self.initiator {
+            self.initiator_spi
+        } else {
+            self.responder_spi
+        }
+    }
+
+    pub(super) fn remote_spi(&self) -> IkeSpi {
+        if self.initiator {
+            self.responder_spi
+        } else {
+            self.initiator_spi
+        }
+    }
+
+    pub(super) fn spis(&self) -> (IkeSpi, IkeSpi) {
+        (self.initiator_spi, self.responder_spi)
+    }
+
+    /// Header of a message of ours; the writer fills in the rest.
+    pub(super) fn header(&self, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
+        Header {
+            initiator_spi: self.initiator_spi,
+            responder_spi: self.responder_spi,
+            next_payload: PayloadType::NONE,
+            version: Header::VERSION_2_0,
+            exchange,
+            flags: Flags::new(self.initiator, response),
+            message_id,
+            length: 0,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.connection
+            .as_ref()
+            .map_or("", |connection| &connection.name)
+    }
+
+    /// How a log names this SA.
+    pub(super) fn label(&self) -> Option<(String, u64)> {
+        Some((self.name().to_owned(), self.id))
+    }
+
+    pub(super) fn log(&self, cx: &mut Context, group: &'static str, message: String) {
+        cx.log(group, self.label(), message);
+    }
+
+    pub(super) fn warn(&self, cx: &mut Context, group: &'static str, message: String) {
+        cx.warn(group, self.label(), message);
+    }
+
+    fn status(&self) -> IkeSaStatus {
+        IkeSaStatus {
+            id: self.id,
+            name: self.name().to_owned(),
+            state: IkeState::Connecting,
+            local: self.path.local,
+            remote: self.path.remote,
+            local_id: None,
+            remote_id: None,
+            initiator: self.initiator,
+            initiator_spi: self.initiator_spi,
+            responder_spi: self.responder_spi,
+            nat: NatStatus::default(),
+            suite: None,
+            established: None,
+            rekey_at: None,
+            reauth_at: None,
+            tasks_queued: Vec::new(),
+            tasks_active: Vec::new(),
+            children: Vec::new(),
+        }
+    }
+
+    /// Tells that this SA was given up before it was established.
+    fn failed_event(&self, reason: &str, cx: &mut Context) {
+        let ike = Box::new(self.status());
+        let reason = reason.to_owned();
+        cx.event(Event::IkeDown { ike, reason });
+    }
+
+    /// Our identity: as configured, or our address.
+    fn local_identity(&self, connection: &Connection) -> Identity {
+        let default = || Identity::from_addr(self.path.local.ip());
+        connection.local.id.clone().unwrap_or_else(default)
+    }
+}
+
+impl IkeSa {
+    pub(super) fn new(core: Core, state: State) -> Self {
+        Self { core, state }
+    }
+
+    /// Takes a message whose SPIs are this SA's.
+    pub(super) fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Context) {
+        let (core, exchange) = (&mut self.core, datagram.header.exchange);
+        let response = datagram.header.flags.response();
+        self.state = match std::mem::replace(&mut self.state, State::Gone) {
+            State::InitSent(sa) if response && exchange == ExchangeType::IKE_SA_INIT => {
+                sa.on_response(core, datagram, cx)
+            }
+            State::AuthSent(sa) if response && exchange == ExchangeType::IKE_AUTH => {
+                sa.on_response(core, datagram, cx)
+            }
+            State::HalfOpen(sa) if !response => sa.on_request(core, datagram, cx),
+            State::Refused(sa) if !response => sa.on_request(datagram, cx),
+            State::Established(sa) => sa.on_datagram(core, datagram, cx),
+            state @ State::Gone => state,
+            state => {
+                cx.discard(Discard::UnknownExchange);
+                state
+            }
+        };
+    }
+
+    /// Does what is due.
+    pub(super) fn on_timer(&mut self, cx: &mut Context) {
+        let core = &mut self.core;
+        self.state = match std::mem::replace(&mut self.state, State::Gone) {
+            State::InitSent(sa) => sa.on_timer(core, cx),
+            State::AuthSent(sa) => sa.on_timer(core, cx),
+            State::HalfOpen(sa) => sa.on_timer(core, cx),
+            State::Refused(sa) => sa.on_timer(cx),
+            State::Established(sa) => sa.on_timer(core, cx),
+            State::Gone => State::Gone,
+        };
+    }
+
+    /// Lets `act` change an established SA, and then sends what it may have queued.
+    pub(super) fn with_established(
+        &mut self,
+        cx: &mut Context,
+        act: impl FnOnce(&mut Established, &mut Core, &mut Context),
+    ) {
+        if let State::Established(sa) = &mut self.state {
+            act(sa, &mut self.core, cx);
+            sa.start_next(&mut self.core, cx);
+        }
+    }
+
+    /// Follows a changed configuration.
+    pub(super) fn reconfigure(&mut self, connection: &Arc<Connection>, cx: &mut Context) {
+        self.core.connection = Some(Arc::clone(connection));
+        self.with_established(cx, |established, _, cx| {
+            established.reconfigure(connection, cx);
+        });
+        let Some(attempt) = self.attempt_mut() else {
+            return;
+        };
+        let gone = attempt.reconfigure(connection);
+        let ends = !gone.is_empty() && attempt.is_idle();
+        cx.cancel(gone);
+        if ends && matches!(self.state, State::InitSent(_)) {
+            self.destroy(End::Terminated, cx);
+        }
+    }
+
+    /// Ends it without telling the peer.
+    pub(super) fn destroy(&mut self, end: End, cx: &mut Context) {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::InitSent(sa) => sa.abandon(&self.core, end, cx),
+            State::AuthSent(sa) => sa.abandon(&self.core, end, cx),
+            State::Established(sa) => sa.close(&self.core, end, cx),
+            State::HalfOpen(_) | State::Refused(_) | State::Gone => {}
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::InitSent(sa) => Some(sa.deadline()),
+            State::AuthSent(sa) => Some(sa.deadline()),
+            State::HalfOpen(sa) => Some(sa.deadline()),
+            State::Refused(sa) => Some(sa.deadline()),
+            State::Established(sa) => sa.deadline(),
+            State::Gone => None,
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.state, State::Gone)
+    }
+
+    /// Set up by the peer and not authenticated.
+    pub(super) fn is_half_open(&self) -> bool {
+        matches!(self.state, State::HalfOpen(_) | State::Refused(_))
+    }
+
+    pub(super) fn established(&self) -> Option<&Established> {
+        match &self.state {
+            State::Established(sa) => Some(sa),
+            _ => None,
+        }
+    }
+
+    /// Not established, but on its way to be, by our own request.
+    pub(super) fn attempt_mut(&mut self) -> Option<&mut super::context::Attempt> {
+        match &mut self.state {
+            State::InitSent(sa) => Some(sa.attempt_mut()),
+            State::AuthSent(sa) => Some(sa.attempt_mut()),
+            _ => None,
+        }
+    }
+
+    /// Whether the attempt in progress brings a Child SA for this policy.
+    pub(super) fn connects_for(&self, reqid: Reqid) -> bool {
+        match &self.state {
+            State::InitSent(sa) => sa.wants(reqid),
+            State::AuthSent(sa) => sa.wants(reqid),
+            _ => false,
+        }
+    }
+
+    /// Whether an attempt of ours is in progress.
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.state, State::InitSent(_) | State::AuthSent(_))
+    }
+
+    /// The request that made this half-open SA, to tell a repetition from a new attempt.
+    pub(super) fn init_request(&self) -> Option<&[u8]> {
+        match &self.state {
+            State::HalfOpen(sa) => Some(sa.init_request()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn status(&self, with_children: bool) -> IkeSaStatus {
+        match &self.state {
+            State::Established(sa) => sa.status(&self.core, with_children),
+            State::AuthSent(sa) => sa.status(&self.core),
+            State::HalfOpen(sa) => sa.status(&self.core),
+            State::InitSent(_) | State::Refused(_) | State::Gone => self.core.status(),
+        }
+    }
+}
+
+/// Algorithms, identities and NAT of a state that knows them.
+fn fill_status(status: &mut IkeSaStatus, suite: IkeSuite, nat: NatStatus) {
+    status.suite = Some(suite);
+    status.nat = nat;
+}
+
+/// The same address with another port.
+fn with_port(addr: SocketAddr, port: u16) -> SocketAddr {
+    let ip: IpAddr = addr.ip();
+    SocketAddr::new(ip, port)
+}

@@ -1,0 +1,161 @@
+//! The child part of IKE_AUTH and CREATE_CHILD_SA, as its initiator: what we ask for, and whether
+//! the answer stays inside it (RFC 7296 §1.2, §1.3.1).
+
+use std::sync::Arc;
+
+use crate::ike::CommandError;
+use crate::ike::context::{Context, Wish};
+use crate::ike::narrow::{is_narrowing, text, wanted};
+use crate::ike::negotiate::{check_answer, esp_suite, offer, proposal_texts};
+use crate::ike::pad::ChildConfig;
+use crate::ike::{CommandId, Path};
+use crate::ipsec::{Selectors, Spi, WorkerId};
+use crate::wire::ikev2::{NotifyType, PayloadWriter};
+use crate::wire::isakmp::PayloadType;
+use crate::wire::proposal::{EspSuite, KeyExchangeId, SaProposal};
+
+use super::error::ExchangeError;
+use super::message::{Payloads, add_ke, add_notify, add_selectors, notify_name};
+
+/// A Child SA we have asked for. Its SPI is reserved, so it ends in [`Offer::abandon`] or in a
+/// Child SA.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) wish: Wish,
+    pub(super) owner: WorkerId,
+    pub(super) spi: Spi,
+    pub(super) selectors: Selectors,
+    pub(super) proposals: Vec<SaProposal>,
+}
+
+/// What a valid answer says.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) suite: EspSuite,
+    pub(super) spi: Spi,
+    pub(super) selectors: Selectors,
+}
+
+/// Why an answer brings no Child SA.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// The peer refused what we offered.
+    #[error("peer answered {answer}; we offered [{proposals}] for {selectors}")]
+    Refused {
+        answer: String,
+        proposals: String,
+        selectors: String,
+    },
+    /// The peer has deleted the Child SA before its answer arrived.
+    #[error("peer has deleted it already")]
+    AlreadyDeleted,
+    /// The answer does not parse or lacks something.
+    #[error(transparent)]
+    Broken(#[from] ExchangeError),
+    /// The answer is not a part of what was offered.
+    #[error("peer chose a proposal that was not offered")]
+    NotOffered,
+    /// The same for selectors.
+    #[error("peer chose selectors {answer} that are not inside {asked}")]
+    Widened { answer: String, asked: String },
+}
+
+impl Offer {
+    pub(super) fn new(
+        wish: Wish,
+        owner: WorkerId,
+        path: Path,
+        with_exchange: bool,
+        cx: &mut Context,
+    ) -> Self {
+        let spi = cx.reserve_spi(owner);
+        let selectors = wanted(&wish.child, path, wish.flow.as_ref());
+        let proposals = offer(&wish.child.esp_proposals, &spi.to_be_bytes(), with_exchange);
+        Self {
+            wish,
+            owner,
+            spi,
+            selectors,
+            proposals,
+        }
+    }
+
+    /// Adds SA, nonce and KE where there are any, TSi and TSr.
+    pub(super) fn encode(
+        &self,
+        payloads: &mut PayloadWriter,
+        nonce: Option<&[u8]>,
+        ke: Option<(KeyExchangeId, &[u8])>,
+    ) {
+        payloads.add_with(PayloadType::SA, |out| {
+            SaProposal::encode_list(&self.proposals, out);
+        });
+        if let Some(nonce) = nonce {
+            payloads.add(PayloadType::NONCE, nonce);
+        }
+        if let Some((group, public)) = ke {
+            add_ke(payloads, group, public);
+        }
+        add_selectors(payloads, &self.selectors.local, &self.selectors.remote);
+        add_notify(payloads, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+    }
+
+    pub(super) fn check(&self, payloads: &Payloads<'_>) -> Result<Answer, Unanswered> {
+        if payloads.sa.is_none()
+            && let Some(notify) = payloads.error()
+        {
+            return Err(Unanswered::Refused {
+                answer: notify_name(notify.kind),
+                proposals: proposal_texts(&self.proposals),
+                selectors: show(&self.selectors),
+            });
+        }
+        let proposals = payloads.proposals()?;
+        let chosen = check_answer(&self.proposals, &proposals).ok_or(Unanswered::NotOffered)?;
+        let suite = esp_suite(chosen).ok_or(Unanswered::NotOffered)?;
+        let spi = esp_spi(chosen).ok_or(Unanswered::NotOffered)?;
+        let selectors = Selectors {
+            local: payloads.ts_i()?,
+            remote: payloads.ts_r()?,
+        };
+        if !is_narrowing(&self.selectors, &selectors) {
+            return Err(Unanswered::Widened {
+                answer: show(&selectors),
+                asked: show(&self.selectors),
+            });
+        }
+        Ok(Answer {
+            suite,
+            spi,
+            selectors,
+        })
+    }
+
+    /// Gives the SPI back and tells who waits.
+    pub(super) fn abandon(self, reason: &str, cx: &mut Context) {
+        cx.release_spi(self.spi);
+        fail_waiters(self.wish.waiters, reason, cx);
+    }
+
+    pub(super) fn child(&self) -> &Arc<ChildConfig> {
+        &self.wish.child
+    }
+}
+
+fn show(selectors: &Selectors) -> String {
+    format!("{} === {}", text(&selectors.local), text(&selectors.remote))
+}
+
+/// The four bytes of an ESP proposal's SPI, if they are an SPI.
+pub(super) fn esp_spi(proposal: &SaProposal) -> Option<Spi> {
+    let bytes = <[u8; 4]>::try_from(proposal.spi.as_slice()).ok()?;
+    Spi::new(u32::from_be_bytes(bytes))
+}
+
+/// Ends commands that wait for something that failed.
+pub(super) fn fail_waiters(waiters: Vec<CommandId>, reason: &str, cx: &mut Context) {
+    for id in waiters {
+        let error = CommandError::Failed(reason.to_owned());
+        cx.finish_command(id, Err(error));
+    }
+}

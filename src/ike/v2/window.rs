@@ -1,0 +1,110 @@
+//! Message IDs and the answer cache (RFC 7296 §2.1 to §2.3), with a window of one.
+
+use std::time::Instant;
+
+use crate::ike::context::Context;
+use crate::ike::retransmit::{Overdue, Retransmit};
+use crate::ike::{Discard, Path};
+
+use super::message::Datagram;
+
+/// Where an IKE SA is in its two sequences of requests.
+#[derive(Debug)]
+pub(in crate::ike) struct Window {
+    next_request: u32,
+    expected: u32,
+    answered: Option<Answered>,
+}
+
+#[derive(Debug)]
+struct Answered {
+    request: Box<[u8]>,
+    response: Vec<u8>,
+}
+
+/// How an incoming request relates to the window.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::ike) enum Arrival {
+    /// The next one in order.
+    Fresh,
+    /// A byte for byte repetition of the last one.
+    Repeated,
+    /// Anything else.
+    Outside,
+}
+
+impl Window {
+    /// For an SA on which `sent` requests were sent and `received` were answered.
+    pub(in crate::ike) fn new(sent: u32, received: u32) -> Self {
+        Self {
+            next_request: sent,
+            expected: received,
+            answered: None,
+        }
+    }
+
+    /// Takes the message ID for a request; `None` when they are used up.
+    pub(in crate::ike) fn take_request_id(&mut self) -> Option<u32> {
+        let id = self.next_request;
+        self.next_request = id.checked_add(1)?;
+        Some(id)
+    }
+
+    /// Classifies a request by its message ID and bytes.
+    pub(in crate::ike) fn classify(&self, datagram: &Datagram<'_>) -> Arrival {
+        let id = datagram.header.message_id;
+        if id == self.expected {
+            return Arrival::Fresh;
+        }
+        let same = |answered: &Answered| *answered.request == *datagram.bytes;
+        if id.checked_add(1) == Some(self.expected) && self.answered.as_ref().is_some_and(same) {
+            return Arrival::Repeated;
+        }
+        Arrival::Outside
+    }
+
+    /// Remembers the answer to the request with the expected ID.
+    pub(in crate::ike) fn answer(&mut self, request: &[u8], response: Vec<u8>) {
+        self.expected = self.expected.saturating_add(1);
+        self.answered = Some(Answered {
+            request: request.into(),
+            response,
+        });
+    }
+
+    /// Sends the last answer again.
+    pub(in crate::ike) fn repeat(&self, path: Path, cx: &mut Context) {
+        cx.discard(Discard::Retransmission);
+        if let Some(answered) = &self.answered {
+            cx.transmit(path, answered.response.clone());
+        }
+    }
+}
+
+/// A request of ours that is unanswered.
+#[derive(Debug)]
+pub(in crate::ike) struct Outstanding<P> {
+    pub(in crate::ike) message_id: u32,
+    pub(in crate::ike) request: Retransmit,
+    /// What the answer is needed for.
+    pub(in crate::ike) pending: P,
+}
+
+impl<P> Outstanding<P> {
+    pub(in crate::ike) fn due(&self) -> Instant {
+        self.request.due()
+    }
+
+    /// Repeats the request if it is time. False when the peer is given up.
+    pub(in crate::ike) fn poll(&mut self, path: Path, cx: &mut Context) -> bool {
+        let now = cx.now;
+        match self.request.poll(now, cx.rng()) {
+            Some(Overdue::Again) => {
+                cx.transmit(path, self.request.bytes().to_vec());
+                true
+            }
+            Some(Overdue::GiveUp) => false,
+            None => true,
+        }
+    }
+}

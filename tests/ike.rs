@@ -1,0 +1,46 @@
+//! Two IKEv2 endpoints on a virtual clock.
+//!
+//! A test names what happens on the network and what the gateways are told, lets time pass, and
+//! looks at what both sides believe. `Pair` checks all the while that no key is used twice, that no
+//! SA is removed that is not there, that every event has one beginning and one end, and, unless a
+//! test says that a gap is meant, that no side ever sends on an SA that its peer does not have.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "ike/actor.rs"]
+mod actor;
+#[path = "ike/collisions.rs"]
+mod collisions;
+#[path = "ike/config.rs"]
+mod config;
+#[path = "ike/control.rs"]
+mod control;
+#[path = "ike/faults.rs"]
+mod faults;
+#[path = "ike/host.rs"]
+mod host;
+#[path = "ike/hostile.rs"]
+mod hostile;
+#[path = "ike/insider.rs"]
+mod insider;
+#[path = "ike/lifetime.rs"]
+mod lifetime;
+#[path = "ike/nat.rs"]
+mod nat;
+#[path = "ike/negotiation.rs"]
+mod negotiation;
+#[path = "ike/network.rs"]
+mod network;
+#[path = "ike/pair.rs"]
+mod pair;
+#[path = "ike/patience.rs"]
+mod patience;
+#[path = "ike/plane.rs"]
+mod plane;
+#[path = "ike/random.rs"]
+mod random;
+#[path = "ike/straight.rs"]
+mod straight;

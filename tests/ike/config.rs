@@ -1,0 +1,188 @@
+//! Two gateways' configurations, to be changed by a test.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockgate::crypto::Secret;
+use lockgate::ike::{
+    AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, IdentityPattern,
+    LocalAuth, Pad, RemoteAuth, SelectorConfig, Settings, SharedSecret, StartAction, Unique,
+};
+use lockgate::ipsec::{HeaderRules, Reqid};
+use lockgate::wire::keyword::parse_proposal;
+use lockgate::wire::proposal::{ProtocolId, SaProposal};
+
+/// One of the two gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    A,
+    B,
+}
+
+impl Side {
+    pub(crate) const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    pub(crate) fn addr(self) -> IpAddr {
+        match self {
+            Self::A => [192, 0, 2, 1].into(),
+            Self::B => [192, 0, 2, 2].into(),
+        }
+    }
+
+    pub(crate) fn identity(self) -> &'static str {
+        match self {
+            Self::A => "gw-a.example",
+            Self::B => "gw-b.example",
+        }
+    }
+
+    /// The network behind this gateway.
+    pub(crate) fn network(self) -> &'static str {
+        match self {
+            Self::A => "10.1.0.0/24",
+            Self::B => "10.2.0.0/24",
+        }
+    }
+}
+
+/// Everything that an endpoint is made of.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) settings: Settings,
+    /// Without its children.
+    pub(crate) connection: Connection,
+    pub(crate) children: Vec<ChildConfig>,
+    pub(crate) secret: &'static str,
+}
+
+impl Setup {
+    /// A gateway that does nothing by itself: no rekeys, no liveness checks, nothing started.
+    pub(crate) fn new(side: Side) -> Self {
+        let child = child(
+            "lan",
+            1,
+            &[side.network()],
+            &[side.other().network()],
+            "aes256gcm16-x25519-esn-noesn",
+        );
+        Self {
+            settings: Settings::new(NonZeroU16::new(2).unwrap()),
+            connection: connection(side),
+            children: vec![child],
+            secret: "correct horse battery staple",
+        }
+    }
+
+    pub(crate) fn pad(&self) -> Arc<Pad> {
+        let mut connection = self.connection.clone();
+        connection.children = self.children.iter().cloned().map(Arc::new).collect();
+        Arc::new(Pad {
+            connections: vec![Arc::new(connection)],
+            secrets: vec![SharedSecret {
+                name: "ike".into(),
+                ids: vec![IdentityPattern::Any],
+                secret: Secret::from(self.secret.as_bytes().to_vec()),
+            }],
+        })
+    }
+
+    /// Adds a second child, which protects 10.101.0.0/24 === 10.102.0.0/24.
+    pub(crate) fn add_second_child(&mut self, side: Side) {
+        let networks = ["10.101.0.0/24", "10.102.0.0/24"];
+        let second = child(
+            "lab",
+            2,
+            &[networks[side.index()]],
+            &[networks[side.other().index()]],
+            "aes128gcm16-esn-noesn",
+        );
+        self.children.push(second);
+    }
+}
+
+fn connection(side: Side) -> Connection {
+    let host = |side: Side| AddressPattern::Net(side.addr().into());
+    Connection {
+        name: "site".into(),
+        local_addrs: vec![host(side)],
+        remote_addrs: vec![host(side.other())],
+        local_port: 500,
+        remote_port: 500,
+        proposals: ike_proposals(&["aes256gcm16-prfsha384-x25519"]),
+        local: LocalAuth {
+            id: Some(side.identity().parse().unwrap()),
+        },
+        remote: RemoteAuth {
+            id: side.other().identity().parse().unwrap(),
+        },
+        encap: false,
+        dpd_delay: Duration::ZERO,
+        rekey_time: Duration::ZERO,
+        over_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
+        reauth_time: Duration::ZERO,
+        keyingtries: 1,
+        unique: Unique::No,
+        children: Vec::new(),
+    }
+}
+
+pub(crate) fn child(
+    name: &str,
+    reqid: u32,
+    local: &[&str],
+    remote: &[&str],
+    proposal: &str,
+) -> ChildConfig {
+    ChildConfig {
+        name: name.into(),
+        reqid: Reqid(reqid),
+        local_ts: selectors(local),
+        remote_ts: selectors(remote),
+        esp_proposals: esp_proposals(&[proposal]),
+        mode: ChildMode::Tunnel,
+        start_action: StartAction::None,
+        close_action: CloseAction::None,
+        dpd_action: DpdAction::Clear,
+        rekey_time: Duration::ZERO,
+        life_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
+        rekey_bytes: 0,
+        life_bytes: 0,
+        rand_bytes: 0,
+        rekey_packets: 0,
+        life_packets: 0,
+        rand_packets: 0,
+        replay_window: 4096,
+        rules: HeaderRules::default(),
+        priority: None,
+    }
+}
+
+pub(crate) fn selectors(texts: &[&str]) -> Vec<SelectorConfig> {
+    let parse = |text: &&str| SelectorConfig::Fixed(text.parse().unwrap());
+    texts.iter().map(parse).collect()
+}
+
+pub(crate) fn ike_proposals(texts: &[&str]) -> Vec<SaProposal> {
+    let parse = |text: &&str| parse_proposal(ProtocolId::Ike, text).unwrap();
+    texts.iter().map(parse).collect()
+}
+
+pub(crate) fn esp_proposals(texts: &[&str]) -> Vec<SaProposal> {
+    let parse = |text: &&str| parse_proposal(ProtocolId::Esp, text).unwrap();
+    texts.iter().map(parse).collect()
+}
