@@ -1,2 +1,16 @@
 //! Linux system calls, and the only unsafe code of the crate. Sees packets, never keys or SAs.
 #![allow(unsafe_code, reason = "system calls live here and nowhere else")]
+
+mod address;
+pub mod burst;
+pub mod capture;
+mod control_message;
+pub mod netlink;
+pub mod netns;
+pub mod process;
+pub mod raw;
+mod socket;
+mod sockopt;
+pub mod steering;
+pub mod tun;
+pub mod udp;
