@@ -1,0 +1,113 @@
+//! How a worker's databases change between two bursts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::command::WorkerCommand;
+use super::pipeline::Pipeline;
+use crate::ipsec::{OutboundSa, SaEvent, SaUpdate};
+
+impl Pipeline {
+    /// Does what the control thread wants. SAs that leave go back to it.
+    pub fn apply(&mut self, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Update(update) => self.update(update),
+            WorkerCommand::NoteElsewhere {
+                child,
+                reqid,
+                owner,
+                selectors,
+            } => {
+                self.acquires.answered(reqid);
+                let replaced = self.sad.note_elsewhere(child, reqid, owner, selectors);
+                self.retire_outbound(replaced);
+            }
+            WorkerCommand::ForgetElsewhere { child, reqid } => {
+                let removed = self.sad.remove_outbound(child, reqid);
+                self.retire_outbound(removed);
+            }
+            WorkerCommand::Barrier(_) => self.events.signal(),
+        }
+    }
+
+    fn update(&mut self, update: SaUpdate) {
+        match update {
+            SaUpdate::AddInbound(sa) => {
+                if let Some(replaced) = self.sad.add_inbound(sa) {
+                    self.events.send(SaEvent::RetiredInbound(replaced));
+                }
+            }
+            SaUpdate::SwitchOutbound(mut sa) => {
+                self.acquires.answered(sa.reqid());
+                let path = *sa.path();
+                let (local, remote) = (path.local.ip(), path.remote);
+                let mtu = self.path_mtus.adopt(local, remote, sa.path_mtu());
+                sa.set_path_mtu(mtu);
+                let replaced = self.sad.switch_outbound(sa);
+                self.retire_outbound(replaced);
+            }
+            SaUpdate::RemoveInbound { spi, .. } => {
+                if let Some(removed) = self.sad.remove_inbound(spi) {
+                    self.events.send(SaEvent::RetiredInbound(removed));
+                }
+            }
+            SaUpdate::RemoveOutbound { child, reqid, .. } => {
+                let removed = self.sad.remove_outbound(child, reqid);
+                self.retire_outbound(removed);
+            }
+            SaUpdate::MoveOutbound {
+                child,
+                reqid,
+                path,
+                path_mtu,
+                ..
+            } => {
+                let (local, remote) = (path.local.ip(), path.remote);
+                let mtu = self.path_mtus.adopt(local, remote, path_mtu);
+                self.sad.move_outbound(child, reqid, path, mtu);
+            }
+            SaUpdate::SetPolicies(spd) => {
+                self.acquires.expect(spd.policies().len());
+                self.spd = spd;
+                self.run = None;
+            }
+        }
+    }
+
+    fn retire_outbound(&mut self, sa: Option<Box<OutboundSa>>) {
+        if let Some(sa) = sa {
+            self.events.send(SaEvent::RetiredOutbound(sa));
+        }
+    }
+
+    /// Whether the system should be asked for the MTU of a path on which a packet was too big.
+    pub fn should_ask_path_mtu(&self, local: IpAddr, remote: SocketAddr, now: Instant) -> bool {
+        self.path_mtus.should_ask(local, remote, now)
+    }
+
+    /// A path whose MTU was learnt long ago.
+    pub(super) fn stale_path(&self, now: Instant) -> Option<(IpAddr, SocketAddr)> {
+        self.path_mtus.stale(now)
+    }
+
+    /// Applies what the system says about a path, if it says anything, to all SAs that use it.
+    pub fn learn_path_mtu(
+        &mut self,
+        local: IpAddr,
+        remote: SocketAddr,
+        answer: Option<u16>,
+        now: Instant,
+    ) {
+        let on_path =
+            |sa: &&mut OutboundSa| sa.path().remote == remote && sa.path().local.ip() == local;
+        let affected = self.sad.outbound_sas_mut().filter(on_path);
+        let Some(ceiling) = affected.map(|sa| sa.path_mtu()).max() else {
+            self.path_mtus.forget(local, remote);
+            return;
+        };
+        let mtu = self.path_mtus.learn(local, remote, answer, ceiling, now);
+        for sa in self.sad.outbound_sas_mut().filter(on_path) {
+            sa.set_path_mtu(mtu);
+        }
+    }
+}
