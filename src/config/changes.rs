@@ -1,0 +1,92 @@
+//! The difference between two configurations.
+
+use super::{Config, DaemonConfig};
+use crate::ike::Pad;
+
+/// What a reload changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys of `[daemon]` whose values differ.
+    pub daemon: Vec<&'static str>,
+    /// Connections that are new.
+    pub added: Vec<String>,
+    /// Connections that are gone.
+    pub removed: Vec<String>,
+    /// Connections that have the same name and are not the same.
+    pub changed: Vec<String>,
+    /// Whether any secret differs.
+    pub secrets: bool,
+}
+
+impl Changes {
+    pub(super) fn between(older: &Config, newer: &Config) -> Self {
+        let names = |from: &Pad, pick: &dyn Fn(&str) -> bool| {
+            let names = from
+                .connections
+                .iter()
+                .map(|connection| connection.name.clone());
+            names.filter(|name| pick(name)).collect()
+        };
+        let (old, new) = (&older.pad, &newer.pad);
+        let differs = |name: &str| {
+            old.connection(name)
+                .is_some_and(|was| new.connection(name) != Some(was))
+        };
+        Self {
+            daemon: daemon_keys(&older.daemon, &newer.daemon),
+            added: names(new, &|name| old.connection(name).is_none()),
+            removed: names(old, &|name| new.connection(name).is_none()),
+            changed: names(new, &differs),
+            secrets: old.secrets != new.secrets,
+        }
+    }
+
+    /// Nothing differs.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn daemon_keys(old: &DaemonConfig, new: &DaemonConfig) -> Vec<&'static str> {
+    // Destructured, so that a new key cannot be forgotten here.
+    let DaemonConfig {
+        tun,
+        tun_mtu,
+        workers,
+        pin,
+        vici_socket,
+        vici_socket_mode,
+        port,
+        port_nat_t,
+        guard,
+        path_mtu,
+        log,
+        log_format,
+        routing_table,
+        fwmark,
+    } = new;
+    let differs = [
+        ("tun", old.tun != *tun),
+        ("tun_mtu", old.tun_mtu != *tun_mtu),
+        ("workers", old.workers != *workers),
+        ("pin", old.pin != *pin),
+        ("vici_socket", old.vici_socket != *vici_socket),
+        (
+            "vici_socket_mode",
+            old.vici_socket_mode != *vici_socket_mode,
+        ),
+        ("port", old.port != *port),
+        ("port_nat_t", old.port_nat_t != *port_nat_t),
+        ("guard", old.guard != *guard),
+        ("path_mtu", old.path_mtu != *path_mtu),
+        ("log", old.log != *log),
+        ("log_format", old.log_format != *log_format),
+        ("routing_table", old.routing_table != *routing_table),
+        ("fwmark", old.fwmark != *fwmark),
+    ];
+    differs
+        .iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| *key)
+        .collect()
+}

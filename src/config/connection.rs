@@ -1,0 +1,290 @@
+//! `[connections.<name>]`: a peer and how to authenticate with it.
+
+use super::{
+    DaemonConfig, child,
+    keys::{self, Schema},
+    read::{Entry, Section},
+    value,
+};
+use crate::{
+    ike::{
+        AddressPattern, ChildConfig, Connection, DpdAction, Identity, IdentityPattern, LocalAuth,
+        RemoteAuth, StartAction, Unique,
+    },
+    wire::{
+        keyword,
+        proposal::{ProtocolId, SaProposal},
+    },
+};
+use std::{sync::Arc, time::Duration};
+
+/// Reads a connection. Wrong keys are reported and leave their defaults behind; reqids come later.
+pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> Connection {
+    section.check_keys(&keys::CONNECTION);
+    check_name(name, section);
+    check_version(section);
+    let (local, remote) = (read_local(section), read_remote(section));
+    let times = read_times(section);
+    let any = || vec![AddressPattern::Any];
+    let connection = Connection {
+        name: name.to_owned(),
+        local_addrs: section
+            .read_list("local_addrs", value::address)
+            .unwrap_or_else(any),
+        remote_addrs: section
+            .read_list("remote_addrs", value::address)
+            .unwrap_or_else(any),
+        local_port: read_local_port(section, daemon),
+        remote_port: section.read("remote_port", port).unwrap_or(500),
+        proposals: proposals(section, "proposals", ProtocolId::Ike)
+            .unwrap_or_else(keyword::default_ike_proposals),
+        local,
+        remote,
+        encap: section.read("encap", value::boolean).unwrap_or(true),
+        dpd_delay: section
+            .read("dpd_delay", value::duration)
+            .unwrap_or(DPD_DELAY),
+        rekey_time: times.rekey,
+        over_time: times.over,
+        rand_time: times.rand,
+        reauth_time: times.reauth,
+        keyingtries: section.read("keyingtries", keyingtries).unwrap_or(1),
+        unique: section
+            .read("unique", |text| value::choice(text, &UNIQUE))
+            .unwrap_or_default(),
+        children: read_children(section),
+    };
+    check_reachable(section, &connection);
+    connection
+}
+
+/// Names go into VICI messages, logs and terminals.
+pub(super) fn check_name(name: &str, section: &Section<'_>) {
+    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        section.fail(format!(
+            "bad name {name:?}; allowed: 1 to {NAME_MAX} bytes without control characters"
+        ));
+    }
+}
+
+/// The proposals of list `key`, where it is present; `default` stands for ours.
+pub(super) fn proposals(
+    section: &Section<'_>,
+    key: &str,
+    protocol: ProtocolId,
+) -> Option<Vec<SaProposal>> {
+    let parse = |text: &str| match (text, protocol) {
+        ("default", ProtocolId::Ike) => Ok(keyword::default_ike_proposals()),
+        ("default", _) => Ok(keyword::default_esp_proposals()),
+        _ => match keyword::parse_proposal(protocol, text) {
+            Ok(proposal) => Ok(vec![proposal]),
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    Some(
+        section
+            .read_list(key, parse)?
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
+}
+
+fn check_version(section: &Section<'_>) {
+    let version = section.read("version", |text| value::integer(text, 0..=2_u8));
+    if matches!(version, Some(0 | 1)) {
+        section.fail_at("version", "IKEv1 is not supported yet; allowed: 2");
+    }
+}
+
+fn read_local(connection: &Section<'_>) -> LocalAuth {
+    let Some(section) = auth_round(connection, "local", &keys::LOCAL) else {
+        return LocalAuth::default();
+    };
+    let identity = |text: &str| text.parse::<Identity>().map_err(|error| error.to_string());
+    let id = section
+        .get("id")
+        .filter(|entry| entry.text().as_deref() != Some(""));
+    LocalAuth {
+        id: id.and_then(|entry| entry.parse(identity)),
+    }
+}
+
+fn read_remote(connection: &Section<'_>) -> RemoteAuth {
+    let section = auth_round(connection, "remote", &keys::REMOTE);
+    let id = section.and_then(|section| section.read("id", identity_pattern));
+    RemoteAuth {
+        id: id.unwrap_or(IdentityPattern::Any),
+    }
+}
+
+/// The one authentication round of a side, whatever the suffix of its name.
+fn auth_round<'a>(
+    connection: &Section<'a>,
+    side: &str,
+    schema: &'static Schema,
+) -> Option<Section<'a>> {
+    let is_round = |(name, entry): &(String, Entry<'_>)| name.starts_with(side) && entry.is_table();
+    let mut rounds = connection.entries().into_iter().filter(is_round);
+    let Some((name, entry)) = rounds.next() else {
+        connection.fail_at(
+            side,
+            "missing; needed: auth = \"psk\", because public keys are not supported yet",
+        );
+        return None;
+    };
+    for (_, entry) in rounds {
+        entry.fail(format!(
+            "a second authentication round beside {name} is not supported yet"
+        ));
+    }
+    let section = entry.section()?;
+    section.check_keys(schema);
+    check_auth(&section);
+    Some(section)
+}
+
+fn check_auth(section: &Section<'_>) {
+    let auth = |text: &str| {
+        let known = [
+            "pubkey", "rsa", "ecdsa", "ed25519", "ed448", "eap", "xauth", "ike:", "any",
+        ];
+        if text.eq_ignore_ascii_case("psk") {
+            Ok(())
+        } else if known.iter().any(|method| text.starts_with(method)) {
+            Err(format!("{text:?} is not supported yet; allowed: psk"))
+        } else {
+            Err(format!(
+                "{text:?} is not allowed; {}",
+                keys::allowed(text, &["psk"])
+            ))
+        }
+    };
+    match section.get("auth") {
+        Some(entry) => _ = entry.parse(auth),
+        None => section.fail_at(
+            "auth",
+            "missing; swanctl's default pubkey is not supported yet; allowed: psk",
+        ),
+    }
+}
+
+pub(super) fn identity_pattern(text: &str) -> Result<IdentityPattern, String> {
+    text.parse::<IdentityPattern>()
+        .map_err(|error| error.to_string())
+}
+
+fn read_local_port(section: &Section<'_>, daemon: &DaemonConfig) -> u16 {
+    let ports = [daemon.port, daemon.port_nat_t];
+    let own = |text: &str| match value::integer(text, 1..=u16::MAX) {
+        Ok(port) if ports.contains(&port) => Ok(port),
+        _ => Err(format!(
+            "{text:?} is not a port of this daemon; allowed: {} and {} (daemon.port and daemon.port_nat_t)",
+            daemon.port, daemon.port_nat_t
+        )),
+    };
+    section.read("local_port", own).unwrap_or(daemon.port)
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    value::integer(text, 1..=u16::MAX)
+}
+
+fn keyingtries(text: &str) -> Result<u32, String> {
+    if text == "%forever" {
+        Ok(0)
+    } else {
+        value::integer(text, 0..=u32::MAX)
+    }
+}
+
+struct Times {
+    rekey: Duration,
+    reauth: Duration,
+    over: Duration,
+    rand: Duration,
+}
+
+/// swanctl's defaults: rekeying only where nothing else is scheduled, a tenth on top, and the
+/// same range at random.
+fn read_times(section: &Section<'_>) -> Times {
+    let time = |key: &str| section.read(key, value::duration);
+    let reauth = time("reauth_time").unwrap_or(Duration::ZERO);
+    let rekey_default = if reauth.is_zero() {
+        REKEY_TIME
+    } else {
+        Duration::ZERO
+    };
+    let rekey = time("rekey_time").unwrap_or(rekey_default);
+    let over = time("over_time").unwrap_or(rekey.max(reauth) / 10);
+    let given = time("rand_time");
+    for (name, value) in [("rekey_time", rekey), ("reauth_time", reauth)] {
+        if !value.is_zero() && given.is_some_and(|rand| rand > value) {
+            section.fail_at(
+                "rand_time",
+                format!("is longer than {name}, {} s", value.as_secs()),
+            );
+        }
+    }
+    let shortest = [rekey, reauth]
+        .into_iter()
+        .filter(|time| !time.is_zero())
+        .min();
+    let rand = given.unwrap_or_else(|| over.min(shortest.unwrap_or(over) / 2));
+    Times {
+        rekey,
+        reauth,
+        over,
+        rand,
+    }
+}
+
+fn read_children(section: &Section<'_>) -> Vec<Arc<ChildConfig>> {
+    let children = section
+        .section("children")
+        .map(|children| children.entries())
+        .unwrap_or_default();
+    let child =
+        |(name, entry): (String, Entry<'_>)| Some(Arc::new(child::read(&name, &entry.section()?)));
+    children.into_iter().filter_map(child).collect()
+}
+
+/// A peer without a specific address can only come to us.
+fn check_reachable(section: &Section<'_>, connection: &Connection) {
+    if connection.children.is_empty() {
+        section.warn("has no children, so it protects no traffic");
+    }
+    if connection
+        .remote_addrs
+        .iter()
+        .any(|address| address.host().is_some())
+    {
+        return;
+    }
+    let child_with =
+        |wish: &dyn Fn(&ChildConfig) -> bool| connection.children.iter().find(|child| wish(child));
+    let needs = |child: &ChildConfig, key: &str| {
+        format!(
+            "names no single address, which {key} of child {} needs",
+            child.name
+        )
+    };
+    if let Some(child) = child_with(&|child| child.start_action.starts()) {
+        section.fail_at("remote_addrs", needs(child, "start_action"));
+    } else if let Some(child) = child_with(&|child| child.start_action == StartAction::Trap) {
+        section.warn_at("remote_addrs", needs(child, "start_action"));
+    } else if let Some(child) = child_with(&|child| child.dpd_action == DpdAction::Restart) {
+        section.warn_at("remote_addrs", needs(child, "dpd_action"));
+    }
+}
+
+const UNIQUE: [(&str, Unique); 4] = [
+    ("no", Unique::No),
+    ("never", Unique::Never),
+    ("keep", Unique::Keep),
+    ("replace", Unique::Replace),
+];
+const DPD_DELAY: Duration = Duration::from_secs(30);
+const REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+/// Leaves room in VICI's one-byte lengths for a number behind the name.
+const NAME_MAX: usize = 128;

@@ -1,0 +1,199 @@
+//! The `[daemon]` table: this process, as opposed to the tunnels it keeps.
+
+use super::{keys, read::Section, value};
+use std::{num::NonZeroU16, path::PathBuf};
+use tracing::level_filters::LevelFilter;
+
+/// Settings of the process. Each field is the key of the same name in `[daemon]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonConfig {
+    /// Name of the TUN device.
+    pub tun: String,
+    /// MTU of the TUN device: what the hosts behind it may try. What an SA carries is computed per SA.
+    pub tun_mtu: u16,
+    /// Worker threads; absent: one per usable core.
+    pub workers: Option<NonZeroU16>,
+    /// Whether each worker is pinned to a core.
+    pub pin: bool,
+    /// Path of the control socket.
+    pub vici_socket: PathBuf,
+    /// Permission bits of the control socket.
+    pub vici_socket_mode: u32,
+    /// UDP port of IKE without encapsulation.
+    pub port: u16,
+    /// UDP port of IKE and ESP with NAT traversal.
+    pub port_nat_t: u16,
+    /// What keeps protected traffic from leaving in clear beside the TUN.
+    pub guard: Guard,
+    /// Outer path MTU to reckon with; absent: learned from the route and from ICMP.
+    pub path_mtu: Option<u16>,
+    /// What is logged.
+    pub log: LevelFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Routing table for the routes into the tunnels.
+    pub routing_table: u32,
+    /// Mark on our own outer packets, which routes them past that table.
+    pub fwmark: u32,
+}
+
+/// How protected traffic is kept from leaving in clear (`guard`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Kernel XFRM policies with action block, mirrored from the SPD.
+    Xfrm,
+    /// Nothing beside our own SPD.
+    Off,
+}
+
+/// Shape of log lines (`log_format`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            tun: "ipsec0".to_owned(),
+            tun_mtu: 1500,
+            workers: None,
+            pin: true,
+            vici_socket: PathBuf::from("/run/lockgate/lockgate.vici"),
+            vici_socket_mode: 0o600,
+            port: 500,
+            port_nat_t: 4500,
+            guard: Guard::Xfrm,
+            path_mtu: None,
+            log: LevelFilter::INFO,
+            log_format: LogFormat::Text,
+            routing_table: 4500,
+            fwmark: 0x4c47,
+        }
+    }
+}
+
+/// Reads `[daemon]`. Wrong keys are reported and leave their defaults behind.
+pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
+    section.check_keys(&keys::DAEMON);
+    let default = DaemonConfig::default();
+    let port = |key, default| {
+        section
+            .read(key, |text| value::integer(text, 1..=u16::MAX))
+            .unwrap_or(default)
+    };
+    let daemon = DaemonConfig {
+        tun: section.read("tun", interface).unwrap_or(default.tun),
+        tun_mtu: section.read("tun_mtu", mtu).unwrap_or(default.tun_mtu),
+        workers: section.read("workers", workers),
+        pin: section.read("pin", value::boolean).unwrap_or(default.pin),
+        vici_socket: section
+            .read("vici_socket", socket)
+            .unwrap_or(default.vici_socket),
+        vici_socket_mode: section
+            .get("vici_socket_mode")
+            .and_then(|entry| entry.parse_string(mode))
+            .unwrap_or(default.vici_socket_mode),
+        port: port("port", default.port),
+        port_nat_t: port("port_nat_t", default.port_nat_t),
+        guard: section
+            .read("guard", |text| value::choice(text, &GUARD))
+            .unwrap_or(default.guard),
+        path_mtu: section.read("path_mtu", mtu),
+        log: section
+            .read("log", |text| value::choice(text, &LOG))
+            .unwrap_or(default.log),
+        log_format: section
+            .read("log_format", |text| value::choice(text, &LOG_FORMAT))
+            .unwrap_or(default.log_format),
+        routing_table: section
+            .read("routing_table", table)
+            .unwrap_or(default.routing_table),
+        fwmark: section
+            .read("fwmark", |text| value::integer(text, 1..=u32::MAX))
+            .unwrap_or(default.fwmark),
+    };
+    if daemon.port == daemon.port_nat_t {
+        section.fail_at(
+            "port_nat_t",
+            format!("must differ from port, which is {}", daemon.port),
+        );
+    }
+    if daemon.tun_mtu < IPV6_MTU {
+        section.warn_at(
+            "tun_mtu",
+            format!("is too small for IPv6, which needs {IPV6_MTU}"),
+        );
+    }
+    daemon
+}
+
+fn interface(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%');
+    if (1..=15).contains(&text.len()) && text.chars().all(allowed) && !matches!(text, "." | "..") {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is not a device name; allowed: 1 to 15 characters without blanks, / and :"
+    ))
+}
+
+fn mtu(text: &str) -> Result<u16, String> {
+    value::integer(text, 576..=u16::MAX)
+}
+
+fn workers(text: &str) -> Result<NonZeroU16, String> {
+    value::integer(text, 1..=WORKERS_MAX)
+        .map(|count| NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN))
+}
+
+fn socket(text: &str) -> Result<PathBuf, String> {
+    if (1..=SOCKET_PATH_MAX).contains(&text.len()) && !text.contains('\0') {
+        return Ok(PathBuf::from(text));
+    }
+    Err(format!(
+        "is not a path for a socket; allowed: 1 to {SOCKET_PATH_MAX} bytes"
+    ))
+}
+
+/// Octal as in chmod, within the bits that mean anything for a socket.
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok();
+    mode.filter(|mode| mode & !0o777 == 0 && mode & 0o600 == 0o600)
+        .ok_or_else(|| {
+            format!("{text:?} is not a mode; allowed: octal as for chmod, from \"600\" to \"777\"")
+        })
+}
+
+/// The kernel's own tables are none of ours.
+fn table(text: &str) -> Result<u32, String> {
+    match value::integer(text, 1..=u32::MAX)? {
+        table @ 253..=255 => Err(format!(
+            "{table} is a table of the kernel; allowed: any other number"
+        )),
+        table => Ok(table),
+    }
+}
+
+const GUARD: [(&str, Guard); 3] = [
+    ("xfrm", Guard::Xfrm),
+    ("off", Guard::Off),
+    ("no", Guard::Off),
+];
+const LOG: [(&str, LevelFilter); 7] = [
+    ("off", LevelFilter::OFF),
+    ("error", LevelFilter::ERROR),
+    ("warn", LevelFilter::WARN),
+    ("info", LevelFilter::INFO),
+    ("debug", LevelFilter::DEBUG),
+    ("trace", LevelFilter::TRACE),
+    ("no", LevelFilter::OFF),
+];
+const LOG_FORMAT: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const IPV6_MTU: u16 = 1280;
+const WORKERS_MAX: u16 = 256;
+/// `sun_path` of Linux, less its final NUL.
+const SOCKET_PATH_MAX: usize = 107;

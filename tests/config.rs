@@ -1,0 +1,508 @@
+//! The configuration file: what it means, and what is said about each kind of mistake.
+
+#[path = "config/fit.rs"]
+mod fit;
+#[path = "config/mistakes.rs"]
+mod mistakes;
+#[path = "config/properties.rs"]
+mod properties;
+
+use lockgate::{
+    config::{Config, Guard, LogFormat},
+    ike::{
+        AddressPattern, ChildMode, CloseAction, Connection, DpdAction, Identity, IdentityPattern,
+        SelectorConfig, StartAction, Unique,
+    },
+    ipsec::{CopyDscp, DfRule},
+    wire::{keyword::proposal_text, proposal::Transform},
+};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+/// The example of the design: every line a default for what it leaves out.
+const SITE_A: &str = r#"
+[connections.site-b]
+version = 2
+local_addrs = ["192.0.2.1"]
+remote_addrs = ["198.51.100.1"]
+proposals = ["aes256gcm16-prfsha384-x25519"]
+dpd_delay = "10s"
+local = { auth = "psk", id = "gw-a.example" }
+remote = { auth = "psk", id = "gw-b.example" }
+
+[connections.site-b.children.lan]
+local_ts = ["10.1.0.0/24"]
+remote_ts = ["10.2.0.0/24"]
+esp_proposals = ["aes256gcm16-x25519"]
+start_action = "start"
+
+[secrets.ike-site-b]
+id = ["gw-b.example"]
+secret = "change me"
+"#;
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, Path::new("gw.toml")).expect("a good configuration")
+}
+
+fn only(config: &Config) -> &Connection {
+    config.pad.connections.first().expect("a connection")
+}
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+#[test]
+fn the_shortest_file_has_the_documented_defaults() {
+    let config = parse(
+        "[connections.b]\n\
+         remote_addrs = \"198.51.100.1\"\n\
+         local.auth = \"psk\"\n\
+         remote.auth = \"psk\"\n\
+         children.net.local_ts = \"10.1.0.0/24\"\n\
+         children.net.remote_ts = \"10.2.0.0/24\"\n\
+         [secrets.ike]\n\
+         secret = \"x\"\n",
+    );
+    let connection = only(&config);
+    assert_eq!(connection.local_addrs, [AddressPattern::Any]);
+    assert_eq!((connection.local_port, connection.remote_port), (500, 500));
+    assert_eq!(connection.local.id, None);
+    assert_eq!(connection.remote.id, IdentityPattern::Any);
+    assert!(connection.encap);
+    assert_eq!(connection.dpd_delay, Duration::from_secs(30));
+    assert_eq!(connection.rekey_time, hours(4));
+    assert_eq!(connection.over_time, Duration::from_secs(1440));
+    assert_eq!(connection.rand_time, Duration::from_secs(1440));
+    assert_eq!(connection.reauth_time, Duration::ZERO);
+    assert_eq!(connection.keyingtries, 1);
+    assert_eq!(connection.unique, Unique::No);
+
+    let addressed = parse(
+        "[connections.a]\n\
+         local_addrs = \"192.0.2.1\"\n\
+         remote_addrs = \"192.0.2.2\"\n\
+         local.auth = \"psk\"\n\
+         remote.auth = \"psk\"\n\
+         children.net = {}\n\
+         [secrets.ike]\n\
+         secret = \"x\"\n",
+    );
+    let child = only(&addressed).child("net").expect("a child");
+    let dynamic = [SelectorConfig::Dynamic {
+        protocol: 0,
+        ports: (0, 65535),
+    }];
+    assert_eq!(
+        (&child.local_ts[..], &child.remote_ts[..]),
+        (&dynamic[..], &dynamic[..])
+    );
+    assert_eq!(child.mode, ChildMode::Tunnel);
+    assert_eq!(child.start_action, StartAction::None);
+    assert_eq!(child.close_action, CloseAction::None);
+    assert_eq!(child.dpd_action, DpdAction::Clear);
+    assert_eq!(child.rekey_time, hours(1));
+    assert_eq!(child.life_time, Duration::from_secs(3960));
+    assert_eq!(child.rand_time, Duration::from_secs(360));
+    assert_eq!(
+        (child.rekey_bytes, child.life_bytes, child.rand_bytes),
+        (0, 0, 0)
+    );
+    assert_eq!(
+        (child.rekey_packets, child.life_packets, child.rand_packets),
+        (0, 0, 0)
+    );
+    assert_eq!(child.replay_window, 4096);
+    assert_eq!(child.rules.copy_df, DfRule::Copy);
+    assert!(child.rules.copy_ecn);
+    assert_eq!(child.rules.copy_dscp, CopyDscp::Out);
+    assert_eq!(child.priority, None);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn the_daemon_has_the_documented_defaults() {
+    let daemon = parse("").daemon;
+    assert_eq!(daemon.tun, "ipsec0");
+    assert_eq!(daemon.tun_mtu, 1500);
+    assert_eq!(daemon.workers, None);
+    assert!(daemon.pin);
+    assert_eq!(daemon.vici_socket, Path::new("/run/lockgate/lockgate.vici"));
+    assert_eq!(daemon.vici_socket_mode, 0o600);
+    assert_eq!((daemon.port, daemon.port_nat_t), (500, 4500));
+    assert_eq!(daemon.guard, Guard::Xfrm);
+    assert_eq!(daemon.path_mtu, None);
+    assert_eq!(daemon.log.to_string(), "info");
+    assert_eq!(daemon.log_format, LogFormat::Text);
+    assert_eq!((daemon.routing_table, daemon.fwmark), (4500, 0x4c47));
+}
+
+#[test]
+fn every_key_of_the_daemon_is_read() {
+    let daemon = parse(
+        "[daemon]\ntun = \"tun7\"\ntun_mtu = 1300\nworkers = 3\npin = \"no\"\n\
+         vici_socket = \"/tmp/x.vici\"\nvici_socket_mode = \"660\"\nport = 5500\n\
+         port_nat_t = 5501\nguard = \"off\"\npath_mtu = 1400\nlog = \"debug\"\n\
+         log_format = \"json\"\nrouting_table = 77\nfwmark = 0x10\n",
+    )
+    .daemon;
+    assert_eq!((daemon.tun.as_str(), daemon.tun_mtu), ("tun7", 1300));
+    assert_eq!(daemon.workers.map(u16::from), Some(3));
+    assert!(!daemon.pin);
+    assert_eq!(daemon.vici_socket, Path::new("/tmp/x.vici"));
+    assert_eq!(daemon.vici_socket_mode, 0o660);
+    assert_eq!((daemon.port, daemon.port_nat_t), (5500, 5501));
+    assert_eq!((daemon.guard, daemon.path_mtu), (Guard::Off, Some(1400)));
+    assert_eq!(daemon.log.to_string(), "debug");
+    assert_eq!(daemon.log_format, LogFormat::Json);
+    assert_eq!((daemon.routing_table, daemon.fwmark), (77, 16));
+}
+
+#[test]
+fn every_key_of_a_connection_is_read() {
+    let config = parse(
+        r#"
+        [connections.b]
+        version = "2"
+        local_addrs = "192.0.2.1, 192.0.2.8/29"
+        remote_addrs = ["198.51.100.1", "2001:db8::1-2001:db8::9", "%any"]
+        local_port = 4500
+        remote_port = "4500"
+        proposals = ["aes128-sha256-modp2048", "default"]
+        encap = "no"
+        mobike = false
+        fragmentation = "no"
+        dpd_delay = 5
+        unique = "replace"
+        keyingtries = 0
+        rekey_time = "2h"
+        reauth_time = "1d"
+        over_time = "10m"
+        rand_time = "5 m"
+        local-1 = { auth = "psk", id = "a@b.example" }
+        remote-1 = { auth = "psk", id = "*.example" }
+        children.lan = { start_action = "trap" }
+        [secrets.ike]
+        secret = "x"
+        "#,
+    );
+    let connection = only(&config);
+    let net = |text: &str| AddressPattern::Net(text.parse().expect("a prefix"));
+    assert_eq!(
+        connection.local_addrs,
+        [net("192.0.2.1/32"), net("192.0.2.8/29")]
+    );
+    let range = ["2001:db8::1", "2001:db8::9"].map(|addr| addr.parse().expect("an address"));
+    assert_eq!(
+        connection.remote_addrs,
+        [
+            net("198.51.100.1/32"),
+            AddressPattern::Range(range[0], range[1]),
+            AddressPattern::Any
+        ]
+    );
+    assert_eq!(
+        (connection.local_port, connection.remote_port),
+        (4500, 4500)
+    );
+    assert_eq!(
+        proposal_text(&connection.proposals[0]),
+        "aes128-sha256-prfsha256-modp2048"
+    );
+    assert!(connection.proposals.len() > 1);
+    assert!(!connection.encap);
+    assert_eq!(connection.dpd_delay, Duration::from_secs(5));
+    assert_eq!(connection.unique, Unique::Replace);
+    assert_eq!(connection.keyingtries, 0);
+    assert_eq!(
+        (connection.rekey_time, connection.reauth_time),
+        (hours(2), hours(24))
+    );
+    assert_eq!(connection.over_time, Duration::from_secs(600));
+    assert_eq!(connection.rand_time, Duration::from_secs(300));
+    assert_eq!(
+        connection.local.id,
+        Some(Identity::Email("a@b.example".to_owned()))
+    );
+    assert_eq!(
+        connection.remote.id,
+        "*.example".parse().expect("a pattern")
+    );
+}
+
+#[test]
+fn every_key_of_a_child_is_read() {
+    let config = parse(
+        r#"
+        [connections.b]
+        remote_addrs = "198.51.100.1"
+        local.auth = "psk"
+        remote.auth = "psk"
+        [connections.b.children.web]
+        local_ts = "10.1.0.0/24[tcp/80], 10.1.1.0/24"
+        remote_ts = ["10.2.0.1-10.2.0.9", "dynamic[udp/53]"]
+        esp_proposals = ["aes128gcm16-noesn", "aes128-sha256"]
+        mode = "tunnel"
+        start_action = "trap|start"
+        close_action = "restart"
+        dpd_action = "restart"
+        rekey_time = "30m"
+        life_time = "1h"
+        rand_time = 60
+        rekey_bytes = "500M"
+        life_bytes = "1G"
+        rand_bytes = "10k"
+        rekey_packets = 1000
+        life_packets = "2000"
+        rand_packets = 10
+        replay_window = 8192
+        copy_df = false
+        copy_ecn = "no"
+        copy_dscp = true
+        priority = 7
+        ipcomp = "no"
+        [secrets.ike]
+        secret = "x"
+        "#,
+    );
+    let child = only(&config).child("web").expect("a child").clone();
+    let shown: Vec<String> = child.local_ts.iter().map(shown).collect();
+    assert_eq!(shown, ["10.1.0.0/24[tcp/80]", "10.1.1.0/24"]);
+    assert_eq!(child.remote_ts.len(), 2);
+    assert_eq!(
+        child.remote_ts[1],
+        SelectorConfig::Dynamic {
+            protocol: 17,
+            ports: (53, 53)
+        }
+    );
+    let esn = |index: usize| -> Vec<bool> {
+        let transforms = child.esp_proposals[index].transforms.iter();
+        transforms
+            .filter_map(|transform| match transform {
+                Transform::SequenceNumbers { extended } => Some(*extended),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!((esn(0), esn(1)), (vec![false], vec![true, false]));
+    assert_eq!(child.start_action, StartAction::TrapStart);
+    assert_eq!(
+        (child.close_action, child.dpd_action),
+        (CloseAction::Start, DpdAction::Restart)
+    );
+    assert_eq!(child.rekey_time, Duration::from_secs(1800));
+    assert_eq!(
+        (child.life_time, child.rand_time),
+        (hours(1), Duration::from_secs(60))
+    );
+    assert_eq!((child.rekey_bytes, child.life_bytes), (500 << 20, 1 << 30));
+    assert_eq!(child.rand_bytes, 10 << 10);
+    assert_eq!(
+        (child.rekey_packets, child.life_packets, child.rand_packets),
+        (1000, 2000, 10)
+    );
+    assert_eq!(child.replay_window, 8192);
+    assert_eq!(child.rules.copy_df, DfRule::Clear);
+    assert!(!child.rules.copy_ecn);
+    assert_eq!(child.rules.copy_dscp, CopyDscp::Yes);
+    assert_eq!(child.priority, Some(7));
+}
+
+fn shown(selector: &SelectorConfig) -> String {
+    match selector {
+        SelectorConfig::Fixed(selector) => selector.to_string(),
+        SelectorConfig::Dynamic { .. } => "dynamic".to_owned(),
+    }
+}
+
+#[test]
+fn the_example_of_the_design_is_good() {
+    let config = parse(SITE_A);
+    let connection = only(&config);
+    assert_eq!(connection.remote_host(), "198.51.100.1:500".parse().ok());
+    assert_eq!(
+        proposal_text(&connection.proposals[0]),
+        "aes256gcm16-prfsha384-x25519"
+    );
+    let local = connection.local.id.as_ref().expect("an identity");
+    let remote = connection.remote.id.exact();
+    let secret = config.pad.secret(local, remote).expect("a secret");
+    assert_eq!(secret.secret.as_bytes(), b"change me");
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn secrets_are_text_hexadecimal_or_base64_and_text_keeps_its_blanks() {
+    let config = parse(
+        "[secrets]\nike-a.secret = \" spaced \"\nike-b.secret = \"0x00fFa0\"\n\
+         ike-c.secret = \"0sAQID\"\nike-d.secret = \"0sAQ==\"\nike-e.secret = \"0sAQ\"\n",
+    );
+    let secrets: Vec<&[u8]> = config
+        .pad
+        .secrets
+        .iter()
+        .map(|secret| secret.secret.as_bytes())
+        .collect();
+    let expected: [&[u8]; 5] = [b" spaced ", &[0, 255, 160], &[1, 2, 3], &[1], &[1]];
+    assert_eq!(secrets, expected);
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output() {
+    let shown = format!("{:?}", parse(SITE_A));
+    assert!(!shown.contains("change me"), "{shown}");
+}
+
+#[test]
+fn a_secret_file_is_found_beside_the_configuration_and_loses_its_newline() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("gw.toml");
+    let text = SITE_A.replace("secret = \"change me\"", "secret_file = \"psk\"");
+    fs::write(&file, text).expect("written");
+    let psk = folder.path().join("psk");
+    for (content, secret) in [
+        ("swordfish\n", "swordfish"),
+        (" two\nlines\r\n", " two\nlines"),
+    ] {
+        fs::write(&psk, content).expect("written");
+        fs::set_permissions(&psk, fs::Permissions::from_mode(0o600)).expect("set");
+        let config = Config::load(&file).expect("a good configuration");
+        assert_eq!(config.pad.secrets[0].secret.as_bytes(), secret.as_bytes());
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+}
+
+#[test]
+fn secrets_that_everybody_can_read_earn_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, psk) = (folder.path().join("gw.toml"), folder.path().join("psk"));
+    fs::write(&psk, "swordfish").expect("written");
+    let from_file = SITE_A.replace("secret = \"change me\"", "secret_file = \"psk\"");
+    for (text, mode, warning) in [
+        (
+            SITE_A,
+            0o644,
+            "secrets.ike-site-b.secret: stands in a file that can be read by everybody; chmod 600 it",
+        ),
+        (SITE_A, 0o640, ""),
+        (
+            &from_file,
+            0o644,
+            "psk can be read by everybody; chmod 600 it",
+        ),
+    ] {
+        fs::write(&file, text).expect("written");
+        for path in [&file, &psk] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        }
+        let config = Config::load(&file).expect("a good configuration");
+        let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings.len(),
+            usize::from(!warning.is_empty()),
+            "{warnings:?}"
+        );
+        assert!(
+            warnings.iter().all(|text| text.ends_with(warning)),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn reqids_are_unique_and_follow_from_the_names_alone() {
+    let connection = |name: &str| {
+        format!(
+            "[connections.{name}]\nlocal_addrs = \"192.0.2.1\"\nremote_addrs = \"192.0.2.2\"\n\
+             local.auth = \"psk\"\nremote.auth = \"psk\"\n\
+             children.one = {{}}\nchildren.two = {{}}\n"
+        )
+    };
+    let secret = "[secrets.ike]\nsecret = \"x\"\n";
+    let alone = parse(&format!("{}{secret}", connection("b")));
+    let among = parse(&format!(
+        "{}{}{}{secret}",
+        connection("a"),
+        connection("b"),
+        connection("c")
+    ));
+    let reqid = |config: &Config, name: &str, child: &str| {
+        let connection = config.pad.connection(name).expect("a connection");
+        connection.child(child).expect("a child").reqid
+    };
+    for child in ["one", "two"] {
+        assert_eq!(reqid(&alone, "b", child), reqid(&among, "b", child));
+    }
+    let all: std::collections::HashSet<u32> = ["a", "b", "c"]
+        .iter()
+        .flat_map(|name| ["one", "two"].map(|child| reqid(&among, name, child).0))
+        .collect();
+    assert_eq!(all.len(), 6);
+    assert!(!all.contains(&0));
+}
+
+#[test]
+fn a_reload_knows_what_it_changes() {
+    let old = parse(SITE_A);
+    assert!(old.changes(&parse(SITE_A)).is_empty());
+
+    let changed = SITE_A
+        .replace("10.2.0.0/24", "10.3.0.0/24")
+        .replace("change me", "changed");
+    let changes = old.changes(&parse(&format!("[daemon]\nlog = \"debug\"\n{changed}")));
+    assert_eq!(changes.daemon, ["log"]);
+    assert_eq!(changes.changed, ["site-b"]);
+    assert!(changes.added.is_empty() && changes.removed.is_empty() && changes.secrets);
+
+    let renamed = old.changes(&parse(
+        &SITE_A.replace("connections.site-b", "connections.site-c"),
+    ));
+    assert_eq!(
+        (renamed.added, renamed.removed),
+        (vec!["site-c".to_owned()], vec!["site-b".to_owned()])
+    );
+    assert!(renamed.changed.is_empty() && !renamed.secrets);
+}
+
+#[test]
+fn connections_keep_the_order_of_the_file() {
+    let connection = |name: &str| {
+        format!(
+            "[connections.{name}]\nlocal_addrs = \"192.0.2.1\"\nremote_addrs = \"192.0.2.2\"\n\
+             local.auth = \"psk\"\nremote.auth = \"psk\"\nchildren.x = {{}}\n"
+        )
+    };
+    let text: String = ["z", "a", "m"]
+        .iter()
+        .map(|name| connection(name))
+        .collect();
+    let config = parse(&format!("{text}[secrets.ike]\nsecret = \"x\"\n"));
+    let names: Vec<&str> = config
+        .pad
+        .connections
+        .iter()
+        .map(|it| it.name.as_str())
+        .collect();
+    assert_eq!(names, ["z", "a", "m"]);
+}
+
+/// The TOML blocks of a Markdown text.
+fn examples(text: &str) -> impl Iterator<Item = &str> {
+    let blocks = text.split("```toml\n").skip(1);
+    blocks.filter_map(|block| block.split("```").next())
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_good() {
+    let texts = [
+        include_str!("../README.md"),
+        include_str!("../docs/configuration.md"),
+    ];
+    let examples: Vec<&str> = texts.iter().flat_map(|text| examples(text)).collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        let config = parse(&example.replace("secret_file = \"site-b.psk\"", "secret = \"x\""));
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+}

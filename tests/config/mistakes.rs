@@ -1,0 +1,526 @@
+//! Each kind of mistake and its exact message.
+
+use super::SITE_A;
+use lockgate::config::Config;
+use std::path::Path;
+
+pub(crate) fn mistakes(text: &str) -> Vec<String> {
+    match Config::parse(text, Path::new("gw.toml")) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+pub(crate) fn warnings(text: &str) -> Vec<String> {
+    let config = Config::parse(text, Path::new("gw.toml")).expect("a good configuration");
+    config.warnings.iter().map(ToString::to_string).collect()
+}
+
+/// The design's example with one line more in its connection, which is line 4 then.
+pub(crate) fn connection_with(line: &str) -> String {
+    SITE_A.replacen("version = 2", &format!("version = 2\n{line}"), 1)
+}
+
+/// The design's example with one line more in its child, which is line 12 then.
+pub(crate) fn child_with(line: &str) -> String {
+    SITE_A.replacen("local_ts =", &format!("{line}\nlocal_ts ="), 1)
+}
+
+#[test]
+fn an_unknown_key_names_its_nearest_neighbour_and_what_is_allowed() {
+    assert_eq!(
+        mistakes(&connection_with("dpd_delya = 3")),
+        [
+            "gw.toml:4: connections.site-b.dpd_delya: unknown key; did you mean dpd_delay? allowed: \
+             version, local_addrs, remote_addrs, local_port, remote_port, proposals, encap, \
+             dpd_delay, keyingtries, unique, rekey_time, reauth_time, over_time, rand_time, \
+             children, local, remote"
+        ]
+    );
+    assert_eq!(
+        mistakes("[deamon]\n"),
+        [
+            "gw.toml:1: deamon: unknown key; did you mean daemon? allowed: daemon, connections, secrets"
+        ]
+    );
+    assert_eq!(
+        mistakes("[secrets.ike]\nsecret = \"x\"\npassword = \"y\"\n"),
+        ["gw.toml:3: secrets.ike.password: unknown key; allowed: secret, secret_file, id"]
+    );
+    assert_eq!(
+        mistakes(
+            "[connections.\"a b\"]\nlocal = { auth = \"psk\", \"i d\" = 1 }\nremote.auth = \"psk\"\n[secrets.ike]\nsecret = \"x\"\n"
+        ),
+        [
+            "gw.toml:2: connections.\"a b\".local.\"i d\": unknown key; did you mean id? allowed: auth, id"
+        ]
+    );
+}
+
+#[test]
+fn a_slip_in_a_key_that_starts_like_a_section_is_still_a_slip() {
+    let text = mistakes(&connection_with("local_adrs = \"192.0.2.1\""));
+    assert_eq!(text.len(), 1);
+    assert!(text[0].starts_with(
+        "gw.toml:4: connections.site-b.local_adrs: unknown key; did you mean local_addrs?"
+    ));
+}
+
+#[test]
+fn a_key_of_swanctl_that_is_not_supported_says_so() {
+    for (text, message) in [
+        (
+            connection_with("vips = \"0.0.0.0\""),
+            "gw.toml:4: connections.site-b.vips: not supported yet",
+        ),
+        (
+            child_with("mark_in = 3"),
+            "gw.toml:12: connections.site-b.children.lan.mark_in: not supported yet",
+        ),
+        (
+            "[pools.p]\naddrs = \"10.0.0.0/24\"\n".to_owned(),
+            "gw.toml:1: pools: not supported yet",
+        ),
+        (
+            "[secrets.eap-x]\nsecret = \"y\"\n".to_owned(),
+            "gw.toml:1: secrets.eap-x: not supported yet",
+        ),
+        (
+            "[daemon]\nmetrics = \"127.0.0.1:9750\"\n".to_owned(),
+            "gw.toml:2: daemon.metrics: not supported yet",
+        ),
+        (
+            SITE_A.replace(
+                "id = \"gw-a.example\" }",
+                "id = \"gw-a.example\", certs = \"a.pem\" }",
+            ),
+            "gw.toml:8: connections.site-b.local.certs: not supported yet",
+        ),
+    ] {
+        assert_eq!(mistakes(&text), [message]);
+    }
+}
+
+#[test]
+fn a_feature_that_we_lack_may_be_switched_off_and_not_on() {
+    for line in [
+        "mobike = false",
+        "mobike = \"no\"",
+        "fragmentation = \"no\"",
+        "aggressive = 0",
+    ] {
+        assert_eq!(warnings(&connection_with(line)), [""; 0]);
+    }
+    for line in ["ipcomp = false", "tfc_padding = 0", "inactivity = \"0s\""] {
+        assert_eq!(warnings(&child_with(line)), [""; 0]);
+    }
+    for line in [
+        "mobike = true",
+        "mobike = \"yes\"",
+        "mobike = []",
+        "mobike = \"maybe\"",
+    ] {
+        assert_eq!(
+            mistakes(&connection_with(line)),
+            ["gw.toml:4: connections.site-b.mobike: not supported yet; allowed: false"]
+        );
+    }
+    assert_eq!(
+        mistakes(&connection_with("dpd_timeout = \"30s\"")),
+        [
+            "gw.toml:4: connections.site-b.dpd_timeout: has no effect with IKEv2, where retransmission decides; remove it"
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_value_says_what_is_allowed() {
+    for (line, message) in [
+        (
+            "encap = \"maybe\"",
+            "encap: \"maybe\" is not a boolean; allowed: true, false, \"yes\", \"no\"",
+        ),
+        (
+            "rekey_time = \"4x\"",
+            "rekey_time: \"4x\" is not a duration; allowed: seconds, or a number with s, m, h or d, as in \"90s\" or \"4h\"",
+        ),
+        (
+            "rekey_time = -1",
+            "rekey_time: \"-1\" is not a duration; allowed: seconds, or a number with s, m, h or d, as in \"90s\" or \"4h\"",
+        ),
+        (
+            "unique = \"keeep\"",
+            "unique: \"keeep\" is not allowed; did you mean keep? allowed: no, never, keep, replace",
+        ),
+        (
+            "remote_port = 65536",
+            "remote_port: \"65536\" is not allowed; allowed: 1 to 65535",
+        ),
+        (
+            "local_port = 501",
+            "local_port: \"501\" is not a port of this daemon; allowed: 500 and 4500 (daemon.port and daemon.port_nat_t)",
+        ),
+        (
+            "keyingtries = \"often\"",
+            "keyingtries: \"often\" is not allowed; allowed: 0 to 4294967295",
+        ),
+        (
+            "rand_time = \"5h\"",
+            "rand_time: is longer than rekey_time, 14400 s",
+        ),
+        (
+            "encap = [true]",
+            "encap: expected one value, found an array",
+        ),
+        (
+            "over_time = 1.5",
+            "over_time: expected one value, found a fraction",
+        ),
+    ] {
+        assert_eq!(
+            mistakes(&connection_with(line)),
+            [format!("gw.toml:4: connections.site-b.{message}")]
+        );
+    }
+}
+
+#[test]
+fn what_must_be_a_table_is_a_table() {
+    for (text, message) in [
+        ("daemon = 3\n", "daemon: expected a table, found an integer"),
+        (
+            "connections = [1]\n",
+            "connections: expected a table, found an array",
+        ),
+        (
+            "connections.b = true\n",
+            "connections.b: expected a table, found a boolean",
+        ),
+    ] {
+        assert_eq!(mistakes(text), [format!("gw.toml:1: {message}")]);
+    }
+}
+
+#[test]
+fn a_wrong_value_of_a_child_says_what_is_allowed() {
+    for (line, message) in [
+        (
+            "mode = \"transport\"",
+            "mode: \"transport\" is not supported yet; allowed: tunnel, pass, drop",
+        ),
+        (
+            "mode = \"tunel\"",
+            "mode: \"tunel\" is not allowed; did you mean tunnel? allowed: tunnel, pass, drop",
+        ),
+        (
+            "dpd_action = \"reboot\"",
+            "dpd_action: \"reboot\" is not allowed; allowed: clear, trap, restart",
+        ),
+        (
+            "close_action = \"strat\"",
+            "close_action: \"strat\" is not allowed; did you mean start? allowed: none, trap, start",
+        ),
+        (
+            "replay_window = 8193",
+            "replay_window: \"8193\" is not allowed; allowed: 0 to 8192",
+        ),
+        (
+            "life_bytes = \"1T\"",
+            "life_bytes: \"1T\" is not a number of bytes; allowed: bytes, or a number with K, M or G, as in \"500M\"",
+        ),
+        (
+            "life_time = \"1h\"",
+            "life_time: must be more than rekey_time, which is 3600",
+        ),
+        (
+            "rand_time = \"2h\"",
+            "rand_time: must be at most rekey_time, which is 3600",
+        ),
+        (
+            "copy_dscp = \"both\"",
+            "copy_dscp: \"both\" is not allowed; allowed: out, in, yes, no",
+        ),
+        (
+            "copy_df = \"set\"",
+            "copy_df: \"set\" is not a boolean; allowed: true, false, \"yes\", \"no\"",
+        ),
+    ] {
+        assert_eq!(
+            mistakes(&child_with(line)),
+            [format!(
+                "gw.toml:12: connections.site-b.children.lan.{message}"
+            )]
+        );
+    }
+}
+
+#[test]
+fn a_wrong_value_of_the_daemon_says_what_is_allowed() {
+    for (line, message) in [
+        (
+            "tun = \"much too long a name\"",
+            "tun: \"much too long a name\" is not a device name; allowed: 1 to 15 characters without blanks, / and :",
+        ),
+        (
+            "tun_mtu = 100",
+            "tun_mtu: \"100\" is not allowed; allowed: 576 to 65535",
+        ),
+        (
+            "workers = 0",
+            "workers: \"0\" is not allowed; allowed: 1 to 256",
+        ),
+        (
+            "vici_socket = \"\"",
+            "vici_socket: is not a path for a socket; allowed: 1 to 107 bytes",
+        ),
+        (
+            "vici_socket_mode = \"888\"",
+            "vici_socket_mode: \"888\" is not a mode; allowed: octal as for chmod, from \"600\" to \"777\"",
+        ),
+        (
+            "vici_socket_mode = 0o660",
+            "vici_socket_mode: expected a string, found an integer",
+        ),
+        (
+            "port = 0",
+            "port: \"0\" is not allowed; allowed: 1 to 65535",
+        ),
+        (
+            "port_nat_t = 500",
+            "port_nat_t: must differ from port, which is 500",
+        ),
+        (
+            "guard = \"nft\"",
+            "guard: \"nft\" is not allowed; allowed: xfrm, off",
+        ),
+        (
+            "log = \"verbose\"",
+            "log: \"verbose\" is not allowed; allowed: off, error, warn, info, debug, trace",
+        ),
+        (
+            "log_format = \"jsn\"",
+            "log_format: \"jsn\" is not allowed; did you mean json? allowed: text, json",
+        ),
+        (
+            "routing_table = 254",
+            "routing_table: 254 is a table of the kernel; allowed: any other number",
+        ),
+        (
+            "fwmark = 0",
+            "fwmark: \"0\" is not allowed; allowed: 1 to 4294967295",
+        ),
+    ] {
+        assert_eq!(
+            mistakes(&format!("[daemon]\n{line}\n")),
+            [format!("gw.toml:2: daemon.{message}")]
+        );
+    }
+}
+
+#[test]
+fn addresses_are_addresses() {
+    let with = |value: &str| SITE_A.replace("\"198.51.100.1\"", value);
+    for (value, message) in [
+        (
+            "\"gw.example\"",
+            "\"gw.example\" is a host name; names are not supported yet, give its addresses",
+        ),
+        (
+            "\"198.51.100\"",
+            "\"198.51.100\" is not an address; allowed: addresses, prefixes (192.0.2.0/24), ranges (192.0.2.1-192.0.2.9), %any",
+        ),
+        (
+            "\"192.0.2.9-192.0.2.1\"",
+            "\"192.0.2.9-192.0.2.1\" is not an address; allowed: addresses, prefixes (192.0.2.0/24), ranges (192.0.2.1-192.0.2.9), %any",
+        ),
+    ] {
+        assert_eq!(
+            mistakes(&with(value)).first().map(String::as_str),
+            Some(format!("gw.toml:5: connections.site-b.remote_addrs: {message}").as_str())
+        );
+    }
+}
+
+#[test]
+fn a_wrong_item_of_a_list_is_found_on_its_own_line() {
+    let text = SITE_A.replace(
+        "[\"10.2.0.0/24\"]",
+        "[\n  \"10.2.0.0/24\",\n  \"10.2.0.0/33\",\n  7.5,\n]",
+    );
+    let found = mistakes(&text);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].starts_with("gw.toml:15: connections.site-b.children.lan.remote_ts: "),
+        "{found:?}"
+    );
+    assert_eq!(
+        found[1],
+        "gw.toml:16: connections.site-b.children.lan.remote_ts: expected a list of strings, found a fraction in it"
+    );
+}
+
+#[test]
+fn a_wrong_proposal_names_the_keyword_and_the_nearest_one() {
+    let found = mistakes(&SITE_A.replace("aes256gcm16-x25519", "aes256gcm61-x25519"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    let start = "gw.toml:14: connections.site-b.children.lan.esp_proposals: unknown algorithm \
+                 \"aes256gcm61\"; did you mean aes256gcm16? allowed: ";
+    assert!(found[0].starts_with(start), "{found:?}");
+}
+
+#[test]
+fn other_versions_of_ike_are_refused() {
+    for version in ["0", "1"] {
+        assert_eq!(
+            mistakes(&SITE_A.replace("version = 2", &format!("version = {version}"))),
+            ["gw.toml:3: connections.site-b.version: IKEv1 is not supported yet; allowed: 2"]
+        );
+    }
+    assert_eq!(
+        mistakes(&SITE_A.replace("version = 2", "version = 3")),
+        ["gw.toml:3: connections.site-b.version: \"3\" is not allowed; allowed: 0 to 2"]
+    );
+}
+
+#[test]
+fn only_pre_shared_keys_authenticate() {
+    for (auth, message) in [
+        (
+            "auth = \"pubkey\", ",
+            "local.auth: \"pubkey\" is not supported yet; allowed: psk",
+        ),
+        (
+            "auth = \"eap-tls\", ",
+            "local.auth: \"eap-tls\" is not supported yet; allowed: psk",
+        ),
+        (
+            "auth = \"psi\", ",
+            "local.auth: \"psi\" is not allowed; did you mean psk? allowed: psk",
+        ),
+        (
+            "",
+            "local.auth: missing; swanctl's default pubkey is not supported yet; allowed: psk",
+        ),
+    ] {
+        assert_eq!(
+            mistakes(&SITE_A.replace("auth = \"psk\", id = \"gw-a", &format!("{auth}id = \"gw-a"))),
+            [format!("gw.toml:8: connections.site-b.{message}")]
+        );
+    }
+    let text = SITE_A.replace("remote = { auth = \"psk\", id = \"gw-b.example\" }\n", "");
+    assert_eq!(
+        mistakes(&text),
+        [
+            "gw.toml:2: connections.site-b.remote: missing; needed: auth = \"psk\", because public keys are not supported yet"
+        ]
+    );
+    assert_eq!(
+        mistakes(&connection_with("local-2 = { auth = \"psk\" }")),
+        [
+            "gw.toml:9: connections.site-b.local: a second authentication round beside local-2 is not supported yet"
+        ]
+    );
+}
+
+#[test]
+fn identities_that_we_cannot_read_are_refused() {
+    let text = SITE_A.replace("id = \"gw-a.example\"", "id = \"C=CH, CN=gw\"");
+    assert_eq!(
+        mistakes(&text),
+        [
+            "gw.toml:8: connections.site-b.local.id: bad identity \"C=CH, CN=gw\": distinguished names are not supported"
+        ]
+    );
+}
+
+#[test]
+fn a_secret_is_one_string_that_decodes_to_something() {
+    for (line, message) in [
+        ("secret = \"\"", "ike.secret: is empty"),
+        (
+            "secret = \"0xabc\"",
+            "ike.secret: 0x must be followed by pairs of hexadecimal digits",
+        ),
+        (
+            "secret = \"0s!\"",
+            "ike.secret: 0s must be followed by base64",
+        ),
+        (
+            "secret = 7",
+            "ike.secret: expected a string, found an integer",
+        ),
+        (
+            "secret_file = \"no/such/file\"",
+            "ike.secret_file: cannot read no/such/file: No such file or directory (os error 2)",
+        ),
+        (
+            "secret_file = \"/dev/zero\"",
+            "ike.secret_file: /dev/zero is not a file of at most 65536 bytes",
+        ),
+    ] {
+        assert_eq!(
+            mistakes(&format!("[secrets.ike]\n{line}\n")),
+            [format!("gw.toml:2: secrets.{message}")]
+        );
+    }
+    assert_eq!(
+        mistakes("[secrets.ike]\nid = \"x\"\n"),
+        ["gw.toml:1: secrets.ike: has neither secret nor secret_file"]
+    );
+    assert_eq!(
+        mistakes("[secrets.ike]\nsecret = \"x\"\nsecret_file = \"y\"\n"),
+        ["gw.toml:3: secrets.ike.secret_file: cannot stand beside secret; use one of them"]
+    );
+}
+
+#[test]
+fn names_have_no_control_characters() {
+    assert_eq!(
+        mistakes("[secrets.\"ike\\u001b[31m\"]\nsecret = \"x\"\n"),
+        [
+            "gw.toml:1: secrets.\"ike\\u{1b}[31m\": bad name \"ike\\u{1b}[31m\"; allowed: 1 to 128 bytes without control characters"
+        ]
+    );
+}
+
+#[test]
+fn every_mistake_is_reported_in_the_order_of_the_file() {
+    let found =
+        mistakes("[secrets.ike]\nsecret = \"\"\n[daemon]\nworkers = 0\nprot = 1\n[connection]\n");
+    let places: Vec<&str> = found
+        .iter()
+        .filter_map(|line| line.split(": ").nth(1))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "secrets.ike.secret",
+            "daemon.workers",
+            "daemon.prot",
+            "connection"
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_reported_with_its_line() {
+    assert_eq!(
+        mistakes("[daemon]\ntun = \n"),
+        ["gw.toml:2: string values must be quoted, expected literal string"]
+    );
+    assert_eq!(
+        mistakes("[daemon]\ntun = \"a\"\ntun = \"b\"\n"),
+        ["gw.toml:3: duplicate key tun"]
+    );
+    let children = "[connections.b.children.lan]\n[connections.b.children.lan]\n";
+    assert_eq!(mistakes(children), ["gw.toml:2: duplicate key lan"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Path::new("/no/such/gw.toml")).expect_err("there is no such file");
+    assert_eq!(
+        error.to_string(),
+        "/no/such/gw.toml: cannot be read: No such file or directory (os error 2)"
+    );
+}
