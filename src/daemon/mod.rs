@@ -1,1 +1,43 @@
 //! The control thread: IKE endpoint, timers, VICI server, routes, guard and signals.
+//!
+//! ```text
+//! UDP 500, 4500 ─┐                                    ┌─► UDP 500, 4500
+//! control socket ┤                                    ├─► workers (SA updates, policies)
+//! signals        ├─► control: one turn of the loop ───┼─► guard and routes (policies)
+//! workers' events┤        around ike::Endpoint        ├─► control clients (answers, events)
+//! timers         ┘                                    └─► log
+//! ```
+
+mod commands;
+mod control;
+pub mod guard;
+pub mod logging;
+mod reach;
+mod report;
+pub mod routes;
+mod signals;
+mod sockets;
+mod start;
+pub mod usage;
+pub mod vici;
+
+use std::path::Path;
+
+pub use sockets::PortError;
+pub use start::DaemonError;
+
+use crate::config::Config;
+use logging::LogLevel;
+use sd_notify::NotifyState;
+
+/// Runs the daemon until a signal ends it. `file` is read again on a reload.
+pub fn run(config: Config, file: &Path, log_level: LogLevel) -> Result<(), DaemonError> {
+    let control = start::start(config, file, log_level)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    // Without a service manager there is nobody to notify.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    control.run().map_err(|error| DaemonError::System {
+        what: "cannot poll",
+        error,
+    })
+}

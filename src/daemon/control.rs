@@ -1,0 +1,437 @@
+//! The control thread: one loop around the IKE endpoint.
+//!
+//! Everything that happens becomes an input of the endpoint, and everything that the endpoint wants
+//! done is done before the loop sleeps again. Nothing in the loop waits for anybody.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use mio::{Events, Poll, Token};
+use sd_notify::NotifyState;
+
+use super::{
+    commands::Commands,
+    guard::Guard,
+    logging::LogLevel,
+    report::RateLimit,
+    routes::Routes,
+    signals::Signals,
+    sockets::Sockets,
+    usage::UsageTimes,
+    vici::{self, Server},
+};
+use crate::{
+    config::Config,
+    dataplane::Handle,
+    ike::{Command, CommandId, Endpoint, Input, Output, Pad, Path},
+    io::{netlink, udp},
+    ipsec::{EspPath, SaEvent, SaUpdate},
+};
+
+/// The daemon in operation.
+pub(super) struct Control {
+    pub(super) poll: Poll,
+    pub(super) config: Config,
+    pub(super) config_file: PathBuf,
+    pub(super) log_level: LogLevel,
+    pub(super) endpoint: Endpoint,
+    pub(super) dataplane: Handle,
+    pub(super) sockets: Sockets,
+    pub(super) vici: Server,
+    pub(super) signals: Signals,
+    pub(super) routes: Routes,
+    pub(super) guard: Option<Guard>,
+    pub(super) commands: Commands,
+    pub(super) usage: UsageTimes,
+    pub(super) log_limit: RateLimit,
+    pub(super) started: (Instant, SystemTime),
+    /// Our address towards each peer, as the endpoint was told.
+    pub(super) sources: HashMap<IpAddr, IpAddr>,
+    /// The connection whose peer is asked for next.
+    pub(super) next_source: usize,
+    /// The data plane may have more events than were looked at.
+    pub(super) has_events: bool,
+    pub(super) next_housekeeping: Instant,
+    pub(super) phase: Phase,
+}
+
+/// How far the daemon is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    /// DELETEs are out; the answers are awaited until then.
+    Stopping {
+        until: Instant,
+    },
+    Stopped,
+}
+
+impl Control {
+    /// Runs until a signal ends it, and takes everything away again.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while self.phase != Phase::Stopped {
+            self.wait(&mut events)?;
+            self.turn(Instant::now());
+        }
+        self.take_down();
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.time_to_sleep(Instant::now());
+        match self.poll.poll(events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        for event in &*events {
+            match event.token() {
+                SIGNALS | DATAPLANE => {} // looked at in every turn
+                VICI => self.vici.accept(self.poll.registry()),
+                Token(socket) if (SOCKETS.0..VICI.0).contains(&socket) => {
+                    self.sockets.ready(socket - SOCKETS.0);
+                }
+                _ => self.vici.ready(event),
+            }
+        }
+        Ok(())
+    }
+
+    fn time_to_sleep(&mut self, now: Instant) -> Duration {
+        if self.sockets.has_input() || self.vici.has_input() || self.has_events {
+            return Duration::ZERO;
+        }
+        let until = |at: Instant| at.saturating_duration_since(now);
+        let mut sleep = until(self.next_housekeeping);
+        let due = [self.endpoint.next_timeout(), self.commands.next_timeout()];
+        for at in due.into_iter().flatten() {
+            sleep = sleep.min(until(at));
+        }
+        if let Phase::Stopping { until: at } = self.phase {
+            sleep = sleep.min(until(at));
+        }
+        if !self.dataplane.flush() {
+            sleep = sleep.min(FULL_RING);
+        }
+        sleep
+    }
+
+    /// One round: all that is there to take in, then all that is to be done about it.
+    fn turn(&mut self, now: Instant) {
+        self.take_signals(now);
+        let endpoint = &mut self.endpoint;
+        self.sockets.receive(|path, bytes| {
+            endpoint.handle(now, Input::Datagram { path, bytes });
+        });
+        self.take_dataplane_events(now);
+        if self.endpoint.next_timeout().is_some_and(|at| at <= now) {
+            self.endpoint.handle(now, Input::Timer);
+        }
+        for (client, request) in self.vici.requests() {
+            // What came before is shown in the answer.
+            self.drain(now);
+            self.request(client, request, now);
+        }
+        self.drain(now);
+        self.expire_commands(now);
+        if now >= self.next_housekeeping {
+            self.housekeeping(now);
+            self.drain(now);
+        }
+        self.vici.flush();
+        if matches!(self.phase, Phase::Stopping { until } if until <= now) {
+            self.phase = Phase::Stopped;
+        }
+    }
+
+    fn take_signals(&mut self, now: Instant) {
+        let asked = self.signals.take();
+        if asked.terminate > 0 {
+            match self.phase {
+                Phase::Running if asked.terminate == 1 => self.begin_stop(now),
+                _ => {
+                    tracing::info!("stopping at once");
+                    self.phase = Phase::Stopped;
+                }
+            }
+        }
+        if asked.reload && self.phase == Phase::Running {
+            // The outcome is logged.
+            let _ = self.reload(now);
+        }
+    }
+
+    fn begin_stop(&mut self, now: Instant) {
+        tracing::info!("stopping");
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        self.phase = Phase::Stopping {
+            until: now + FAREWELL,
+        };
+        let (id, command) = (STOP, Command::Shutdown);
+        self.endpoint.handle(now, Input::Command { id, command });
+    }
+
+    fn take_dataplane_events(&mut self, now: Instant) {
+        self.has_events = false;
+        for _ in 0..EVENTS_PER_TURN {
+            match self.dataplane.poll_event() {
+                None => return,
+                Some(SaEvent::Punted {
+                    local,
+                    remote,
+                    bytes,
+                }) => {
+                    let (path, bytes) = (Path { local, remote }, &*bytes);
+                    self.endpoint.handle(now, Input::Datagram { path, bytes });
+                }
+                // Freed here, off the packet path.
+                Some(SaEvent::RetiredInbound(_) | SaEvent::RetiredOutbound(_)) => {}
+                Some(event) => self.endpoint.handle(now, Input::Sa(event)),
+            }
+        }
+        // There may be more, and the waker has been used up.
+        self.has_events = true;
+    }
+
+    /// Does what the endpoint wants done.
+    pub(super) fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.endpoint.poll() {
+            match output {
+                Output::Transmit(transmit) => {
+                    if let Err(error) = self.sockets.send(&transmit) {
+                        self.warn_unsent(transmit.path, &error, now);
+                    }
+                }
+                Output::Keepalive(path) => {
+                    if let Err(error) = self.sockets.keepalive(path) {
+                        self.warn_unsent(path, &error, now);
+                    }
+                }
+                Output::Update(update) => self.update(update),
+                Output::Event(event) => self.report(event, now),
+            }
+        }
+    }
+
+    fn update(&mut self, mut update: SaUpdate) {
+        match &mut update {
+            SaUpdate::SwitchOutbound(sa) => {
+                if let Some(mtu) = self.path_mtu(sa.path()) {
+                    sa.set_path_mtu(mtu);
+                }
+            }
+            SaUpdate::MoveOutbound { path, path_mtu, .. } => {
+                *path_mtu = self.path_mtu(path).unwrap_or(*path_mtu);
+            }
+            SaUpdate::SetPolicies(spd) => {
+                if let Some(Err(error)) = self.guard.as_mut().map(|guard| guard.update(spd)) {
+                    tracing::error!(%error, "the guard does not follow the policies");
+                }
+                if let Err(error) = self.routes.update(spd) {
+                    tracing::error!(%error, "the routes do not follow the policies");
+                }
+            }
+            _ => {}
+        }
+        self.dataplane.apply(update);
+    }
+
+    /// The configured MTU of all paths, or what the system knows of this one.
+    fn path_mtu(&self, path: &EspPath) -> Option<u16> {
+        let daemon = &self.config.daemon;
+        let known = || udp::path_mtu(path.local.ip(), path.remote, Some(daemon.fwmark)).ok();
+        daemon.path_mtu.or_else(known)
+    }
+
+    fn housekeeping(&mut self, now: Instant) {
+        self.next_housekeeping = now + SECOND;
+        self.usage.sample(self.endpoint.ike_sas(), now);
+        self.tell_source_addresses(now);
+        self.refresh_routes();
+        for line in self.log_limit.summary(now) {
+            tracing::warn!("{line}");
+        }
+    }
+
+    /// An address inside `local_ts` may come and go; the routes hint at it.
+    fn refresh_routes(&mut self) {
+        // What cannot be read now is read again in a second.
+        if !self.routes.are_outdated().unwrap_or(false) {
+            return;
+        }
+        let spd = self.endpoint.pad().policies();
+        if let Err(error) = self.routes.update(&spd) {
+            tracing::warn!(%error, "the routes do not follow our addresses");
+        }
+    }
+
+    /// Tells the endpoint which of our addresses the routing table would use towards each peer.
+    ///
+    /// One call asks for so many peers only; the next call goes on from there.
+    pub(super) fn tell_source_addresses(&mut self, now: Instant) {
+        let pad = self.endpoint.pad().clone();
+        let start = self.next_source % pad.connections.len().max(1);
+        self.next_source = start + SOURCES_AT_ONCE;
+        let (before, after) = pad.connections.split_at(start);
+        for connection in after.iter().chain(before).take(SOURCES_AT_ONCE) {
+            let Some(remote) = connection.remote_host().map(|host| host.ip()) else {
+                continue;
+            };
+            if connection.local_host(remote).is_some() {
+                continue;
+            }
+            let Ok(local) = netlink::source_address(remote, self.config.daemon.fwmark) else {
+                continue;
+            };
+            if self.sources.insert(remote, local) != Some(local) {
+                self.endpoint
+                    .handle(now, Input::SourceAddress { remote, local });
+            }
+        }
+    }
+
+    /// Undoes the start, in the opposite order. The guard goes last.
+    fn take_down(self) {
+        let Self {
+            mut dataplane,
+            mut routes,
+            guard,
+            vici,
+            ..
+        } = self;
+        drop(vici);
+        dataplane.shutdown();
+        drop(dataplane);
+        if let Err(error) = routes.remove() {
+            tracing::error!(%error, "routes were not removed");
+        }
+        if let Some(Err(error)) = guard.map(Guard::remove) {
+            tracing::error!(%error, "the guard was not removed");
+        }
+        tracing::info!("stopped");
+    }
+
+    /// Reads the configuration again. A failure changes nothing; success may name what needs a restart.
+    pub(super) fn reload(&mut self, now: Instant) -> Result<Vec<&'static str>, String> {
+        let usec = NotifyState::monotonic_usec_now();
+        let mut states = vec![NotifyState::Reloading];
+        states.extend(usec);
+        let _ = sd_notify::notify(&states);
+        let result = self.try_reload(now);
+        match &result {
+            Ok(restart) if restart.is_empty() => tracing::info!("configuration reloaded"),
+            Ok(restart) => tracing::warn!(
+                keys = restart.join(", "),
+                "configuration reloaded; these keys of [daemon] need a restart"
+            ),
+            Err(error) => tracing::error!("configuration not reloaded, nothing changed: {error}"),
+        }
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        result
+    }
+
+    fn try_reload(&mut self, now: Instant) -> Result<Vec<&'static str>, String> {
+        let newer = Config::load(&self.config_file).map_err(|error| error.to_string())?;
+        for warning in &newer.warnings {
+            tracing::warn!("{warning}");
+        }
+        let changes = self.config.changes(&newer);
+        let spd = newer.pad.policies();
+        if let Some(guard) = &mut self.guard
+            && let Err(error) = guard.update(&spd)
+        {
+            if let Err(error) = guard.update(&self.config.pad.policies()) {
+                tracing::error!(%error, "the guard was not restored");
+            }
+            return Err(error.to_string());
+        }
+        // The endpoint keeps SAs whose connection it still finds; those of a changed one end first.
+        for ike in &changes.changed {
+            self.command(
+                Command::Terminate {
+                    ike: Some(ike.clone()),
+                    child: None,
+                    ike_id: None,
+                    child_id: None,
+                    force: false,
+                },
+                now,
+            );
+        }
+        self.log_level.set(newer.daemon.log);
+        self.command(Command::Reload(newer.pad.clone()), now);
+        let older = std::mem::replace(&mut self.config.pad, newer.pad);
+        self.config.daemon.log = newer.daemon.log;
+        self.tell_source_addresses(now);
+        self.start_again(&older, &changes.changed, now);
+        self.drain(now);
+        let restart = changes.daemon.into_iter().filter(|key| *key != "log");
+        Ok(restart.collect())
+    }
+
+    /// Brings up what the older configuration had started and the newer one still wants, in
+    /// connections whose SAs were ended. What is only now to be started, the endpoint starts.
+    fn start_again(&mut self, older: &Pad, changed: &[String], now: Instant) {
+        let newer = self.config.pad.clone();
+        for name in changed {
+            let (Some(was), Some(is)) = (older.connection(name), newer.connection(name)) else {
+                continue;
+            };
+            let started = |child: &str| was.child(child).is_some_and(|c| c.start_action.starts());
+            let starting = is.children.iter().filter(|c| c.start_action.starts());
+            for child in starting.filter(|child| started(&child.name)) {
+                let command = Command::Initiate {
+                    ike: Some(name.clone()),
+                    child: Some(child.name.clone()),
+                };
+                self.command(command, now);
+            }
+        }
+    }
+
+    /// A command that no client waits for.
+    fn command(&mut self, command: Command, now: Instant) {
+        let id = self.commands.next_id();
+        self.endpoint.handle(now, Input::Command { id, command });
+    }
+
+    /// Answers a reload that a client asked for.
+    pub(super) fn reload_for(&mut self, client: vici::ClientId, now: Instant) {
+        let answer = match self.reload(now) {
+            Ok(restart) => {
+                let mut answer = vici::success();
+                if !restart.is_empty() {
+                    answer.list("restart-needed", &restart);
+                }
+                answer
+            }
+            Err(error) => vici::failure(&error),
+        };
+        self.vici.respond(client, answer);
+    }
+}
+
+/// The command that ends the program when it is done.
+pub(super) const STOP: CommandId = CommandId(0);
+
+pub(super) const SIGNALS: Token = Token(0);
+pub(super) const DATAPLANE: Token = Token(1);
+pub(super) const SOCKETS: Token = Token(2);
+/// The listener; its clients follow.
+pub(super) const VICI: Token = Token(SOCKETS.0 + Sockets::TOKENS);
+
+const EVENTS: usize = 64;
+/// Data-plane events that are looked at before anything else gets its turn.
+const EVENTS_PER_TURN: usize = 256;
+/// Peers whose routes are looked up in one turn.
+const SOURCES_AT_ONCE: usize = 256;
+const SECOND: Duration = Duration::from_secs(1);
+/// How long to wait for room in a worker's ring.
+const FULL_RING: Duration = Duration::from_millis(1);
+/// How long the peers have to answer our DELETEs when the daemon stops.
+const FAREWELL: Duration = Duration::from_millis(400);

@@ -1,0 +1,384 @@
+//! From a configuration to a running control thread.
+//!
+//! ```text
+//! guard ─► sockets ─► TUN ─► privileges dropped ─► workers ─► routes ─► control socket ─► READY
+//! ```
+//!
+//! The guard comes first, so protected traffic has no moment in clear. Privileges go before the
+//! workers start, because threads inherit them. A failure takes away what was set up; a guard that
+//! an earlier process left behind stays, as if the start had not been tried.
+
+use std::{
+    collections::HashMap,
+    io,
+    num::NonZeroU16,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use getrandom::SysRng;
+use mio::{Poll, Waker};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::{
+    commands::Commands,
+    control::{Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
+    guard::{self, Guard, GuardError},
+    logging::LogLevel,
+    report::RateLimit,
+    routes::{Present, Routes, Settings as RouteSettings},
+    signals::Signals,
+    sockets::{PortError, Sockets},
+    usage::UsageTimes,
+    vici::{BindError, Server},
+};
+use crate::{
+    config::{self, Config, DaemonConfig},
+    dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts},
+    ike::{Endpoint, Settings},
+    io::{
+        process,
+        raw::RawSocket,
+        tun::{Tun, TunQueue},
+        udp::{SocketOptions, UdpSocket},
+    },
+    ipsec::Spd,
+};
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Not enough privileges.
+    #[error(
+        "the daemon needs CAP_NET_ADMIN (run it as root, or give the service AmbientCapabilities=CAP_NET_ADMIN \
+         CAP_NET_BIND_SERVICE CAP_NET_RAW)"
+    )]
+    Privileges,
+    /// Two daemons would take each other's routes away.
+    #[error(
+        "another lockgate runs in this network namespace: routing table {table} leads to its tunnel device"
+    )]
+    AlreadyRunning {
+        /// The table.
+        table: u32,
+    },
+    /// Protected traffic could leave in clear.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// A UDP port is not available.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// There is no tunnel device.
+    #[error("cannot create the tunnel device {name}: {}", tun_hint(error))]
+    Tun {
+        /// Its name.
+        name: String,
+        /// The cause.
+        #[source]
+        error: io::Error,
+    },
+    /// Another process has the control socket.
+    #[error(transparent)]
+    Vici(#[from] BindError),
+    /// The system refused something else.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        #[source]
+        error: io::Error,
+    },
+}
+
+fn tun_hint(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => "another process uses it; choose another name with daemon.tun".into(),
+        Some(libc::EINVAL) => {
+            "a device of that name exists and is of another kind; choose another name with daemon.tun".into()
+        }
+        Some(libc::ENOENT) => "there is no /dev/net/tun; load the module tun, or pass the device in".into(),
+        Some(libc::EPERM | libc::EACCES) => {
+            format!("{error}; the daemon needs CAP_NET_ADMIN and access to /dev/net/tun")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> DaemonError {
+    move |error| DaemonError::System { what, error }
+}
+
+/// Sets everything up. On an error nothing is left behind.
+pub(super) fn start(
+    config: Config,
+    file: &Path,
+    log_level: LogLevel,
+) -> Result<Control, DaemonError> {
+    // Before anything else: a signal from here on is an orderly stop.
+    let signals = Signals::install().map_err(failed("cannot listen to signals"))?;
+    if !process::may_administer_network().map_err(failed("cannot read own privileges"))? {
+        return Err(DaemonError::Privileges);
+    }
+    let spd = Arc::new(config.pad.policies());
+    let mut kernel = Kernel::secure(&config.daemon, &spd)?;
+    match build(config, file, log_level, signals, &spd, &mut kernel) {
+        Ok(parts) => Ok(parts.finish(kernel)),
+        Err(error) => {
+            kernel.undo();
+            Err(error)
+        }
+    }
+}
+
+/// What outlives the process: routes, rules and the guard.
+struct Kernel {
+    guard: Option<Guard>,
+    routes: Routes,
+    /// Somebody before us has left a guard that must not go before traffic is protected again.
+    inherited: bool,
+}
+
+impl Kernel {
+    /// Installs what keeps traffic from leaving in clear from now on.
+    fn secure(config: &DaemonConfig, spd: &Spd) -> Result<Self, DaemonError> {
+        let guarded = config.guard == config::Guard::Xfrm;
+        let settings = RouteSettings {
+            device: config.tun.clone(),
+            index: None,
+            table: config.routing_table,
+            mark: config.fwmark,
+            guard: guarded,
+        };
+        let mut routes = Routes::open(settings).map_err(failed("cannot open rtnetlink"))?;
+        let present = patiently(
+            || match routes.present() {
+                Ok(Present::InUse) => Err(DaemonError::AlreadyRunning {
+                    table: config.routing_table,
+                }),
+                other => other.map_err(failed("cannot read the routes")),
+            },
+            |error| matches!(error, DaemonError::AlreadyRunning { .. }),
+        )?;
+        let guard = if guarded {
+            Some(Guard::install(spd)?)
+        } else {
+            guard::clear_stale();
+            None
+        };
+        let mut kernel = Self {
+            guard,
+            routes,
+            inherited: present == Present::Stale,
+        };
+        if let Err(error) = kernel.routes.update(spd) {
+            kernel.undo();
+            return Err(failed("cannot set routes and rules")(error));
+        }
+        Ok(kernel)
+    }
+
+    fn undo(mut self) {
+        if self.inherited {
+            return;
+        }
+        // The error that led here is the one to report.
+        let _ = self.routes.remove();
+        let _ = self.guard.map(Guard::remove);
+    }
+}
+
+/// What ends with the process by itself.
+struct Parts {
+    poll: Poll,
+    config: Config,
+    file: std::path::PathBuf,
+    log_level: LogLevel,
+    signals: Signals,
+    sockets: Sockets,
+    dataplane: Handle,
+    vici: Server,
+    workers: NonZeroU16,
+    rng: ChaCha20Rng,
+}
+
+fn build(
+    config: Config,
+    file: &Path,
+    log_level: LogLevel,
+    mut signals: Signals,
+    spd: &Arc<Spd>,
+    kernel: &mut Kernel,
+) -> Result<Parts, DaemonError> {
+    let daemon = &config.daemon;
+    let workers = daemon.workers.unwrap_or_else(usable_cores);
+    let rng = ChaCha20Rng::try_from_rng(&mut SysRng);
+    let rng = rng.map_err(|error| {
+        failed("cannot get random numbers")(io::Error::other(error.to_string()))
+    })?;
+    let poll = Poll::new().map_err(failed("cannot poll"))?;
+    let waker = Waker::new(poll.registry(), DATAPLANE).map_err(failed("cannot poll"))?;
+    signals
+        .register(poll.registry(), SIGNALS)
+        .map_err(failed("cannot poll signals"))?;
+
+    let bind = || Sockets::bind(daemon, workers);
+    let (sockets, udp) = patiently(bind, PortError::is_in_use)?;
+    sockets
+        .register(poll.registry(), SOCKETS)
+        .map_err(failed("cannot poll sockets"))?;
+    let raw = raw_sockets(daemon, workers);
+    let tun = |error| DaemonError::Tun {
+        name: daemon.tun.clone(),
+        error,
+    };
+    let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu);
+    let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
+    let (device, queues) = patiently(create, is_busy).map_err(tun)?;
+    if let Some(guard) = &kernel.guard {
+        guard.exempt(device.name())?;
+    }
+    let vici = Server::bind(
+        &daemon.vici_socket,
+        daemon.vici_socket_mode,
+        poll.registry(),
+        VICI,
+    )?;
+
+    let locked = process::protect_memory().map_err(failed("cannot protect the memory"))?;
+    tracing::debug!(locked, "memory protected");
+    process::drop_capabilities().map_err(failed("cannot drop privileges"))?;
+    let dataplane = Dataplane::start(DataplaneConfig {
+        workers: ports(queues, udp, raw),
+        policies: Arc::clone(spd),
+        pin: daemon.pin,
+        control: Arc::new(waker),
+    })
+    .map_err(failed("cannot start the workers"))?;
+    kernel.routes.set_device(device.index());
+    kernel
+        .routes
+        .update(spd)
+        .map_err(failed("cannot set the routes"))?;
+    Ok(Parts {
+        poll,
+        file: file.to_owned(),
+        log_level,
+        signals,
+        sockets,
+        dataplane,
+        vici,
+        workers,
+        rng,
+        config,
+    })
+}
+
+impl Parts {
+    /// Nothing can fail any more.
+    fn finish(self, kernel: Kernel) -> Control {
+        let now = Instant::now();
+        let settings = Settings {
+            port: self.config.daemon.port,
+            port_nat_t: self.config.daemon.port_nat_t,
+            path_mtu: self.config.daemon.path_mtu.unwrap_or(DEFAULT_PATH_MTU),
+            ..Settings::new(self.workers)
+        };
+        let pad = self.config.pad.clone();
+        let endpoint = Endpoint::new(settings, pad, Box::new(self.rng), now);
+        let mut control = Control {
+            poll: self.poll,
+            config: self.config,
+            config_file: self.file,
+            log_level: self.log_level,
+            endpoint,
+            dataplane: self.dataplane,
+            sockets: self.sockets,
+            vici: self.vici,
+            signals: self.signals,
+            routes: kernel.routes,
+            guard: kernel.guard,
+            commands: Commands::default(),
+            usage: UsageTimes::default(),
+            log_limit: RateLimit::default(),
+            started: (now, SystemTime::now()),
+            sources: HashMap::new(),
+            next_source: 0,
+            has_events: false,
+            next_housekeeping: now,
+            phase: Phase::Running,
+        };
+        control.tell_source_addresses(now);
+        control
+    }
+}
+
+/// Tries again for a moment while something is in use: a process that was killed may still be on its
+/// way out when its successor starts.
+fn patiently<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    is_in_use: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match attempt() {
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => {
+                thread::sleep(PREDECESSOR / 50);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Raw ESP is for peers without encapsulation; a daemon that may not have it does without.
+fn raw_sockets(config: &DaemonConfig, workers: NonZeroU16) -> Vec<Vec<RawSocket>> {
+    let options = SocketOptions {
+        mark: Some(config.fwmark),
+        ..SocketOptions::default()
+    };
+    let open = |worker, ipv6| match RawSocket::open(ipv6, worker, workers, &options) {
+        Ok(socket) => socket,
+        Err(error) => {
+            if worker == 0 {
+                tracing::warn!(%error, ipv6, "no raw ESP, only UDP encapsulation (needs CAP_NET_RAW)");
+            }
+            None
+        }
+    };
+    (0..workers.get())
+        .map(|worker| {
+            [false, true]
+                .into_iter()
+                .filter_map(|ipv6| open(worker, ipv6))
+                .collect()
+        })
+        .collect()
+}
+
+fn ports(
+    queues: Vec<TunQueue>,
+    udp: Vec<Vec<UdpSocket>>,
+    raw: Vec<Vec<RawSocket>>,
+) -> Vec<WorkerPorts> {
+    let sockets = udp.into_iter().zip(raw);
+    let ports = queues.into_iter().zip(sockets);
+    ports
+        .map(|(tun, (udp, raw))| WorkerPorts { tun, udp, raw })
+        .collect()
+}
+
+fn usable_cores() -> NonZeroU16 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores.min(MOST_WORKERS))
+        .ok()
+        .and_then(NonZeroU16::new)
+        .unwrap_or(NonZeroU16::MIN)
+}
+
+/// How long a killed predecessor may take to be gone.
+const PREDECESSOR: Duration = Duration::from_secs(1);
+const DEFAULT_PATH_MTU: u16 = 1500;
+const MOST_WORKERS: usize = 64;

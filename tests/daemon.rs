@@ -1,0 +1,15 @@
+//! The daemon as a process: what it leaves behind, what it survives, what it answers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod support;
+
+#[path = "daemon/life.rs"]
+mod life;
+#[path = "daemon/reload.rs"]
+mod reload;
+#[path = "daemon/swanctl.rs"]
+mod swanctl;

@@ -1,0 +1,23 @@
+//! The data plane: two gateways' packet paths back to back, then with threads, TUN and sockets.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "an index out of bounds fails the test, as it should"
+)]
+
+#[path = "dataplane/flow.rs"]
+mod flow;
+#[path = "dataplane/gateway.rs"]
+mod gateway;
+#[path = "dataplane/hostile.rs"]
+mod hostile;
+#[path = "dataplane/packets.rs"]
+mod packets;
+#[path = "dataplane/path_mtu.rs"]
+mod path_mtu;
+#[path = "dataplane/sockets.rs"]
+mod sockets;
+mod support;
+#[path = "dataplane/threads.rs"]
+mod threads;
+#[path = "dataplane/workers.rs"]
+mod workers;

@@ -1,0 +1,468 @@
+//! Gateways without threads and sockets: packets go in and come out.
+#![allow(
+    dead_code,
+    reason = "every test program compiles this module and uses its part"
+)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lockgate::crypto::packet::{PacketKey, encryption_key_len};
+use lockgate::dataplane::{
+    Carrier, Egress, Pipeline, WorkerCommand, WorkerSnapshot, detached_pipelines,
+};
+use lockgate::io::burst::{Received, Transmit, TransmitBurst};
+use lockgate::ipsec::{
+    Action, ChildId, Direction, DropReason, EspEncap, EspPath, HeaderRules, InboundParams,
+    InboundSa, Limits, Mode, OutboundParams, OutboundSa, Policy, PolicyId, Reqid, SaEvent,
+    SaUpdate, SaUsage, Selectors, Spd, Spi, Template, WorkerId,
+};
+use lockgate::wire::proposal::{CipherSuite, EncryptionId};
+use lockgate::wire::selector::TrafficSelector;
+
+pub(crate) const REQID: Reqid = Reqid(7);
+pub(crate) const CHILD: ChildId = ChildId(70);
+pub(crate) const PORT: u16 = 4500;
+
+/// What a tunnel between two gateways looks like.
+#[derive(Clone)]
+pub(crate) struct Tunnel {
+    pub(crate) inner_v6: bool,
+    pub(crate) outer_v6: bool,
+    pub(crate) encap: EspEncap,
+    pub(crate) rules: HeaderRules,
+    pub(crate) limits: Limits,
+    pub(crate) path_mtu: u16,
+    pub(crate) replay_window: u32,
+    pub(crate) workers: u16,
+    /// The worker that owns both halves, on both sides.
+    pub(crate) owner: u16,
+    /// Narrows both selectors.
+    pub(crate) protocol_and_port: Option<(u8, u16)>,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            inner_v6: false,
+            outer_v6: false,
+            encap: EspEncap::Udp,
+            rules: HeaderRules::default(),
+            limits: Limits::NONE,
+            path_mtu: 1500,
+            replay_window: 64,
+            workers: 1,
+            owner: 0,
+            protocol_and_port: None,
+        }
+    }
+}
+
+/// A datagram on the wire between two gateways.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagram {
+    pub(crate) transmit: Transmit,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) carrier: Carrier,
+}
+
+/// What became of packets that were given to a gateway's TUN.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) datagrams: Vec<Datagram>,
+    pub(crate) replies: Vec<Vec<u8>>,
+}
+
+pub(crate) struct Gateway {
+    pub(crate) pipelines: Vec<Pipeline>,
+    pub(crate) egress: Egress,
+    pub(crate) now: Instant,
+}
+
+impl Tunnel {
+    /// Two gateways with this tunnel between them.
+    pub(crate) fn build(&self) -> (Gateway, Gateway) {
+        let (mut a, mut b) = self.without_sas();
+        self.connect(&mut a, &mut b, 0);
+        (a, b)
+    }
+
+    /// Two gateways with policies only.
+    pub(crate) fn without_sas(&self) -> (Gateway, Gateway) {
+        let [spd_a, spd_b] = self.policies();
+        (
+            Gateway::new(self.workers, spd_a),
+            Gateway::new(self.workers, spd_b),
+        )
+    }
+
+    /// The SPDs of both gateways.
+    pub(crate) fn policies(&self) -> [Spd; 2] {
+        let [site_a, site_b] = self.sites();
+        [spd(site_a, site_b), spd(site_b, site_a)]
+    }
+
+    /// Gives both gateways the SAs of a `generation`, as a rekey does.
+    pub(crate) fn connect(&self, a: &mut Gateway, b: &mut Gateway, generation: u32) {
+        let [for_a, for_b] = self.updates(generation);
+        for_a.into_iter().for_each(|update| a.update(update));
+        for_b.into_iter().for_each(|update| b.update(update));
+    }
+
+    /// What both control threads send to their workers when the SAs of a `generation` are made.
+    pub(crate) fn updates(&self, generation: u32) -> [[SaUpdate; 2]; 2] {
+        let [site_a, site_b] = self.sites();
+        let [outer_a, outer_b] = self.outer();
+        let a_to_b = self.spi(0x1000 + generation);
+        let b_to_a = self.spi(0x2000 + generation);
+        let child = ChildId(CHILD.0 + u64::from(generation));
+        [
+            (b_to_a, a_to_b, outer_a, outer_b, site_a, site_b),
+            (a_to_b, b_to_a, outer_b, outer_a, site_b, site_a),
+        ]
+        .map(|(inbound, outbound, local, remote, here, there)| {
+            let path = EspPath {
+                encap: self.encap,
+                local,
+                remote,
+            };
+            let selectors = Arc::new(Selectors {
+                local: vec![here],
+                remote: vec![there],
+            });
+            let outbound = self.outbound(outbound, child, path, Arc::clone(&selectors));
+            let inbound = self.inbound(inbound, child, path, selectors);
+            [
+                SaUpdate::AddInbound(Box::new(inbound)),
+                SaUpdate::SwitchOutbound(Box::new(outbound)),
+            ]
+        })
+    }
+
+    /// The SPI that the first gateway chose for a generation.
+    pub(crate) fn inbound_spi_of_a(&self, generation: u32) -> Spi {
+        self.spi(0x2000 + generation)
+    }
+
+    fn inbound(
+        &self,
+        spi: Spi,
+        child: ChildId,
+        path: EspPath,
+        selectors: Arc<Selectors>,
+    ) -> InboundSa {
+        InboundSa::new(InboundParams {
+            spi,
+            child,
+            reqid: REQID,
+            owner: WorkerId(self.owner),
+            key: key(spi),
+            esn: true,
+            replay_window: self.replay_window,
+            path,
+            selectors,
+            rules: self.rules,
+            limits: self.limits,
+            usage: Arc::new(SaUsage::default()),
+        })
+    }
+
+    fn outbound(
+        &self,
+        spi: Spi,
+        child: ChildId,
+        path: EspPath,
+        selectors: Arc<Selectors>,
+    ) -> OutboundSa {
+        OutboundSa::new(OutboundParams {
+            spi,
+            child,
+            reqid: REQID,
+            owner: WorkerId(self.owner),
+            key: key(spi),
+            esn: true,
+            path,
+            selectors,
+            rules: self.rules,
+            limits: self.limits,
+            usage: Arc::new(SaUsage::default()),
+            path_mtu: self.path_mtu,
+        })
+    }
+
+    /// An SPI that is the owner's.
+    fn spi(&self, base: u32) -> Spi {
+        let workers = u32::from(self.workers);
+        Spi::new(base * workers + u32::from(self.owner)).expect("not reserved")
+    }
+
+    fn sites(&self) -> [TrafficSelector; 2] {
+        let nets = if self.inner_v6 {
+            ["2001:db8:a::/48", "2001:db8:b::/48"]
+        } else {
+            ["10.1.0.0/16", "10.2.0.0/16"]
+        };
+        nets.map(|net| {
+            let selector = TrafficSelector::net(net.parse().expect("literal"));
+            match self.protocol_and_port {
+                Some((protocol, port)) => selector
+                    .with_ports(protocol, port..=port)
+                    .expect("a single port"),
+                None => selector,
+            }
+        })
+    }
+
+    fn outer(&self) -> [SocketAddr; 2] {
+        let addresses = if self.outer_v6 {
+            ["2001:db8:1::a", "2001:db8:2::b"]
+        } else {
+            ["192.0.2.1", "198.51.100.1"]
+        };
+        let port = if self.encap == EspEncap::Udp { PORT } else { 0 };
+        addresses.map(|text| SocketAddr::new(text.parse().expect("literal"), port))
+    }
+
+    /// Host number `n` at the first site.
+    pub(crate) fn host_a(&self, n: u16, port: u16) -> SocketAddr {
+        host(
+            if self.inner_v6 {
+                "2001:db8:a::1:0"
+            } else {
+                "10.1.1.0"
+            },
+            n,
+            port,
+        )
+    }
+
+    /// Host number `n` at the second site.
+    pub(crate) fn host_b(&self, n: u16, port: u16) -> SocketAddr {
+        host(
+            if self.inner_v6 {
+                "2001:db8:b::1:0"
+            } else {
+                "10.2.1.0"
+            },
+            n,
+            port,
+        )
+    }
+}
+
+impl Gateway {
+    pub(crate) fn new(workers: u16, spd: Spd) -> Self {
+        let workers = NonZeroU16::new(workers).expect("not zero");
+        Self {
+            pipelines: detached_pipelines(workers, &Arc::new(spd)),
+            egress: Egress::default(),
+            now: Instant::now(),
+        }
+    }
+
+    /// What the control thread's handle does with an update.
+    pub(crate) fn update(&mut self, update: SaUpdate) {
+        let owner = match &update {
+            SaUpdate::AddInbound(sa) => sa.owner(),
+            SaUpdate::SwitchOutbound(sa) => {
+                let (child, reqid, owner) = (sa.child(), sa.reqid(), sa.owner());
+                let selectors = Arc::clone(sa.selectors());
+                for (number, pipeline) in self.pipelines.iter_mut().enumerate() {
+                    if number != usize::from(owner.0) {
+                        let selectors = Arc::clone(&selectors);
+                        pipeline.apply(WorkerCommand::NoteElsewhere {
+                            child,
+                            reqid,
+                            owner,
+                            selectors,
+                        });
+                    }
+                }
+                owner
+            }
+            SaUpdate::RemoveInbound { owner, .. }
+            | SaUpdate::RemoveOutbound { owner, .. }
+            | SaUpdate::MoveOutbound { owner, .. } => *owner,
+            SaUpdate::SetPolicies(_) => WorkerId(0),
+        };
+        self.pipelines[usize::from(owner.0)].apply(WorkerCommand::Update(update));
+    }
+
+    /// Gives one packet to the TUN of worker 0.
+    pub(crate) fn send(&mut self, packet: &[u8]) -> Sent {
+        self.send_at(0, packet)
+    }
+
+    /// Gives one packet to the TUN of a worker.
+    pub(crate) fn send_at(&mut self, worker: usize, packet: &[u8]) -> Sent {
+        let mut packet = packet.to_vec();
+        let pipeline = &mut self.pipelines[worker];
+        let reply = pipeline.outbound(self.now, &mut packet, &mut self.egress);
+        let replies = reply.map(<[u8]>::to_vec).into_iter().collect();
+        pipeline.finish();
+        Sent {
+            datagrams: self.drain(),
+            replies,
+        }
+    }
+
+    /// Lets a worker process one packet that was handed to it.
+    pub(crate) fn take_over(&mut self, worker: usize) -> (Sent, Vec<Vec<u8>>) {
+        let mut written = Vec::new();
+        let pipeline = &mut self.pipelines[worker];
+        pipeline.take_over(self.now, &mut self.egress, |packet| {
+            written.push(packet.to_vec())
+        });
+        pipeline.finish();
+        let sent = Sent {
+            datagrams: self.drain(),
+            replies: Vec::new(),
+        };
+        (sent, written)
+    }
+
+    /// A datagram arrives at worker 0; returns what is written to the TUN.
+    pub(crate) fn receive(&mut self, datagram: &Datagram) -> Option<Vec<u8>> {
+        self.receive_at(0, datagram)
+    }
+
+    /// A datagram arrives at a worker; returns what is written to the TUN.
+    pub(crate) fn receive_at(&mut self, worker: usize, datagram: &Datagram) -> Option<Vec<u8>> {
+        let mut bytes = datagram.bytes.clone();
+        let received = Received {
+            bytes: &mut bytes,
+            remote: SocketAddr::new(datagram.transmit.local, datagram.source_port()),
+            local: datagram.transmit.remote.ip(),
+            tos: datagram.transmit.tos,
+            segment_size: None,
+        };
+        let pipeline = &mut self.pipelines[worker];
+        let inner = pipeline
+            .inbound(datagram.carrier, received)
+            .map(|inner| inner.to_vec());
+        pipeline.finish();
+        inner
+    }
+
+    /// The events of all workers so far.
+    pub(crate) fn events(&self) -> Vec<SaEvent> {
+        let rings = self.pipelines.iter().map(Pipeline::event_ring);
+        rings
+            .flat_map(|ring| std::iter::from_fn(move || ring.pop()))
+            .collect()
+    }
+
+    pub(crate) fn stats(&self, worker: usize) -> WorkerSnapshot {
+        self.pipelines[worker].stats().snapshot()
+    }
+
+    /// How many packets all workers dropped for a reason.
+    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
+        self.pipelines
+            .iter()
+            .map(|pipeline| pipeline.stats().snapshot().dropped(reason))
+            .sum()
+    }
+
+    /// The reasons for which packets were dropped, each as often as it happened.
+    pub(crate) fn drops(&self) -> Vec<DropReason> {
+        let times = |reason| usize::try_from(self.dropped(reason)).expect("a few");
+        DropReason::ALL
+            .into_iter()
+            .flat_map(|reason| std::iter::repeat_n(reason, times(reason)))
+            .collect()
+    }
+
+    fn drain(&mut self) -> Vec<Datagram> {
+        let Egress {
+            udp_v4,
+            udp_v6,
+            raw_v4,
+            raw_v6,
+        } = &mut self.egress;
+        let udp = Carrier::Udp { port: PORT };
+        let mut datagrams = Vec::new();
+        for (burst, carrier) in [
+            (udp_v4, udp),
+            (udp_v6, udp),
+            (raw_v4, Carrier::Raw),
+            (raw_v6, Carrier::Raw),
+        ] {
+            datagrams.extend(drain(burst, carrier));
+        }
+        datagrams
+    }
+}
+
+impl Datagram {
+    fn source_port(&self) -> u16 {
+        match self.carrier {
+            Carrier::Udp { port } => port,
+            Carrier::Raw => 0,
+        }
+    }
+}
+
+fn drain(burst: &mut TransmitBurst, carrier: Carrier) -> Vec<Datagram> {
+    let datagrams = burst
+        .iter()
+        .map(|(transmit, bytes)| Datagram {
+            transmit,
+            bytes: bytes.to_vec(),
+            carrier,
+        })
+        .collect();
+    burst.clear();
+    datagrams
+}
+
+/// Protects what goes from `local` to `remote`.
+pub(crate) fn spd(local: TrafficSelector, remote: TrafficSelector) -> Spd {
+    Spd::new(vec![policy(local, remote, protect(), 100)])
+}
+
+pub(crate) fn protect() -> Action {
+    Action::Protect(Template {
+        reqid: REQID,
+        mode: Mode::Tunnel,
+    })
+}
+
+pub(crate) fn policy(
+    local: TrafficSelector,
+    remote: TrafficSelector,
+    action: Action,
+    priority: u32,
+) -> Policy {
+    Policy {
+        id: PolicyId(priority),
+        name: "test".to_owned(),
+        direction: Direction::Out,
+        local,
+        remote,
+        action,
+        priority,
+    }
+}
+
+/// A key of its own for each SPI, the same at both ends.
+fn key(spi: Spi) -> PacketKey {
+    let suite = CipherSuite {
+        encryption: EncryptionId::AES_GCM_16,
+        key_bits: 256,
+        integrity: None,
+    };
+    let mut bytes = vec![0x42; encryption_key_len(&suite)];
+    bytes[..4].copy_from_slice(&spi.to_be_bytes());
+    PacketKey::new(suite, &bytes, &[]).expect("a key of the right length")
+}
+
+fn host(net: &str, n: u16, port: u16) -> SocketAddr {
+    let address = match net.parse().expect("literal") {
+        IpAddr::V4(net) => IpAddr::from((u32::from(net) + u32::from(n)).to_be_bytes()),
+        IpAddr::V6(net) => IpAddr::from((u128::from(net) + u128::from(n)).to_be_bytes()),
+    };
+    SocketAddr::new(address, port)
+}

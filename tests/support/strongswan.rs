@@ -1,0 +1,157 @@
+//! Debian's strongSwan as a peer, with its ESP in user space (kernel-libipsec).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use lockgate::io::netns::Namespace;
+
+use super::{eventually, process::Process, program, skip};
+
+/// A running charon-systemd with its own configuration, socket and log.
+pub(crate) struct StrongSwan {
+    pub(crate) process: Process,
+    swanctl: PathBuf,
+    socket: PathBuf,
+    settings: PathBuf,
+}
+
+/// Where the peer's programs are; `None`, with the test skipped, where they are not installed.
+pub(crate) struct Programs {
+    daemon: PathBuf,
+    swanctl: PathBuf,
+}
+
+impl Programs {
+    pub(crate) fn find() -> Option<Self> {
+        let daemon = program("charon-systemd", "charon-systemd")?;
+        let swanctl = program("swanctl", "strongswan-swanctl")?;
+        for (plugin, package) in [
+            ("kernel-libipsec", "libcharon-extra-plugins"),
+            ("openssl", "libstrongswan-standard-plugins"),
+            ("chapoly", "libstrongswan-extra-plugins"),
+        ] {
+            let file = format!("/usr/lib/ipsec/plugins/libstrongswan-{plugin}.so");
+            if !Path::new(&file).exists() {
+                skip(&format!(
+                    "needs strongSwan's plugin {plugin} (Debian package {package})"
+                ));
+                return None;
+            }
+        }
+        Some(Self { daemon, swanctl })
+    }
+}
+
+impl StrongSwan {
+    /// Starts a daemon in `namespace` and loads `config`, which is in the syntax of swanctl.conf.
+    pub(crate) fn start(
+        programs: &Programs,
+        namespace: &Namespace,
+        folder: &Path,
+        config: &str,
+    ) -> Self {
+        let settings = folder.join("strongswan.conf");
+        let socket = folder.join("charon.vici");
+        fs::write(&settings, strongswan_conf(&socket)).unwrap();
+        let mut command = Command::new(&programs.daemon);
+        command.env("STRONGSWAN_CONF", &settings);
+        let process = Process::start(namespace, "strongswan", command, folder);
+        let swanctl = programs.swanctl.clone();
+        let this = Self {
+            process,
+            swanctl,
+            socket,
+            settings,
+        };
+        eventually("strongSwan opens its control socket", || {
+            this.socket.exists().then_some(())
+        });
+        let file = folder.join("swanctl.conf");
+        fs::write(&file, config).unwrap();
+        let loaded = this.swanctl(&[
+            "--load-all",
+            "--noprompt",
+            "--file",
+            &file.to_string_lossy(),
+        ]);
+        assert!(loaded.status.success(), "{loaded:?}");
+        this
+    }
+
+    /// Runs `swanctl` with these arguments against this daemon.
+    pub(crate) fn swanctl(&self, arguments: &[&str]) -> Output {
+        self.run(arguments, &format!("unix://{}", self.socket.display()))
+    }
+
+    fn run(&self, arguments: &[&str], uri: &str) -> Output {
+        let mut command = Command::new(&self.swanctl);
+        command.args(arguments).args(["--uri", uri]);
+        command
+            .env("STRONGSWAN_CONF", &self.settings)
+            .output()
+            .unwrap()
+    }
+
+    /// Runs `swanctl`, which has to succeed, and returns what it printed.
+    #[track_caller]
+    pub(crate) fn swanctl_ok(&self, arguments: &[&str]) -> String {
+        succeeded(arguments, &self.swanctl(arguments))
+    }
+
+    /// The same against another daemon's socket.
+    #[track_caller]
+    pub(crate) fn swanctl_at(&self, arguments: &[&str], uri: &str) -> String {
+        succeeded(arguments, &self.run(arguments, uri))
+    }
+
+    /// What `swanctl --list-sas` prints.
+    pub(crate) fn sas(&self) -> String {
+        self.swanctl_ok(&["--list-sas"])
+    }
+}
+
+#[track_caller]
+fn succeeded(arguments: &[&str], output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "swanctl {arguments:?}: {text}{errors}"
+    );
+    text
+}
+
+fn strongswan_conf(socket: &Path) -> String {
+    format!(
+        r#"
+charon-systemd {{
+    load = random nonce aes sha1 sha2 hmac kdf gcm openssl curve25519 chapoly pem pubkey kernel-libipsec kernel-netlink socket-default vici updown
+    plugins {{
+        vici {{
+            socket = unix://{socket}
+        }}
+    }}
+    filelog {{
+        stdout {{
+            default = 1
+            ike = 2
+            flush_line = yes
+        }}
+    }}
+    retransmit_timeout = {timeout}
+    retransmit_tries = 3
+}}
+swanctl {{
+    load = random openssl vici
+}}
+"#,
+        socket = socket.display(),
+        timeout = RETRANSMIT.as_secs(),
+    )
+}
+
+const RETRANSMIT: Duration = Duration::from_secs(1);
