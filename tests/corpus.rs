@@ -1,0 +1,112 @@
+//! The fuzz targets of `tests/fuzz`, run over their seed corpora and close neighbours of each seed.
+
+use std::fs;
+use std::path::Path;
+
+#[path = "fuzz/src/configuration.rs"]
+mod configuration;
+#[path = "fuzz/src/endpoint.rs"]
+mod endpoint;
+#[path = "fuzz/src/esp_udp_demux.rs"]
+mod esp_udp_demux;
+#[path = "fuzz/src/inner_ip.rs"]
+mod inner_ip;
+#[path = "fuzz/src/isakmp_v2.rs"]
+mod isakmp_v2;
+#[path = "fuzz/src/vici.rs"]
+mod vici;
+
+#[test]
+fn ikev2_messages_cut_short_or_changed_in_one_byte_break_nothing() {
+    for seed in seeds("isakmp_v2") {
+        neighbours(&seed, |message| {
+            isakmp_v2::run(message);
+            // Also with a length field that is right again, so that the payloads are reached.
+            let mut message = message.to_vec();
+            let length = u32::try_from(message.len()).expect("a seed is short");
+            if let Some(field) = message.get_mut(24..28) {
+                field.copy_from_slice(&length.to_be_bytes());
+            }
+            isakmp_v2::run(&message);
+        });
+    }
+}
+
+#[test]
+fn datagrams_on_port_4500_cut_short_or_changed_in_one_byte_break_nothing() {
+    for seed in seeds("esp_udp_demux") {
+        neighbours(&seed, esp_udp_demux::run);
+    }
+}
+
+#[test]
+fn inner_packets_cut_short_or_changed_in_one_byte_break_nothing() {
+    for seed in seeds("inner_ip") {
+        neighbours(&seed, inner_ip::run);
+    }
+}
+
+#[test]
+fn vici_streams_cut_short_or_changed_in_one_byte_break_nothing() {
+    for seed in seeds("vici") {
+        neighbours(&seed, vici::run);
+    }
+}
+
+#[test]
+fn configurations_cut_short_or_changed_in_one_byte_break_nothing() {
+    for seed in seeds("configuration") {
+        neighbours(&seed, configuration::run);
+    }
+}
+
+#[test]
+fn endpoints_survive_every_scripted_fault_and_leave_nothing_behind() {
+    for seed in seeds("endpoint") {
+        endpoint::run(&seed);
+    }
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/seeds")
+        .join(target);
+    let entries = fs::read_dir(&folder).expect("every target has seeds");
+    let seeds: Vec<_> = entries
+        .map(|entry| {
+            entry
+                .and_then(|entry| fs::read(entry.path()))
+                .expect("a seed can be read")
+        })
+        .collect();
+    assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
+    seeds
+}
+
+/// The seed; the seed cut after each byte; the seed with each of its first bytes replaced by values
+/// that formats like to treat specially.
+fn neighbours(seed: &[u8], target: impl Fn(&[u8])) {
+    target(seed);
+    let near = seed.len().min(256);
+    for at in 0..near {
+        target(seed.get(..at).unwrap_or_default());
+        let mut changed = seed.to_vec();
+        let Some(original) = seed.get(at).copied() else {
+            return;
+        };
+        for value in [
+            0,
+            1,
+            0x7f,
+            0x80,
+            0xff,
+            original ^ 1,
+            original.wrapping_add(1),
+        ] {
+            if let Some(byte) = changed.get_mut(at) {
+                *byte = value;
+            }
+            target(&changed);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! One tunnel for each suite, initiated by each side, carrying ping and TCP.
+
+use super::pair::{Initiator, Pair};
+use crate::support::lab::{Family, Plan};
+
+#[test]
+fn aes_gcm_with_x25519() {
+    suite(
+        ("aes256gcm16-prfsha384-x25519", "aes256gcm16-x25519"),
+        (
+            "AES_GCM_16-256/PRF_HMAC_SHA2_384/CURVE_25519",
+            "AES_GCM_16-256",
+        ),
+    );
+}
+
+#[test]
+fn aes_gcm_128_with_ecp256() {
+    suite(
+        ("aes128gcm16-prfsha256-ecp256", "aes128gcm16-ecp256"),
+        ("AES_GCM_16-128/PRF_HMAC_SHA2_256/ECP_256", "AES_GCM_16-128"),
+    );
+}
+
+#[test]
+fn chacha20_poly1305_with_ecp256() {
+    suite(
+        (
+            "chacha20poly1305-prfsha256-ecp256",
+            "chacha20poly1305-ecp256",
+        ),
+        (
+            "CHACHA20_POLY1305/PRF_HMAC_SHA2_256/ECP_256",
+            "CHACHA20_POLY1305",
+        ),
+    );
+}
+
+#[test]
+fn cbc_and_sha256_with_modp2048() {
+    suite(
+        ("aes256-sha256-modp2048", "aes256-sha256-modp2048"),
+        (
+            "AES_CBC-256/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048",
+            "AES_CBC-256/HMAC_SHA2_256_128",
+        ),
+    );
+}
+
+#[test]
+fn cbc_and_sha512_with_modp4096_and_sha1_with_ecp521() {
+    suite(
+        ("aes192-sha512-modp4096", "aes128-sha1"),
+        (
+            "AES_CBC-192/HMAC_SHA2_512_256/PRF_HMAC_SHA2_512/MODP_4096",
+            "AES_CBC-128/HMAC_SHA1_96",
+        ),
+    );
+    suite(
+        ("aes128-sha384-ecp521", "aes192-sha384"),
+        (
+            "AES_CBC-128/HMAC_SHA2_384_192/PRF_HMAC_SHA2_384/ECP_521",
+            "AES_CBC-192/HMAC_SHA2_384_192",
+        ),
+    );
+}
+
+#[test]
+fn the_defaults_of_both_sides_agree() {
+    for initiator in Initiator::BOTH {
+        let plan = Plan {
+            proposal: "default".to_owned(),
+            esp_proposal: "default".to_owned(),
+            inner: vec![Family::V4],
+            ..Plan::default()
+        };
+        let Some(pair) = Pair::connected(plan, "", initiator) else {
+            return;
+        };
+        pair.carries_traffic();
+    }
+}
+
+#[test]
+fn ipv6_inside_ipv6() {
+    let plan = Plan {
+        outer: Family::V6,
+        inner: vec![Family::V6],
+        ..Plan::default()
+    };
+    for initiator in Initiator::BOTH {
+        let Some(pair) = Pair::connected(plan.clone(), "", initiator) else {
+            return;
+        };
+        pair.carries_traffic();
+    }
+}
+
+#[test]
+fn both_families_as_selectors_of_one_child() {
+    for initiator in Initiator::BOTH {
+        let Some(pair) = Pair::connected(Plan::default(), "", initiator) else {
+            return;
+        };
+        pair.carries_traffic();
+    }
+}
+
+fn suite((ike, esp): (&str, &str), (ike_shown, esp_shown): (&str, &str)) {
+    for initiator in Initiator::BOTH {
+        let plan = Plan {
+            proposal: ike.to_owned(),
+            esp_proposal: esp.to_owned(),
+            inner: vec![Family::V4],
+            ..Plan::default()
+        };
+        let Some(pair) = Pair::connected(plan, "", initiator) else {
+            return;
+        };
+        let (ike, esp) = pair.strongswan_algorithms();
+        assert!(ike.ends_with(ike_shown), "{initiator:?}: {ike}");
+        assert!(esp.ends_with(esp_shown), "{initiator:?}: {esp}");
+        pair.carries_traffic();
+        for reason in [
+            "integrity-failed",
+            "bad-padding",
+            "bad-next-header",
+            "selector-mismatch",
+        ] {
+            assert_eq!(pair.lockgate.drops(reason), 0, "{reason}");
+        }
+    }
+}

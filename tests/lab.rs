@@ -1,0 +1,23 @@
+//! Two daemons in a lab of network namespaces: real TUN devices, real sockets, real traffic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+#[path = "lab/closed.rs"]
+mod closed;
+#[path = "lab/families.rs"]
+mod families;
+#[path = "lab/mtu.rs"]
+mod mtu;
+#[path = "lab/nat.rs"]
+mod nat;
+#[path = "lab/policies.rs"]
+mod policies;
+#[path = "lab/recovery.rs"]
+mod recovery;
+#[path = "lab/rekey.rs"]
+mod rekey;
