@@ -109,11 +109,11 @@ impl TryRng for Prepared {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        unimplemented!("private values are drawn as bytes")
+        unreachable!("private values are drawn as bytes")
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        unimplemented!("private values are drawn as bytes")
+        unreachable!("private values are drawn as bytes")
     }
 
     fn try_fill_bytes(&mut self, output: &mut [u8]) -> Result<(), Infallible> {
