@@ -53,7 +53,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ("crypto", &["crypto", "wire::proposal"]),
     ("ipsec", &["ipsec", "wire", "crypto"]),
     ("ike", &["ike", "wire", "crypto", "ipsec"]),
-    ("io", &["io", "wire::ip", "wire::vnet"]),
+    ("io", &["io", "wire::ip", "wire::vnet", "wire::Malformed"]),
     ("dataplane", &["dataplane", "wire", "ipsec", "io"]),
     ("config", &["config", "wire", "crypto", "ipsec", "ike"]),
     (

@@ -7,6 +7,7 @@ pub mod capture;
 mod control_message;
 pub mod netlink;
 pub mod netns;
+pub mod offload;
 pub mod process;
 pub mod raw;
 mod socket;
