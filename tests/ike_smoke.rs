@@ -384,7 +384,11 @@ fn a_packet_starts_the_tunnel_that_is_configured_to_wait_for_it() {
     };
     for _ in 0..3 {
         let reqid = Reqid(1);
-        let input = Input::Sa(SaEvent::Acquire { reqid, flow });
+        let input = Input::Sa(SaEvent::Acquire {
+            reqid,
+            flow,
+            worker: None,
+        });
         pair.peers[0].endpoint.handle(pair.now, input);
     }
     pair.settle();

@@ -54,7 +54,16 @@ fn flow(dst: &str) -> Flow {
 fn carrier(sad: &mut Sad, dst: &str) -> Option<u32> {
     match sad.outbound(REQID, &flow(dst)) {
         OutboundEntry::Owned(sa) => Some(sa.spi().get()),
-        OutboundEntry::Elsewhere(_) | OutboundEntry::None => None,
+        OutboundEntry::Elsewhere { .. } | OutboundEntry::None => None,
+    }
+}
+
+/// The worker that carries a packet to `dst`, if it is not this one, and whether this one may ask
+/// for an SA of its own.
+fn elsewhere(sad: &mut Sad, dst: &str) -> Option<(u16, bool)> {
+    match sad.outbound(REQID, &flow(dst)) {
+        OutboundEntry::Elsewhere { owner, per_worker } => Some((owner.0, per_worker)),
+        OutboundEntry::Owned(_) | OutboundEntry::None => None,
     }
 }
 
@@ -149,31 +158,71 @@ fn an_sa_carries_only_what_was_negotiated_for_it() {
 }
 
 #[test]
-fn an_sa_of_another_worker_is_named_and_gives_way_to_a_newer_one_here() {
+fn an_sa_of_another_worker_is_named_where_there_is_no_own_one() {
+    let mut sad = Sad::default();
+    let wide = selectors(HERE, &["10.2.0.0/16"]);
+    let note = |sad: &mut Sad, child, owner, selectors, per_worker| {
+        sad.note_elsewhere(
+            ChildId(child),
+            REQID,
+            WorkerId(owner),
+            selectors,
+            per_worker,
+        )
+    };
+    assert!(note(&mut sad, 2, 3, wide.clone(), false).is_none());
+    assert_eq!(elsewhere(&mut sad, "10.2.0.1"), Some((3, false)));
+    assert!(note(&mut sad, 4, 5, wide, true).is_none());
+    assert_eq!(elsewhere(&mut sad, "10.2.0.1"), Some((5, true)), "newest");
+
+    assert!(
+        sad.switch_outbound(sealer(6, 0x6000, "10.2.0.0/24"))
+            .is_none()
+    );
+    assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x6000));
+    assert_eq!(
+        elsewhere(&mut sad, "10.2.1.1"),
+        Some((5, true)),
+        "its own does not carry that"
+    );
+    assert!(
+        sad.remove_outbound(ChildId(4), REQID).is_none(),
+        "there is nothing to free"
+    );
+    assert_eq!(elsewhere(&mut sad, "10.2.1.1"), Some((3, false)));
+}
+
+#[test]
+fn an_own_sa_is_preferred_to_newer_ones_of_other_workers() {
     let mut sad = Sad::default();
     let remote = selectors(HERE, &["10.2.0.0/24"]);
-    assert!(
-        sad.switch_outbound(sealer(1, 0x1000, "10.2.0.0/24"))
-            .is_none()
-    );
-    assert!(
-        sad.note_elsewhere(ChildId(2), REQID, WorkerId(3), remote.clone())
-            .is_none()
-    );
-    let entry = sad.outbound(REQID, &flow("10.2.0.1"));
-    assert!(matches!(entry, OutboundEntry::Elsewhere(WorkerId(3))));
+    for (child, number) in [(1, 0x1000), (2, 0x2000)] {
+        assert!(
+            sad.switch_outbound(sealer(child, number, "10.2.0.0/24"))
+                .is_none()
+        );
+    }
+    for child in [3, 4] {
+        let noted = sad.note_elsewhere(ChildId(child), REQID, WorkerId(3), remote.clone(), true);
+        assert!(noted.is_none());
+    }
+    assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x2000), "newest own");
+    assert!(sad.remove_outbound(ChildId(2), REQID).is_some());
+    assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x1000));
+    assert!(sad.remove_outbound(ChildId(1), REQID).is_some());
+    assert_eq!(elsewhere(&mut sad, "10.2.0.1"), Some((3, true)));
+}
 
+#[test]
+fn an_sa_that_moves_to_another_worker_comes_back() {
+    let mut sad = Sad::default();
     assert!(
         sad.switch_outbound(sealer(4, 0x4000, "10.2.0.0/24"))
             .is_none()
     );
-    assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x4000));
+    let remote = selectors(HERE, &["10.2.0.0/24"]);
     assert!(
-        sad.remove_outbound(ChildId(2), REQID).is_none(),
-        "there is nothing to free"
-    );
-    assert!(
-        sad.note_elsewhere(ChildId(4), REQID, WorkerId(3), remote)
+        sad.note_elsewhere(ChildId(4), REQID, WorkerId(3), remote, false)
             .is_some()
     );
 }

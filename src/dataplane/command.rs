@@ -19,6 +19,8 @@ pub enum WorkerCommand {
         owner: WorkerId,
         /// The traffic it is for.
         selectors: Arc<Selectors>,
+        /// The peer lets every worker have an SA of its own (RFC 9611).
+        per_worker: bool,
     },
     /// Another worker's SA is gone.
     ForgetElsewhere {

@@ -17,9 +17,12 @@ impl Pipeline {
                 reqid,
                 owner,
                 selectors,
+                per_worker,
             } => {
                 self.acquires.answered(reqid);
-                let replaced = self.sad.note_elsewhere(child, reqid, owner, selectors);
+                let replaced = self
+                    .sad
+                    .note_elsewhere(child, reqid, owner, selectors, per_worker);
                 self.retire_outbound(replaced);
             }
             WorkerCommand::ForgetElsewhere { child, reqid } => {

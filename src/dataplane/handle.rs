@@ -98,13 +98,14 @@ impl Handle {
             }
             SaUpdate::SwitchOutbound(sa) => {
                 let (child, reqid, owner) = (sa.child(), sa.reqid(), sa.owner());
-                let selectors = Arc::clone(sa.selectors());
+                let (selectors, per_worker) = (Arc::clone(sa.selectors()), sa.is_per_worker());
                 self.tell(owner, WorkerCommand::Update(SaUpdate::SwitchOutbound(sa)));
                 self.tell_others(owner, || WorkerCommand::NoteElsewhere {
                     child,
                     reqid,
                     owner,
                     selectors: Arc::clone(&selectors),
+                    per_worker,
                 });
             }
             SaUpdate::RemoveOutbound {

@@ -181,11 +181,15 @@ impl Pipeline {
         };
         let sa = match entry {
             OutboundEntry::Owned(sa) => sa,
-            OutboundEntry::Elsewhere(owner) => return Err(Stop::Elsewhere(owner)),
+            OutboundEntry::Elsewhere { owner, .. } => return Err(Stop::Elsewhere(owner)),
             OutboundEntry::None => {
                 let may_ask = finder == Finder::Worker && !is_quoted;
                 if may_ask && self.acquires.is_due(reqid, now) {
-                    self.events.send(SaEvent::Acquire { reqid, flow });
+                    self.events.send(SaEvent::Acquire {
+                        reqid,
+                        flow,
+                        worker: None,
+                    });
                 }
                 return Err(DropReason::NoOutboundSa.into());
             }
@@ -337,7 +341,7 @@ impl Pipeline {
         };
         match self.sad.outbound(reqid, flow) {
             OutboundEntry::Owned(sa) => sa.path().remote.ip() == peer,
-            OutboundEntry::Elsewhere(_) => true,
+            OutboundEntry::Elsewhere { .. } => true,
             OutboundEntry::None => false,
         }
     }

@@ -308,7 +308,7 @@ impl Endpoint {
 
     fn on_sa_event(&mut self, event: SaEvent) {
         match event {
-            SaEvent::Acquire { reqid, flow } => self.on_acquire(reqid, flow),
+            SaEvent::Acquire { reqid, flow, .. } => self.on_acquire(reqid, flow),
             SaEvent::SoftLifetime { child } => self.with_child(child, |sa, _, _| {
                 sa.queue_rekey_child(child);
             }),

@@ -25,6 +25,7 @@ enum Slot {
         child: ChildId,
         owner: WorkerId,
         selectors: Arc<Selectors>,
+        per_worker: bool,
     },
 }
 
@@ -34,7 +35,12 @@ pub enum OutboundEntry<'a> {
     /// This worker.
     Owned(&'a mut OutboundSa),
     /// Another worker.
-    Elsewhere(WorkerId),
+    Elsewhere {
+        /// Who that is.
+        owner: WorkerId,
+        /// The peer lets every worker have an SA of its own (RFC 9611), so this one may ask for it.
+        per_worker: bool,
+    },
     /// Nobody yet.
     None,
 }
@@ -87,6 +93,7 @@ impl Sad {
         reqid: Reqid,
         owner: WorkerId,
         selectors: Arc<Selectors>,
+        per_worker: bool,
     ) -> Option<Box<OutboundSa>> {
         let replaced = self.remove_outbound(child, reqid);
         let slots = self.outbound.entry(reqid.0).or_default();
@@ -96,6 +103,7 @@ impl Sad {
                 child,
                 owner,
                 selectors,
+                per_worker,
             },
         );
         replaced
@@ -132,23 +140,32 @@ impl Sad {
         true
     }
 
-    /// The newest SA of a reqid whose selectors cover the flow.
+    /// The newest of this worker's own SAs of a reqid whose selectors cover the flow, or else the
+    /// newest of the other workers'.
     pub fn outbound(&mut self, reqid: Reqid, flow: &Flow) -> OutboundEntry<'_> {
-        let slots = self.outbound.get_mut(&reqid.0).into_iter().flatten();
-        for slot in slots {
+        let mut elsewhere = OutboundEntry::None;
+        for slot in self.outbound.get_mut(&reqid.0).into_iter().flatten() {
             match slot {
                 Slot::Owned(sa) if sa.selectors().admits_outbound(flow) => {
                     return OutboundEntry::Owned(sa);
                 }
                 Slot::Elsewhere {
-                    owner, selectors, ..
-                } if selectors.admits_outbound(flow) => {
-                    return OutboundEntry::Elsewhere(*owner);
+                    owner,
+                    selectors,
+                    per_worker,
+                    ..
+                } if matches!(elsewhere, OutboundEntry::None)
+                    && selectors.admits_outbound(flow) =>
+                {
+                    elsewhere = OutboundEntry::Elsewhere {
+                        owner: *owner,
+                        per_worker: *per_worker,
+                    };
                 }
                 Slot::Owned(_) | Slot::Elsewhere { .. } => {}
             }
         }
-        OutboundEntry::None
+        elsewhere
     }
 
     /// The newest of this worker's own SAs of a reqid whose selectors cover the flow.

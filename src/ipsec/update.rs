@@ -53,12 +53,15 @@ pub enum SaUpdate {
 /// What a worker reports to the control thread.
 #[derive(Debug)]
 pub enum SaEvent {
-    /// A protected packet found no SA.
+    /// A protected packet found no SA, or none of this worker's own.
     Acquire {
         /// The reqid of the policy that protects it.
         reqid: Reqid,
         /// The packet's flow, for the first selectors of the negotiation (RFC 7296 §2.9).
         flow: Flow,
+        /// The worker that has to hand such packets to another one, and wants an SA of its own
+        /// (RFC 9611); `None` if nobody has an SA.
+        worker: Option<WorkerId>,
     },
     /// An SA has crossed a soft limit: rekey. Said once per SA.
     SoftLifetime {

@@ -71,7 +71,7 @@ fn an_acquire_is_sent_once_per_second_until_there_is_an_sa() {
     }
     let events = a.events();
     assert!(
-        matches!(events.as_slice(), [SaEvent::Acquire { reqid: REQID, flow }]
+        matches!(events.as_slice(), [SaEvent::Acquire { reqid: REQID, flow, worker: None }]
             if flow.src == tunnel.host_a(1, 1).ip() && flow.ports == Some((1, 2))),
         "{events:?}"
     );

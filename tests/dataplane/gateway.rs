@@ -268,7 +268,7 @@ impl Gateway {
             SaUpdate::AddInbound(sa) => sa.owner(),
             SaUpdate::SwitchOutbound(sa) => {
                 let (child, reqid, owner) = (sa.child(), sa.reqid(), sa.owner());
-                let selectors = Arc::clone(sa.selectors());
+                let (selectors, per_worker) = (Arc::clone(sa.selectors()), sa.is_per_worker());
                 for (number, pipeline) in self.pipelines.iter_mut().enumerate() {
                     if number != usize::from(owner.0) {
                         let selectors = Arc::clone(&selectors);
@@ -277,6 +277,7 @@ impl Gateway {
                             reqid,
                             owner,
                             selectors,
+                            per_worker,
                         });
                     }
                 }

@@ -293,7 +293,10 @@ fn a_packet_without_an_sa_asks_for_one() {
     socket.send_to(b"anyone?", to).expect("sent");
     let flow = eventually("an acquire comes", || {
         while let Some(event) = a.handle.poll_event() {
-            if let SaEvent::Acquire { reqid: REQID, flow } = event {
+            if let SaEvent::Acquire {
+                reqid: REQID, flow, ..
+            } = event
+            {
                 return Some(flow);
             }
         }

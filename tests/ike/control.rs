@@ -28,6 +28,7 @@ fn acquire() -> SaEvent {
             protocol: 6,
             ports: Some((40_000, 443)),
         },
+        worker: None,
     }
 }
 

@@ -61,6 +61,7 @@ pub struct OutboundSa {
     reqid: Reqid,
     owner: WorkerId,
     selectors: Arc<Selectors>,
+    per_worker: bool,
 }
 
 /// A packet that was sealed.
@@ -112,6 +113,7 @@ impl OutboundSa {
             reqid,
             owner,
             selectors,
+            per_worker: false,
         };
         sa.set_path_mtu(path_mtu);
         sa
@@ -298,6 +300,16 @@ impl OutboundSa {
     #[must_use]
     pub fn selectors(&self) -> &Arc<Selectors> {
         &self.selectors
+    }
+
+    /// Whether the peer lets every worker have an SA of its own for this traffic (RFC 9611).
+    pub fn is_per_worker(&self) -> bool {
+        self.per_worker
+    }
+
+    /// Notes what the peer has agreed to; false for a new SA.
+    pub fn set_per_worker(&mut self, per_worker: bool) {
+        self.per_worker = per_worker;
     }
 
     /// Where packets are counted.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lockgate::config::Config;
 use lockgate::ike::{Command, CommandId, Endpoint, Input, Output, Pad, Path, Settings};
-use lockgate::ipsec::{ChildId, Reqid, SaEvent};
+use lockgate::ipsec::{ChildId, Reqid, SaEvent, WorkerId};
 use lockgate::wire::ip::Flow;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -280,6 +280,7 @@ impl Pair {
             _ => SaEvent::Acquire {
                 reqid: self.reqid(to, usize::from(what >> 3)),
                 flow: flow(to),
+                worker: (what & 4 != 0).then(|| WorkerId(script.word() % 4)),
             },
         };
         self.give(to, Input::Sa(event));
