@@ -32,6 +32,7 @@
 //! | [`io`] | Linux system calls; the only unsafe code | `wire` (IP and vnet formats) |
 //! | [`dataplane`] | workers and the packet path | `wire`, `ipsec`, `io` |
 //! | [`config`] | TOML → a configuration that is valid by construction | plain types of the above |
+//! | [`lab`] | hosts and gateways in namespaces, and the traffic between them, for `demo` and `bench` | `wire`, `io` |
 //! | [`daemon`], [`cli`] | control thread, VICI server; subcommands | everything |
 //!
 //! # Invariants
@@ -54,4 +55,5 @@ pub mod dataplane;
 pub mod ike;
 pub mod io;
 pub mod ipsec;
+pub mod lab;
 pub mod wire;

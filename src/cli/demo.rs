@@ -4,15 +4,13 @@
 //! folder, so that nothing is left behind however the demo ends.
 
 mod counters;
-mod lab;
 mod report;
-pub mod traffic;
 pub mod wiretap;
 
 use std::{
     io::{self, IsTerminal, Write},
     net::{IpAddr, SocketAddr},
-    process::{ExitCode, ExitStatus},
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,13 +24,22 @@ use tempfile::TempDir;
 
 use self::{
     counters::Snapshot,
-    lab::{A, B, Gateway, Lab, OUTER_LINK, Side},
     report::{Measured, Report},
-    traffic::{Bulk, Probe, Transfer, gigabits_per_second},
     wiretap::Wiretap,
 };
-use super::{FAILED, client::ClientError};
-use crate::{io::netns::Namespace, wire::vici::Message};
+use super::{
+    FAILED,
+    client::ClientError,
+    gateway::{Gateway, GatewayError},
+};
+use crate::{
+    io::netns::Namespace,
+    lab::{
+        self, A, B, Lab, OUTER_LINK, Side, Unprepared,
+        traffic::{Bulk, Probe, Transfer, gigabits_per_second},
+    },
+    wire::vici::Message,
+};
 
 /// Arguments of `lockgate demo`.
 #[derive(Debug, clap::Args)]
@@ -66,25 +73,10 @@ pub fn execute(args: &Args) -> ExitCode {
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error(
-        "cannot create network namespaces: {0}\n\
-         Run it as root. Without root it needs user namespaces: sysctl kernel.unprivileged_userns_clone=1 \
-         (Debian) or kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu). \
-         In a container it needs the capability SYS_ADMIN."
-    )]
-    Namespaces(#[source] io::Error),
-    #[error(
-        "cannot open /dev/net/tun: {0}\n\
-         Load the module with `modprobe tun`, give the container --device /dev/net/tun, \
-         or let this user open it (mode 0666 is the usual one)."
-    )]
-    Tun(#[source] io::Error),
-    #[error("{name} did not start ({status}):\n{words}")]
-    Daemon {
-        name: &'static str,
-        status: ExitStatus,
-        words: String,
-    },
+    #[error(transparent)]
+    Unprepared(#[from] Unprepared),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
     #[error("the gateways could not agree on a tunnel: {reason}\n{words}")]
     Handshake { reason: String, words: String },
     #[error("the tunnel is gone")]

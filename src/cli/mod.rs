@@ -8,6 +8,7 @@ pub mod check;
 pub mod client;
 pub mod control;
 pub mod demo;
+mod gateway;
 pub mod monitor;
 mod output;
 pub mod run;

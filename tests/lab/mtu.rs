@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lockgate::{cli::demo::traffic::MARKER, io::netns::Namespace};
+use lockgate::{io::netns::Namespace, lab::traffic::MARKER};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use lockgate::{cli::demo::traffic::MARKER, io::netns::Namespace};
+use lockgate::{io::netns::Namespace, lab::traffic::MARKER};
 
 use crate::support::{
     PATIENCE,

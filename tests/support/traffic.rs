@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lockgate::{cli::demo::traffic::MARKER, io::netns::Namespace};
+use lockgate::{io::netns::Namespace, lab::traffic::MARKER};
 
 use super::{PATIENCE, eventually};
 

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, io, time::Duration};
 
 use serde::Serialize;
 
-use super::{Failure, lab::OUTER_LINK};
+use super::Failure;
 use crate::{
     cli::client::{Client, ClientError},
     io::netns::Namespace,
     ipsec::DropReason,
+    lab::OUTER_LINK,
     wire::vici::{Message, Value},
 };
 

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::{
     counters::{SaCounters, Snapshot, add_up},
-    lab::{A, B},
-    traffic::{RoundTrips, Transfer},
     wiretap::Findings,
+};
+use crate::lab::{
+    A, B,
+    traffic::{RoundTrips, Transfer},
 };
 
 /// The whole result.

@@ -13,9 +13,9 @@ use std::{
 
 use socket2::SockFilter;
 
-use super::traffic::{MARKER, StopOnDrop};
 use crate::{
     io::{capture::Capture, netns::Namespace},
+    lab::traffic::{MARKER, StopOnDrop},
     wire::ip::{IpPacket, protocol},
 };
 

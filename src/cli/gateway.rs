@@ -1,138 +1,33 @@
-//! Two hosts and two gateways on this machine, and the two daemons.
-//!
-//! ```text
-//! host-a ───────── gateway-a ═══════════════ gateway-b ───────── host-b
-//! 10.1.0.10     10.1.0.1  192.0.2.1    192.0.2.2  10.2.0.1     10.2.0.10
-//! ```
+//! A daemon of ours in a namespace of the lab.
 
 use std::{
     fs::{self, File},
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr},
     os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net};
-use rustix::{
-    process::{Pid, Signal, kill_process},
-    thread::{CapabilitySet, capabilities},
-};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::Failure;
-use crate::{
-    cli::client::{Client, ClientError},
-    io::netns::{Namespace, become_root_in_user_namespace, connect},
-    wire::vici::Message,
-};
+use super::client::{Client, ClientError};
+use crate::{io::netns::Namespace, lab::Side, wire::vici::Message};
 
-/// The four namespaces, cabled and addressed, without any tunnel.
-#[derive(Debug)]
-pub(super) struct Lab {
-    pub(super) host_a: Namespace,
-    pub(super) gateway_a: Namespace,
-    pub(super) gateway_b: Namespace,
-    pub(super) host_b: Namespace,
-}
-
-/// What one side of the lab is made of.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Side {
-    pub(super) name: &'static str,
-    pub(super) identity: &'static str,
-    pub(super) outer: Ipv4Addr,
-    pub(super) inner: Ipv4Addr,
-    pub(super) host: Ipv4Addr,
-    pub(super) network: Ipv4Net,
-}
-
-/// The left side.
-pub(super) const A: Side = Side {
-    name: "gateway-a",
-    identity: "gw-a.example",
-    outer: Ipv4Addr::new(192, 0, 2, 1),
-    inner: Ipv4Addr::new(10, 1, 0, 1),
-    host: Ipv4Addr::new(10, 1, 0, 10),
-    network: Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 0), 24),
-};
-
-/// The right side.
-pub(super) const B: Side = Side {
-    name: "gateway-b",
-    identity: "gw-b.example",
-    outer: Ipv4Addr::new(192, 0, 2, 2),
-    inner: Ipv4Addr::new(10, 2, 0, 1),
-    host: Ipv4Addr::new(10, 2, 0, 10),
-    network: Ipv4Net::new_assert(Ipv4Addr::new(10, 2, 0, 0), 24),
-};
-
-/// The link between the gateways, as each of them calls it.
-pub(super) const OUTER_LINK: &str = "outer";
-const INNER_LINK: &str = "inner";
-const MTU: u32 = 1500;
-
-/// Sees to it that this process may create namespaces and TUN devices, or tells what is missing.
-/// Returns how another process enters one of them: a command that lacks `--net=PATH`.
-pub(super) fn prepare() -> Result<String, Failure> {
-    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
-    let own = capabilities(None).map_err(io::Error::from)?.effective;
-    let enter = if own.contains(needed) {
-        let sudo = std::env::var_os("SUDO_USER").map_or("", |_| "sudo ");
-        format!("{sudo}nsenter")
-    } else {
-        // A root without these, as in a container, may still have user namespaces.
-        become_root_in_user_namespace().map_err(Failure::Namespaces)?;
-        let user = format!("--user=/proc/{}/ns/user", std::process::id());
-        format!("nsenter {user} --preserve-credentials")
-    };
-    drop(Namespace::new("probe").map_err(Failure::Namespaces)?);
-    File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .map_err(Failure::Tun)?;
-    Ok(enter)
-}
-
-impl Lab {
-    /// Builds it.
-    pub(super) fn build() -> io::Result<Self> {
-        let lab = Self {
-            host_a: Namespace::new("host-a")?,
-            gateway_a: Namespace::new("gateway-a")?,
-            gateway_b: Namespace::new("gateway-b")?,
-            host_b: Namespace::new("host-b")?,
-        };
-        connect(
-            (&lab.gateway_a, OUTER_LINK),
-            (&lab.gateway_b, OUTER_LINK),
-            MTU,
-        )?;
-        for (gateway, host, side) in [
-            (&lab.gateway_a, &lab.host_a, A),
-            (&lab.gateway_b, &lab.host_b, B),
-        ] {
-            connect((gateway, INNER_LINK), (host, INNER_LINK), MTU)?;
-            gateway.add_address(OUTER_LINK, in_24(side.outer))?;
-            gateway.add_address(INNER_LINK, in_24(side.inner))?;
-            gateway.sysctl("ipv4/ip_forward", "1")?;
-            host.add_address(INNER_LINK, in_24(side.host))?;
-            host.add_route(IpNet::default(), IpAddr::V4(side.inner))?;
-        }
-        Ok(lab)
-    }
-
-    /// All four, from left to right.
-    pub(super) fn namespaces(&self) -> [&Namespace; 4] {
-        [&self.host_a, &self.gateway_a, &self.gateway_b, &self.host_b]
-    }
-}
-
-fn in_24(address: Ipv4Addr) -> IpNet {
-    IpNet::new(IpAddr::V4(address), 24).expect("24 is a prefix length of IPv4")
+/// Why there is no gateway to talk to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GatewayError {
+    #[error("{name} did not start ({status}):\n{words}")]
+    Daemon {
+        name: &'static str,
+        status: ExitStatus,
+        words: String,
+    },
+    #[error("control socket: {0}")]
+    Control(#[from] ClientError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// One `lockgate run` with its configuration file; it is ended when dropped.
@@ -151,7 +46,7 @@ impl Gateway {
         folder: &TempDir,
         here: Side,
         far: Side,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, GatewayError> {
         let file = |suffix| folder.path().join(format!("{}.{suffix}", here.name));
         let (config, log, socket) = (file("toml"), file("log"), file("vici"));
         write_private(&config, &configuration(here, far, &socket))?;
@@ -174,7 +69,7 @@ impl Gateway {
     }
 
     /// Connects to the daemon's control socket.
-    pub(super) fn control(&self) -> Result<Client, Failure> {
+    pub(super) fn control(&self) -> Result<Client, GatewayError> {
         Ok(Client::connect(&self.socket)?)
     }
 
@@ -199,7 +94,7 @@ impl Gateway {
             .collect()
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), Failure> {
+    fn wait_until_ready(&mut self) -> Result<(), GatewayError> {
         let start = Instant::now();
         loop {
             let answer = Client::connect(&self.socket)
@@ -210,7 +105,7 @@ impl Gateway {
                 Err(error) => return Err(error.into()),
             }
             if let Some(status) = self.child.try_wait()? {
-                return Err(Failure::Daemon {
+                return Err(GatewayError::Daemon {
                     name: self.side.name,
                     status,
                     words: self.last_words(),

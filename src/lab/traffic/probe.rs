@@ -1,0 +1,126 @@
+//! Round trips, one at a time.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+
+use super::{MARKER, StopOnDrop, is_timeout, joined};
+use crate::io::netns::Namespace;
+
+/// What a probe learned.
+#[derive(Clone, Debug)]
+pub struct RoundTrips {
+    /// Nanoseconds of each answered probe.
+    pub histogram: Histogram<u64>,
+    /// Probes without an answer.
+    pub lost: u64,
+}
+
+/// A probe in progress: one small UDP datagram at a time goes out and is echoed.
+#[derive(Debug)]
+pub struct Probe {
+    stop: StopOnDrop,
+    prober: JoinHandle<io::Result<io::Result<RoundTrips>>>,
+    echo: JoinHandle<io::Result<io::Result<()>>>,
+}
+
+impl Probe {
+    /// Probes from `from` to `address` in `to`, with `pause` between an answer and the next probe.
+    pub fn start(
+        from: &Namespace,
+        to: &Namespace,
+        address: SocketAddr,
+        pause: Duration,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let server = to.run(move || UdpSocket::bind(address))?;
+        let echo_stop = Arc::clone(&stop);
+        let echo = to.thread(move || echo(&server, &echo_stop))?;
+        let prober_stop = Arc::clone(&stop);
+        let prober = from.thread(move || probe(address, pause, &prober_stop))?;
+        Ok(Self {
+            stop: StopOnDrop(stop),
+            prober,
+            echo,
+        })
+    }
+
+    /// Ends the probe.
+    pub fn finish(self) -> io::Result<RoundTrips> {
+        drop(self.stop);
+        joined(self.echo)??;
+        joined(self.prober)?
+    }
+}
+
+fn echo(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut datagram = [0; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        match socket.recv_from(&mut datagram) {
+            Ok((length, from)) => {
+                socket.send_to(datagram.get(..length).unwrap_or_default(), from)?;
+            }
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn probe(address: SocketAddr, pause: Duration, stop: &AtomicBool) -> io::Result<RoundTrips> {
+    let any = if address.is_ipv6() {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let mut result = RoundTrips {
+        histogram: Histogram::new(3).map_err(io::Error::other)?,
+        lost: 0,
+    };
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let datagram = [number.to_be_bytes().as_slice(), MARKER, MARKER].concat();
+        let sent = Instant::now();
+        socket.send(&datagram)?;
+        if answered(&socket, number)? {
+            let nanoseconds = u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            result
+                .histogram
+                .record(nanoseconds)
+                .map_err(io::Error::other)?;
+        } else {
+            result.lost += 1;
+        }
+        number += 1;
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+    }
+    Ok(result)
+}
+
+/// Waits for the echo of a probe, past late echoes of earlier ones.
+fn answered(socket: &UdpSocket, number: u64) -> io::Result<bool> {
+    let mut datagram = [0; 2048];
+    loop {
+        match socket.recv(&mut datagram) {
+            Ok(_) if datagram.first_chunk() == Some(&number.to_be_bytes()) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if is_timeout(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
