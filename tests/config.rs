@@ -127,6 +127,12 @@ fn the_daemon_has_the_documented_defaults() {
     assert_eq!(daemon.tun_mtu, 1500);
     assert_eq!(daemon.workers, None);
     assert!(daemon.pin);
+    assert!(daemon.tun_tso && daemon.tun_uso && daemon.tun_gro);
+    assert!(daemon.udp_gso && daemon.udp_gro);
+    assert_eq!(daemon.spin, Duration::ZERO);
+    assert_eq!(daemon.tun_queue_len, None);
+    assert_eq!(daemon.socket_buffer, 4 << 20);
+    assert_eq!(daemon.metrics, None);
     assert_eq!(daemon.vici_socket, Path::new("/run/lockgate/lockgate.vici"));
     assert_eq!(daemon.vici_socket_mode, 0o600);
     assert_eq!((daemon.port, daemon.port_nat_t), (500, 4500));
@@ -143,7 +149,8 @@ fn every_key_of_the_daemon_is_read() {
         "[daemon]\ntun = \"tun7\"\ntun_mtu = 1300\nworkers = 3\npin = \"no\"\n\
          vici_socket = \"/tmp/x.vici\"\nvici_socket_mode = \"660\"\nport = 5500\n\
          port_nat_t = 5501\nguard = \"off\"\npath_mtu = 1400\nlog = \"debug\"\n\
-         log_format = \"json\"\nrouting_table = 77\nfwmark = 0x10\n",
+         log_format = \"json\"\nrouting_table = 77\nfwmark = 0x10\nspin = \"50us\"\n\
+         tun_queue_len = 1000\nsocket_buffer = \"1M\"\nmetrics = \"[::1]:9750\"\n",
     )
     .daemon;
     assert_eq!((daemon.tun.as_str(), daemon.tun_mtu), ("tun7", 1300));
@@ -156,6 +163,49 @@ fn every_key_of_the_daemon_is_read() {
     assert_eq!(daemon.log.to_string(), "debug");
     assert_eq!(daemon.log_format, LogFormat::Json);
     assert_eq!((daemon.routing_table, daemon.fwmark), (77, 16));
+    assert_eq!(daemon.spin, Duration::from_micros(50));
+    assert_eq!(daemon.tun_queue_len.map(u32::from), Some(1000));
+    assert_eq!(daemon.socket_buffer, 1 << 20);
+    assert_eq!(
+        daemon.metrics,
+        Some("[::1]:9750".parse().expect("an address"))
+    );
+}
+
+#[test]
+fn each_offload_has_a_switch_of_its_own() {
+    let switches = |config: &Config| {
+        let daemon = &config.daemon;
+        [
+            ("tun_tso", daemon.tun_tso),
+            ("tun_uso", daemon.tun_uso),
+            ("tun_gro", daemon.tun_gro),
+            ("udp_gso", daemon.udp_gso),
+            ("udp_gro", daemon.udp_gro),
+        ]
+    };
+    for (key, _) in switches(&parse("")) {
+        let config = parse(&format!("[daemon]\n{key} = false\n"));
+        for (name, is_on) in switches(&config) {
+            assert_eq!(is_on, name != key, "{name} with {key} = false");
+        }
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+}
+
+#[test]
+fn the_time_to_spin_has_units_of_its_own_and_zero_is_off() {
+    for (text, micros) in [
+        ("0", 0),
+        ("\"0s\"", 0),
+        ("\"0us\"", 0),
+        ("\"20us\"", 20),
+        ("\"1000 us\"", 1000),
+        ("\"1ms\"", 1000),
+    ] {
+        let daemon = parse(&format!("[daemon]\nspin = {text}\n")).daemon;
+        assert_eq!(daemon.spin, Duration::from_micros(micros), "{text}");
+    }
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! The `[daemon]` table: this process, as opposed to the tunnels it keeps.
 
 use super::{keys, read::Section, value};
-use std::{num::NonZeroU16, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+    time::Duration,
+};
 use tracing::level_filters::LevelFilter;
 
 /// Settings of the process. Each field is the key of the same name in `[daemon]`.
@@ -15,6 +20,24 @@ pub struct DaemonConfig {
     pub workers: Option<NonZeroU16>,
     /// Whether each worker is pinned to a core.
     pub pin: bool,
+    /// Whether the TUN may deliver TCP super-packets.
+    pub tun_tso: bool,
+    /// Whether the TUN may deliver UDP super-packets.
+    pub tun_uso: bool,
+    /// Whether opened packets are merged into super-packets for the TUN.
+    pub tun_gro: bool,
+    /// Whether datagrams to one peer leave as trains.
+    pub udp_gso: bool,
+    /// Whether datagrams of one peer are received as trains.
+    pub udp_gro: bool,
+    /// How long a worker looks for more packets before it sleeps; zero: not at all.
+    pub spin: Duration,
+    /// Packets that may wait in the TUN device for a worker; absent: as the kernel has it.
+    pub tun_queue_len: Option<NonZeroU32>,
+    /// Bytes that may wait in each socket, in each direction.
+    pub socket_buffer: u32,
+    /// Where Prometheus may ask for metrics; absent: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Path of the control socket.
     pub vici_socket: PathBuf,
     /// Permission bits of the control socket.
@@ -62,6 +85,15 @@ impl Default for DaemonConfig {
             tun_mtu: 1500,
             workers: None,
             pin: true,
+            tun_tso: true,
+            tun_uso: true,
+            tun_gro: true,
+            udp_gso: true,
+            udp_gro: true,
+            spin: Duration::ZERO,
+            tun_queue_len: None,
+            socket_buffer: 4 << 20,
+            metrics: None,
             vici_socket: PathBuf::from("/run/lockgate/lockgate.vici"),
             vici_socket_mode: 0o600,
             port: 500,
@@ -85,11 +117,23 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
             .read(key, |text| value::integer(text, 1..=u16::MAX))
             .unwrap_or(default)
     };
+    let switch = |key, default| section.read(key, value::boolean).unwrap_or(default);
     let daemon = DaemonConfig {
         tun: section.read("tun", interface).unwrap_or(default.tun),
         tun_mtu: section.read("tun_mtu", mtu).unwrap_or(default.tun_mtu),
         workers: section.read("workers", workers),
-        pin: section.read("pin", value::boolean).unwrap_or(default.pin),
+        pin: switch("pin", default.pin),
+        tun_tso: switch("tun_tso", default.tun_tso),
+        tun_uso: switch("tun_uso", default.tun_uso),
+        tun_gro: switch("tun_gro", default.tun_gro),
+        udp_gso: switch("udp_gso", default.udp_gso),
+        udp_gro: switch("udp_gro", default.udp_gro),
+        spin: section.read("spin", spin).unwrap_or(default.spin),
+        tun_queue_len: section.read("tun_queue_len", queue_len),
+        socket_buffer: section
+            .read("socket_buffer", socket_buffer)
+            .unwrap_or(default.socket_buffer),
+        metrics: section.read("metrics", listen),
         vici_socket: section
             .read("vici_socket", socket)
             .unwrap_or(default.vici_socket),
@@ -122,13 +166,31 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
             format!("must differ from port, which is {}", daemon.port),
         );
     }
+    warn_of_effects(section, &daemon);
+    daemon
+}
+
+/// What is allowed and has consequences that its key does not tell.
+fn warn_of_effects(section: &Section<'_>, daemon: &DaemonConfig) {
     if daemon.tun_mtu < IPV6_MTU {
         section.warn_at(
             "tun_mtu",
             format!("is too small for IPv6, which needs {IPV6_MTU}"),
         );
     }
-    daemon
+    if daemon.tun_uso && !daemon.tun_tso && section.get("tun_uso").is_some() {
+        section.warn_at("tun_uso", "has no effect without tun_tso");
+    }
+    let metrics = daemon.metrics.filter(|listen| !listen.ip().is_loopback());
+    if let Some(listen) = metrics {
+        section.warn_at(
+            "metrics",
+            format!(
+                "{listen} is not a loopback address: whoever reaches it reads the names of all tunnels and \
+                 their traffic, without a password and in clear"
+            ),
+        );
+    }
 }
 
 fn interface(text: &str) -> Result<String, String> {
@@ -148,6 +210,44 @@ fn mtu(text: &str) -> Result<u16, String> {
 fn workers(text: &str) -> Result<NonZeroU16, String> {
     value::integer(text, 1..=WORKERS_MAX)
         .map(|count| NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN))
+}
+
+/// Below what `value::duration` can tell apart, so with units of its own.
+fn spin(text: &str) -> Result<Duration, String> {
+    let units = [("us", 1), ("ms", 1000)];
+    let scaled = units.iter().find_map(|&(unit, factor)| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        value::integer(number, 0..=SPIN_MAX_MICROS / factor)
+            .ok()
+            .map(|number| number * factor)
+    });
+    let none = (value::duration(text) == Ok(Duration::ZERO)).then_some(0);
+    let micros = scaled.or(none).ok_or_else(|| {
+        format!("{text:?} is not allowed; allowed: 0, or up to 1 ms as in \"50us\" or \"1ms\"")
+    });
+    micros.map(Duration::from_micros)
+}
+
+fn queue_len(text: &str) -> Result<NonZeroU32, String> {
+    value::integer(text, 1..=QUEUE_LEN_MAX)
+        .map(|packets| NonZeroU32::new(packets).unwrap_or(NonZeroU32::MIN))
+}
+
+fn socket_buffer(text: &str) -> Result<u32, String> {
+    let bytes = u32::try_from(value::volume(text)?).ok();
+    bytes
+        .filter(|bytes| SOCKET_BUFFER.contains(bytes))
+        .ok_or_else(|| format!("{text:?} is not allowed; allowed: \"64K\" to \"1G\""))
+}
+
+/// A port of the system's choice would be one that nobody knows.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok();
+    address.filter(|address| address.port() != 0).ok_or_else(|| {
+        format!(
+            "{text:?} is not an address with a port; allowed: as in \"127.0.0.1:9750\" or \"[::1]:9750\""
+        )
+    })
 }
 
 fn socket(text: &str) -> Result<PathBuf, String> {
@@ -195,5 +295,10 @@ const LOG: [(&str, LevelFilter); 7] = [
 const LOG_FORMAT: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const IPV6_MTU: u16 = 1280;
 const WORKERS_MAX: u16 = 256;
+const SPIN_MAX_MICROS: u64 = 1000;
+/// One ring per worker holds a pointer per packet.
+const QUEUE_LEN_MAX: u32 = 65_536;
+/// Room for one train of 64 KiB, and what the kernel can count twice over in an `int`.
+const SOCKET_BUFFER: std::ops::RangeInclusive<u32> = 64 << 10..=1 << 30;
 /// `sun_path` of Linux, less its final NUL.
 const SOCKET_PATH_MAX: usize = 107;

@@ -86,10 +86,6 @@ fn a_key_of_swanctl_that_is_not_supported_says_so() {
             "gw.toml:1: secrets.eap-x: not supported yet",
         ),
         (
-            "[daemon]\nmetrics = \"127.0.0.1:9750\"\n".to_owned(),
-            "gw.toml:2: daemon.metrics: not supported yet",
-        ),
-        (
             SITE_A.replace(
                 "id = \"gw-a.example\" }",
                 "id = \"gw-a.example\", certs = \"a.pem\" }",
@@ -309,6 +305,38 @@ fn a_wrong_value_of_the_daemon_says_what_is_allowed() {
             "fwmark = 0",
             "fwmark: \"0\" is not allowed; allowed: 1 to 4294967295",
         ),
+        (
+            "udp_gso = \"maybe\"",
+            "udp_gso: \"maybe\" is not a boolean; allowed: true, false, \"yes\", \"no\"",
+        ),
+        (
+            "spin = 5",
+            "spin: \"5\" is not allowed; allowed: 0, or up to 1 ms as in \"50us\" or \"1ms\"",
+        ),
+        (
+            "spin = \"2ms\"",
+            "spin: \"2ms\" is not allowed; allowed: 0, or up to 1 ms as in \"50us\" or \"1ms\"",
+        ),
+        (
+            "tun_queue_len = 0",
+            "tun_queue_len: \"0\" is not allowed; allowed: 1 to 65536",
+        ),
+        (
+            "socket_buffer = \"4K\"",
+            "socket_buffer: \"4K\" is not allowed; allowed: \"64K\" to \"1G\"",
+        ),
+        (
+            "socket_buffer = \"8G\"",
+            "socket_buffer: \"8G\" is not allowed; allowed: \"64K\" to \"1G\"",
+        ),
+        (
+            "metrics = 9750",
+            "metrics: \"9750\" is not an address with a port; allowed: as in \"127.0.0.1:9750\" or \"[::1]:9750\"",
+        ),
+        (
+            "metrics = \"127.0.0.1:0\"",
+            "metrics: \"127.0.0.1:0\" is not an address with a port; allowed: as in \"127.0.0.1:9750\" or \"[::1]:9750\"",
+        ),
     ] {
         assert_eq!(
             mistakes(&format!("[daemon]\n{line}\n")),
@@ -522,5 +550,32 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(
         error.to_string(),
         "/no/such/gw.toml: cannot be read: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn metrics_for_everybody_earn_a_warning_and_metrics_for_this_machine_do_not() {
+    for address in ["127.0.0.1:9750", "[::1]:9750", "127.9.9.9:80"] {
+        let text = format!("[daemon]\nmetrics = \"{address}\"\n");
+        assert_eq!(warnings(&text), [""; 0]);
+    }
+    for address in ["0.0.0.0:9750", "192.0.2.1:9750", "[::]:9750"] {
+        let text = warnings(&format!("[daemon]\nmetrics = \"{address}\"\n"));
+        assert_eq!(text.len(), 1);
+        assert!(
+            text[0].starts_with(&format!(
+                "gw.toml:2: daemon.metrics: {address} is not a loopback"
+            )),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn an_offload_that_needs_another_one_earns_a_warning_without_it() {
+    let text = "[daemon]\ntun_tso = false\ntun_uso = true\n";
+    assert_eq!(
+        warnings(text),
+        ["gw.toml:3: daemon.tun_uso: has no effect without tun_tso"]
     );
 }
