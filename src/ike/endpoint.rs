@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::CryptoRng;
-use crate::ipsec::{ChildId, Reqid, SaEvent, SaUpdate};
-use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
-use crate::wire::ip::Flow;
-use crate::wire::isakmp::{ExchangeType, Flags, Header};
+use crate::ipsec::{ChildId, SaEvent, SaUpdate};
+use crate::wire::isakmp::{ExchangeType, Header};
 
 use super::admission::Admission;
 use super::context::{Attempt, CANCELLED, Cause, Context, Effect, Failure, RETRY_REFUSED, Wish};
-use super::pad::{ChildConfig, CloseAction, DpdAction};
+use super::pad::ChildConfig;
 use super::retransmit::jittered;
 use super::table::Table;
-use super::v2::{Datagram, End, Established, IkeSa, InitSent, add_notify};
+use super::v2::{Datagram, End, Established, IkeSa, InitSent};
 use super::{Discard, IkeSaStatus, Input, Output, Pad, Path, Settings};
 
 /// One IKE speaker, with every SA it has.
@@ -354,43 +352,6 @@ impl Endpoint {
         }
     }
 
-    /// A packet needs an SA that is not there.
-    fn on_acquire(&mut self, reqid: Reqid, flow: Flow) {
-        let pad = Arc::clone(&self.cx.pad);
-        let Some((connection, child)) = pad.by_reqid(reqid) else {
-            return;
-        };
-        let held = self.cx.commands.holds(reqid, self.cx.now);
-        if self.closing || held || !may_acquire(child) {
-            return;
-        }
-        let on_its_way = self
-            .table
-            .find_by_name(&connection.name, |sa| match sa.established() {
-                Some(sa) => {
-                    let mut children = sa.children().iter();
-                    sa.creates(reqid)
-                        || children.any(|known| known.config.reqid == reqid && known.admits(&flow))
-                }
-                None => sa.connects_for(reqid),
-            });
-        let mut retries = self.retries.iter();
-        let planned = retries.any(|(_, attempt)| attempt.wants(reqid));
-        if on_its_way.is_some() || planned {
-            return;
-        }
-        self.pursue(Attempt {
-            connection: Arc::clone(connection),
-            wishes: vec![Wish {
-                flow: Some(flow),
-                ..Wish::new(child)
-            }],
-            waiters: Vec::new(),
-            tries: 0,
-            replaces: None,
-        });
-    }
-
     /// An IKE SA of ours was authenticated: applies the unique policy (RFC 7296 §2.4).
     fn on_established(&mut self, id: u64, initial_contact: bool) {
         for (gone, why) in self.superseded_by(id, initial_contact) {
@@ -410,76 +371,6 @@ impl Endpoint {
                 });
             });
         }
-    }
-
-    /// A message of a later version is told about ours, at most as long as it was (RFC 7296 §2.5).
-    fn refuse_version(&mut self, datagram: &Datagram<'_>) {
-        let header = &datagram.header;
-        if header.major_version() > 2 && !header.flags.response() {
-            self.notify_stranger(datagram, NotifyType::INVALID_MAJOR_VERSION, &[]);
-        }
-    }
-
-    /// Nobody has this SPI. The peer may have missed that we restarted (RFC 7296 §2.21.4).
-    fn refuse_spi(&mut self, datagram: &Datagram<'_>) {
-        if self.take_hint(datagram) || datagram.header.flags.response() {
-            return;
-        }
-        if self.admission.allow_reply(self.cx.now) {
-            let mut payloads = PayloadWriter::new();
-            add_notify(&mut payloads, NotifyType::INVALID_IKE_SPI, &[]);
-            self.reply_clear(datagram, payloads);
-            let remote = datagram.remote();
-            let line = format!("message from {remote} for an unknown IKE_SA");
-            self.cx.warn("NET", None, line);
-        }
-    }
-
-    /// A message in clear says that the peer has lost an SA. Anybody can say that, so it is no more
-    /// than a reason to look whether the peer still lives (RFC 7296 §2.4).
-    fn take_hint(&mut self, datagram: &Datagram<'_>) -> bool {
-        let is_hint = |kind| matches!(kind, NotifyType::INVALID_SPI | NotifyType::INVALID_IKE_SPI);
-        let hint = datagram.header.exchange == ExchangeType::INFORMATIONAL
-            && datagram
-                .clear_payloads()
-                .is_ok_and(|payloads| payloads.notifies.iter().any(|notify| is_hint(notify.kind)));
-        if hint && self.admission.allow_reply(self.cx.now) {
-            let from = datagram.remote().ip();
-            let peers = self
-                .table
-                .ids_where(|sa| sa.established().is_some() && sa.core.path.remote.ip() == from);
-            for id in peers.into_iter().take(MOST_PROBES) {
-                self.step(id, |sa, cx| {
-                    sa.with_established(cx, |established, _, _| established.probe());
-                });
-            }
-        }
-        hint
-    }
-
-    pub(super) fn notify_stranger(
-        &mut self,
-        datagram: &Datagram<'_>,
-        kind: NotifyType,
-        data: &[u8],
-    ) {
-        if self.admission.allow_reply(self.cx.now) {
-            let mut payloads = PayloadWriter::new();
-            add_notify(&mut payloads, kind, data);
-            self.reply_clear(datagram, payloads);
-        }
-    }
-
-    /// Answers a message outside any IKE SA: SPIs and message ID are copied.
-    pub(super) fn reply_clear(&mut self, datagram: &Datagram<'_>, payloads: PayloadWriter) {
-        let request = &datagram.header;
-        let header = Header {
-            version: Header::VERSION_2_0,
-            flags: Flags::new(!request.flags.initiator(), true),
-            ..*request
-        };
-        let bytes = message_bytes(header, payloads.finish());
-        self.cx.transmit(datagram.path, bytes);
     }
 }
 
@@ -543,18 +434,10 @@ pub(super) enum Superseded {
     Redundant,
 }
 
-fn may_acquire(child: &ChildConfig) -> bool {
-    child.start_action.traps()
-        || child.close_action == CloseAction::Trap
-        || child.dpd_action == DpdAction::Trap
-}
-
 /// HOSTILE §4: no honest message of ours or a peer's is longer.
 const MAX_MESSAGE: usize = 16 * 1024;
 /// A step has a handful of effects; more would be a loop.
 const MAX_EFFECTS: usize = 1024;
-/// IKE SAs with one address that a hint may make us probe.
-const MOST_PROBES: usize = 16;
 /// Pause before closed children are started again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
 /// Pause before a silent peer is tried again.

@@ -24,6 +24,7 @@
 //! Errors come in two kinds: a [`Discard`] is a message that is counted and otherwise ignored, an
 //! `ExchangeError` ends the exchange and has exactly one notify.
 
+mod acquire;
 mod admission;
 mod commands;
 mod context;
@@ -40,6 +41,7 @@ mod policies;
 mod rate;
 mod retransmit;
 pub mod status;
+mod strangers;
 mod table;
 mod v2;
 

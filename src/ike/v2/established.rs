@@ -1,19 +1,18 @@
 //! An authenticated IKE SA: its exchanges, one at a time in each direction, and its Child SAs.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::ike::context::{Attempt, Context, Effect, Wish};
-use crate::ike::pad::{ChildConfig, CloseAction, Connection, DpdAction};
+use crate::ike::context::{Attempt, Context, Effect};
 use crate::ike::status::{IkeSaStatus, IkeState, NatStatus};
-use crate::ike::{CommandId, CommandOutcome, Discard, Event, Identity};
+use crate::ike::{CommandOutcome, Discard, Event, Identity};
 use crate::ipsec::ChildId;
 use crate::wire::ikev2::PayloadWriter;
 use crate::wire::isakmp::ExchangeType;
 use crate::wire::keyword::ike_suite_text;
 
-use super::child::{ChildSa, End, Phase, early, esp_path};
+use super::child::{ChildSa, End, early, esp_path};
+use super::children::restart_wish;
 use super::collision::Succession;
 use super::error::ExchangeError;
 use super::liveness::Liveness;
@@ -365,44 +364,6 @@ impl Established {
         self.clock.reauth_at = old.clock.reauth_at;
     }
 
-    /// A Child SA has come into use.
-    pub(super) fn child_up(
-        &mut self,
-        core: &Core,
-        mut child: ChildSa,
-        waiters: Vec<CommandId>,
-        cx: &mut Context,
-    ) {
-        core.log(
-            cx,
-            "CHD",
-            format!("CHILD_SA {} established", child.description()),
-        );
-        let event = Event::ChildUp {
-            ike: Box::new(self.status(core, false)),
-            child: Box::new(child.status()),
-        };
-        cx.event(event);
-        child.told = true;
-        let id = child.id;
-        for waiter in waiters {
-            cx.finish_command(waiter, Ok(self.outcome(core, Some(id))));
-        }
-        self.children.push(child);
-        self.drop_unconfigured(core, id);
-    }
-
-    /// A reload may have taken a child out of the configuration while it was being made.
-    pub(super) fn drop_unconfigured(&mut self, core: &Core, id: ChildId) {
-        let Some(child) = self.child_mut(id) else {
-            return;
-        };
-        let connection = core.connection.as_ref();
-        if connection.is_some_and(|connection| connection.same_child(&child.config).is_none()) {
-            self.queue_delete_child(id, None);
-        }
-    }
-
     pub(super) fn outcome(&self, core: &Core, child: Option<ChildId>) -> CommandOutcome {
         CommandOutcome {
             matches: 1,
@@ -461,21 +422,6 @@ impl Established {
         let line = format!("IKE_SA {}[{}] rekeyed to [{}]", core.name(), old.id, new.id);
         core.log(cx, "IKE", line);
         cx.event(Event::IkeRekeyed { old, new });
-    }
-
-    /// Follows a changed configuration: children that are gone from it are deleted.
-    pub(super) fn reconfigure(&mut self, connection: &Connection, cx: &mut Context) {
-        let mut gone = Vec::new();
-        for child in &mut self.children {
-            match connection.same_child(&child.config) {
-                Some(config) => child.config = Arc::clone(config),
-                None => gone.push(child.id),
-            }
-        }
-        cx.cancel(self.work.reconfigure(connection));
-        for id in gone {
-            self.queue_delete_child(id, None);
-        }
     }
 
     pub(in crate::ike) fn children(&self) -> &[ChildSa] {
@@ -545,17 +491,4 @@ impl Clock {
         }
         clock
     }
-}
-
-/// The child to start again after its end, as the configuration says.
-pub(super) fn restart_wish(child: &ChildSa, end: &End) -> Option<Wish> {
-    let config: &Arc<ChildConfig> = &child.config;
-    let again = match end {
-        End::ByPeer => config.close_action == CloseAction::Start,
-        End::Dead => config.dpd_action == DpdAction::Restart,
-        End::Expired | End::Failed(_) => config.start_action.starts(),
-        End::Terminated | End::Superseded(_) | End::Replaced => false,
-    };
-    let wanted = again && matches!(child.phase, Phase::Live | Phase::Rekeying);
-    wanted.then(|| Wish::new(config))
 }

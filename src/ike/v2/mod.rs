@@ -10,6 +10,7 @@
 mod auth;
 mod auth_request;
 mod child;
+mod children;
 mod collision;
 mod create;
 mod error;

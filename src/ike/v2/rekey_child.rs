@@ -18,10 +18,11 @@ use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 
 use super::Core;
 use super::child::{ChildSa, End, Phase};
+use super::children::restart_wish;
 use super::collision::{ChildCollision, LowestNonce, PASSIVE_WAIT};
 use super::create::{ChildRequest, Created, add_rekey_notify, asked_selectors, asked_spi};
 use super::error::ExchangeError;
-use super::established::{Established, restart_wish};
+use super::established::Established;
 use super::message::{Datagram, Payloads};
 use super::offer::Unanswered;
 use super::tasks::{Pending, Task};

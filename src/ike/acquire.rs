@@ -1,0 +1,55 @@
+//! Packets that need an SA.
+
+use std::sync::Arc;
+
+use crate::ipsec::Reqid;
+use crate::wire::ip::Flow;
+
+use super::context::{Attempt, Wish};
+use super::endpoint::Endpoint;
+use super::pad::{ChildConfig, CloseAction, DpdAction};
+
+impl Endpoint {
+    /// A packet needs an SA that is not there.
+    pub(super) fn on_acquire(&mut self, reqid: Reqid, flow: Flow) {
+        let pad = Arc::clone(&self.cx.pad);
+        let Some((connection, child)) = pad.by_reqid(reqid) else {
+            return;
+        };
+        let held = self.cx.commands.holds(reqid, self.cx.now);
+        if self.closing || held || !may_acquire(child) {
+            return;
+        }
+        let on_its_way = self
+            .table
+            .find_by_name(&connection.name, |sa| match sa.established() {
+                Some(sa) => {
+                    let mut children = sa.children().iter();
+                    sa.creates(reqid)
+                        || children.any(|known| known.config.reqid == reqid && known.admits(&flow))
+                }
+                None => sa.connects_for(reqid),
+            });
+        let mut retries = self.retries.iter();
+        let planned = retries.any(|(_, attempt)| attempt.wants(reqid));
+        if on_its_way.is_some() || planned {
+            return;
+        }
+        self.pursue(Attempt {
+            connection: Arc::clone(connection),
+            wishes: vec![Wish {
+                flow: Some(flow),
+                ..Wish::new(child)
+            }],
+            waiters: Vec::new(),
+            tries: 0,
+            replaces: None,
+        });
+    }
+}
+
+fn may_acquire(child: &ChildConfig) -> bool {
+    child.start_action.traps()
+        || child.close_action == CloseAction::Trap
+        || child.dpd_action == DpdAction::Trap
+}
