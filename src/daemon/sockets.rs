@@ -180,7 +180,6 @@ impl Sockets {
             tos: 0,
             // IKE messages may be fragmented by IP where they have to.
             dont_fragment: false,
-            segment_size: None,
         };
         member.socket.send(&transmit, parts)
     }

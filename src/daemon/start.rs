@@ -40,6 +40,7 @@ use crate::{
     dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts},
     ike::{Endpoint, Settings},
     io::{
+        offload::Offloads,
         process,
         raw::RawSocket,
         tun::{Tun, TunQueue},
@@ -235,7 +236,7 @@ fn build(
         name: daemon.tun.clone(),
         error,
     };
-    let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu);
+    let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu, Offloads::NONE);
     let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
     let (device, queues) = patiently(create, is_busy).map_err(tun)?;
     if let Some(guard) = &kernel.guard {

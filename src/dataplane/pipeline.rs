@@ -511,20 +511,20 @@ impl Sealer<'_> {
             remote: path.remote,
             tos: self.sa.outer_tos(self.tos),
             dont_fragment: dont_fragment && self.sa.outer_may_have_df(),
-            segment_size: None,
         };
+        let length = self.sa.sealed_len(packet.len());
         let (sa, mut soft) = (&mut *self.sa, false);
-        let pushed = self.egress.burst(&path).push(transmit, |buffer| {
+        let pushed = self.egress.burst(&path).push(transmit, length, |buffer| {
             let sealed = sa.seal(&[packet], buffer)?;
             soft = sealed.soft_limit_crossed;
-            Ok(sealed.len)
+            Ok(())
         });
         let child = self.sa.child();
         if soft {
             self.events.send(SaEvent::SoftLifetime { child });
         }
         match pushed {
-            Ok(_) => {
+            Ok(()) => {
                 self.stats.packets_out.add(1);
                 self.stats.bytes_out.add_len(packet.len());
                 Ok(())

@@ -18,7 +18,7 @@ use super::pipeline::{Carrier, Pipeline};
 use super::{WorkerPorts, stats::WorkerStats};
 use crate::io::burst::{BURST, ReceiveBurst, TransmitBurst};
 use crate::io::raw::RawSocket;
-use crate::io::tun::{TunBurst, TunQueue};
+use crate::io::tun::{TunBuffer, TunQueue};
 use crate::io::udp::{self, SendReport, UdpSocket};
 use crate::ipsec::DropReason;
 use crate::wire::vnet::VnetHeader;
@@ -39,7 +39,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 struct TunPort {
     queue: TunQueue,
-    burst: TunBurst,
+    buffer: TunBuffer,
     ready: bool,
 }
 
@@ -83,7 +83,7 @@ impl Worker {
             poll,
             tun: TunPort {
                 queue: ports.tun,
-                burst: TunBurst::new(),
+                buffer: TunBuffer::new(),
                 ready: true,
             },
             sockets,
@@ -211,7 +211,7 @@ impl Worker {
         };
         let carrier = port.socket.carrier();
         let count = port.socket.recv_burst(&mut self.received).unwrap_or(0);
-        port.ready = count == self.received.capacity();
+        port.ready = self.received.is_full();
         if count == 0 {
             return;
         }
@@ -236,15 +236,21 @@ impl Worker {
         if !self.tun.ready {
             return;
         }
-        let count = self.tun.read_burst();
-        if count == 0 {
-            return;
-        }
         self.obey(now); // an SA that was reported to be up is up for this burst
-        let TunPort { queue, burst, .. } = &mut self.tun;
+        let TunPort {
+            queue,
+            buffer,
+            ready,
+        } = &mut self.tun;
         let stats = Arc::clone(self.pipeline.stats());
-        stats.bursts.add(1);
-        for (header, packet) in burst.iter_mut() {
+        for number in 0..BURST {
+            let Ok((header, packet)) = queue.read(buffer) else {
+                *ready = false;
+                return;
+            };
+            if number == 0 {
+                stats.bursts.add(1);
+            }
             if !is_plain(&header) {
                 stats.dropped(DropReason::InnerMalformed);
                 continue;
@@ -260,14 +266,6 @@ impl Worker {
 
     fn flush(&mut self, now: Instant) {
         send(&mut self.sockets, &mut self.egress, &mut self.pipeline, now);
-    }
-}
-
-impl TunPort {
-    fn read_burst(&mut self) -> usize {
-        let count = self.queue.read_burst(&mut self.burst).unwrap_or(0);
-        self.ready = count == BURST;
-        count
     }
 }
 

@@ -91,6 +91,11 @@ impl ReceiveBurst {
         self.filled
     }
 
+    /// Whether the last call returned all it had room for, so that there may be more.
+    pub fn is_full(&self) -> bool {
+        self.filled == self.capacity()
+    }
+
     /// Whether the last call returned nothing.
     pub fn is_empty(&self) -> bool {
         self.filled == 0
@@ -149,14 +154,12 @@ pub struct Transmit {
     pub tos: u8,
     /// Whether routers must not fragment it.
     pub dont_fragment: bool,
-    /// Length of each datagram but the last, if this is a train of them (UDP_SEGMENT).
-    pub segment_size: Option<u16>,
 }
 
 /// Why [`TransmitBurst::push`] added nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError<E> {
-    /// The burst is full; send it first.
+    /// The burst is full, or the datagram longer than any can be; send the burst first.
     Full,
     /// The writer of the bytes refused.
     Refused(E),
@@ -199,25 +202,26 @@ impl TransmitBurst {
         }
     }
 
-    /// Adds one datagram that `write` puts into the buffer it is given, returning its length.
+    /// Adds one datagram of `length` bytes, which `write` puts into the buffer it is given.
     pub fn push<E>(
         &mut self,
         transmit: Transmit,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Result<usize, PushError<E>> {
-        let end = self.used.saturating_add(SLOT_LEN);
-        if self.messages.len() == TRANSMIT_MESSAGES {
+        length: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), PushError<E>> {
+        let end = self.used.saturating_add(length);
+        if self.messages.len() == TRANSMIT_MESSAGES || length > SLOT_LEN {
             return Err(PushError::Full);
         }
         let buffer = self.arena.get_mut(self.used..end).ok_or(PushError::Full)?;
-        let length = write(buffer).map_err(PushError::Refused)?.min(SLOT_LEN);
+        write(buffer).map_err(PushError::Refused)?;
         self.messages.push(Message {
             transmit,
             start: self.used,
             length,
         });
         self.used += length.next_multiple_of(LINE);
-        Ok(length)
+        Ok(())
     }
 
     /// Whether the fragments of one more packet of any size surely fit.
@@ -316,7 +320,6 @@ mod tests {
         remote: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4500),
         tos: 0,
         dont_fragment: false,
-        segment_size: None,
     };
 
     fn train(bytes: &mut [u8], segment_size: Option<u16>) -> Vec<usize> {
@@ -342,7 +345,7 @@ mod tests {
     #[test]
     fn a_refused_datagram_leaves_no_trace_in_the_burst() {
         let mut burst = TransmitBurst::new();
-        let pushed = burst.push(TRANSMIT, |_| Err("no"));
+        let pushed = burst.push(TRANSMIT, 9, |_| Err("no"));
         assert_eq!(pushed, Err(PushError::Refused("no")));
         assert!(burst.is_empty());
     }
@@ -350,11 +353,11 @@ mod tests {
     #[test]
     fn a_full_burst_refuses_instead_of_growing() {
         let mut burst = TransmitBurst::new();
-        while burst.push::<()>(TRANSMIT, |_| Ok(SLOT_LEN)).is_ok() {}
+        while burst.push::<()>(TRANSMIT, SLOT_LEN, |_| Ok(())).is_ok() {}
         assert!(!burst.has_room());
         assert_eq!(burst.len(), TRANSMIT_ARENA / SLOT_LEN);
         burst.clear();
-        while burst.push::<()>(TRANSMIT, |_| Ok(1)).is_ok() {}
+        while burst.push::<()>(TRANSMIT, 1, |_| Ok(())).is_ok() {}
         assert_eq!(burst.len(), TRANSMIT_MESSAGES);
     }
 

@@ -12,6 +12,7 @@ use socket2::Socket;
 use super::address::SocketName;
 use super::burst::{Framing, ReceiveBurst, SLOT_LEN, STRIDE, TransmitBurst};
 use super::control_message::{CONTROL_LEN, ControlBuffer};
+use super::offload::Offloads;
 use super::sockopt;
 
 /// The mark of our own outer packets: the rule that leads protected traffic to the TUN excepts it.
@@ -22,18 +23,24 @@ pub const OUTER_MARK: u32 = 0x4c47;
 pub struct SocketOptions {
     /// SO_MARK; needs CAP_NET_ADMIN.
     pub mark: Option<u32>,
-    /// Size asked for each of the two socket buffers.
-    pub buffer: usize,
+    /// Bytes asked for what was received and is not read yet.
+    pub receive_buffer: usize,
+    /// Bytes asked for what was sent and has not left yet.
+    pub send_buffer: usize,
     /// Exempt from XFRM policies, that is, from our own guard; best effort.
     pub past_xfrm: bool,
+    /// Which offloads to use, of those that the system has.
+    pub offloads: Offloads,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
         Self {
             mark: Some(OUTER_MARK),
-            buffer: 8 << 20,
+            receive_buffer: 8 << 20,
+            send_buffer: 8 << 20,
             past_xfrm: true,
+            offloads: Offloads::NONE,
         }
     }
 }
@@ -53,6 +60,11 @@ pub struct SendReport {
     pub denied: u32,
     /// Refused for any other reason.
     pub other: u32,
+    /// Whether the socket took no more: what is unsent stays in the burst, to be sent again when the
+    /// socket is writable.
+    pub blocked: bool,
+    /// System calls made.
+    pub calls: u32,
     /// The first few distinct paths on which a packet was too big: the own and the peer's address.
     pub too_big_paths: [Option<(IpAddr, SocketAddr)>; 4],
 }
@@ -118,7 +130,7 @@ impl BurstSocket {
         if let Some(mark) = options.mark {
             socket.set_mark(mark)?;
         }
-        sockopt::set_buffers(socket.as_fd(), options.buffer);
+        sockopt::set_buffers(socket.as_fd(), options.receive_buffer, options.send_buffer);
         if options.past_xfrm {
             // Fails on kernels without XFRM and without CAP_NET_ADMIN, where no guard is either.
             let _ = sockopt::allow_past_xfrm(socket.as_fd(), ipv6);
@@ -235,7 +247,7 @@ impl BurstSocket {
             vector.iov_base = bytes.as_ptr().cast_mut().cast(); // only read, and only by the kernel
             vector.iov_len = bytes.len();
             let name_length = name.set(remote);
-            let control_length = control.set(transmit.local, transmit.tos, transmit.segment_size);
+            let control_length = control.set(transmit.local, transmit.tos, None);
             header.msg_len = 0;
             point(
                 &mut header.msg_hdr,
@@ -259,6 +271,7 @@ impl BurstSocket {
         while next < end {
             let headers = burst.calls.headers.get_mut(next..end).unwrap_or_default();
             let count = u32::try_from(headers.len()).unwrap_or(0);
+            report.calls += 1;
             // SAFETY: `prepare` pointed these headers at live buffers of `burst`, which stays
             // borrowed during the call, and the kernel only reads what they point to.
             let sent = unsafe {

@@ -44,14 +44,14 @@ pub(super) fn attach_program(
     check(status)
 }
 
-/// Asks for socket buffers of `bytes` each, beyond the system's limit where we may.
-pub(super) fn set_buffers(fd: BorrowedFd<'_>, bytes: usize) {
-    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+/// Asks for socket buffers of so many bytes, beyond the system's limit where we may.
+pub(super) fn set_buffers(fd: BorrowedFd<'_>, receive: usize, send: usize) {
     let pairs = [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, receive),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, send),
     ];
-    for (forced, limited) in pairs {
+    for (forced, limited, bytes) in pairs {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         if set_int(fd, libc::SOL_SOCKET, forced, bytes).is_err() {
             // A smaller buffer only costs loss under load; the kernel clamps this one.
             let _ = set_int(fd, libc::SOL_SOCKET, limited, bytes);

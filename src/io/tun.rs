@@ -8,8 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use socket2::{Domain, Socket, Type};
 
 use super::address::put;
-use super::burst::{BURST, SLOT_LEN};
+use super::burst::SLOT_LEN;
+
 use super::netlink::sysctl;
+use super::offload::Offloads;
 use crate::wire::vnet::VnetHeader;
 
 /// A TUN device. It disappears when its last queue is closed.
@@ -17,14 +19,20 @@ use crate::wire::vnet::VnetHeader;
 pub struct Tun {
     name: String,
     index: u32,
+    offloads: Offloads,
 }
 
 impl Tun {
     /// Creates the device with `queues` queues, sets its MTU and brings it up.
     ///
-    /// Packets carry a vnet header and no link header. No offload is asked for, so the kernel
-    /// delivers plain packets with their checksums done.
-    pub fn create(name: &str, queues: u16, mtu: u16) -> io::Result<(Self, Vec<TunQueue>)> {
+    /// Packets carry a vnet header and no link header. Of the `wanted` offloads it has those of
+    /// [`Self::offloads`].
+    pub fn create(
+        name: &str,
+        queues: u16,
+        mtu: u16,
+        wanted: Offloads,
+    ) -> io::Result<(Self, Vec<TunQueue>)> {
         let mut request = InterfaceRequest::named(name)?;
         let mut opened = Vec::with_capacity(usize::from(queues));
         for _ in 0..queues.max(1) {
@@ -42,7 +50,13 @@ impl Tun {
         request.set_flags(request.flags() | IFF_UP);
         interface_ioctl(control.as_fd(), libc::SIOCSIFFLAGS, &mut request)?;
         let index = rustix::net::netdevice::name_to_index(&control, &name)?;
-        Ok((Self { name, index }, opened))
+        let offloads = wanted.and(Offloads::NONE);
+        let device = Self {
+            name,
+            index,
+            offloads,
+        };
+        Ok((device, opened))
     }
 
     /// The name that the kernel gave it.
@@ -53,6 +67,11 @@ impl Tun {
     /// Its interface index.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Which of the offloads of a TUN it has.
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
     }
 }
 
@@ -76,37 +95,52 @@ impl TunQueue {
         Ok(Self { file })
     }
 
-    /// Reads packets until there are none or the burst is full. `WouldBlock` when there is none.
-    pub fn read_burst(&mut self, burst: &mut TunBurst) -> io::Result<usize> {
-        burst.filled = 0;
-        for (slot, length) in burst
-            .arena
-            .chunks_exact_mut(STRIDE)
-            .zip(burst.lengths.iter_mut())
-        {
-            let buffer = slot.get_mut(HEADROOM..).unwrap_or_default();
-            match rustix::io::read(&self.file, buffer) {
-                Ok(0) => break,
-                Ok(read) => *length = read,
-                Err(rustix::io::Errno::AGAIN) if burst.filled > 0 => break,
-                Err(error) if burst.filled == 0 => return Err(error.into()),
-                // It will be met again, as the first of the next burst.
-                Err(_) => break,
+    /// Reads one packet, which may be a super-packet if the device has such an offload.
+    /// `WouldBlock` when there is none.
+    pub fn read<'b>(
+        &mut self,
+        buffer: &'b mut TunBuffer,
+    ) -> io::Result<(VnetHeader, &'b mut [u8])> {
+        let frame = buffer.arena.get_mut(HEADROOM..).unwrap_or_default();
+        let length = loop {
+            match rustix::io::read(&self.file, &mut *frame) {
+                Err(rustix::io::Errno::INTR) => {}
+                read => break read?,
             }
-            burst.filled += 1;
-        }
-        Ok(burst.filled)
+        };
+        let frame = frame.get_mut(..length).unwrap_or_default();
+        let (header, packet) = frame
+            .split_at_mut_checked(VnetHeader::LEN)
+            .ok_or(io::ErrorKind::InvalidData)?;
+        let (header, _) = VnetHeader::parse(header).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((header, packet))
     }
 
     /// Writes one packet. Its checksums must be complete.
     pub fn write(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.write_vectored(&[IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(packet)])
+        self.writev(&[IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(packet)])
     }
 
-    /// Writes one packet given as a vnet header and the pieces that follow it.
-    pub fn write_vectored(&mut self, header_and_pieces: &[IoSlice<'_>]) -> io::Result<()> {
+    /// Writes one packet, given as pieces, and how the kernel shall take it. At most
+    /// [`WRITE_PIECES`] pieces are possible.
+    pub fn write_vectored(
+        &mut self,
+        header: &VnetHeader,
+        pieces: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        let header = header.encode();
+        let mut all = [IoSlice::new(&[]); WRITE_PIECES + 1];
+        let (first, rest) = all.split_at_mut(1);
+        first.fill(IoSlice::new(&header));
+        let room = rest.get_mut(..pieces.len());
+        room.ok_or(io::ErrorKind::InvalidInput)?
+            .copy_from_slice(pieces);
+        self.writev(all.get(..=pieces.len()).unwrap_or_default())
+    }
+
+    fn writev(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         loop {
-            match rustix::io::writev(&self.file, header_and_pieces) {
+            match rustix::io::writev(&self.file, pieces) {
                 Err(rustix::io::Errno::INTR) => {}
                 written => return Ok(written.map(drop)?),
             }
@@ -126,52 +160,25 @@ impl AsRawFd for TunQueue {
     }
 }
 
-/// The arena that a queue is read into.
+/// The arena that a queue is read into, one packet at a time: the packet is copied out while it is
+/// sealed, so a small arena stays in the cache.
 #[derive(Debug)]
-pub struct TunBurst {
+pub struct TunBuffer {
     arena: Box<[u8]>,
-    lengths: [usize; BURST],
-    filled: usize,
 }
 
-impl Default for TunBurst {
+impl Default for TunBuffer {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl TunBurst {
-    /// An empty arena for [`BURST`] packets of 64 KiB.
+impl TunBuffer {
+    /// An arena for one packet of 64 KiB.
     pub fn new() -> Self {
         Self {
-            arena: vec![0; BURST * STRIDE].into_boxed_slice(),
-            lengths: [0; BURST],
-            filled: 0,
+            arena: vec![0; HEADROOM + VnetHeader::LEN + SLOT_LEN].into_boxed_slice(),
         }
-    }
-
-    /// How many packets the last read returned.
-    pub fn len(&self) -> usize {
-        self.filled
-    }
-
-    /// Whether the last read returned nothing.
-    pub fn is_empty(&self) -> bool {
-        self.filled == 0
-    }
-
-    /// The packets in order, each with its vnet header.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (VnetHeader, &mut [u8])> {
-        self.arena
-            .chunks_exact_mut(STRIDE)
-            .zip(&self.lengths)
-            .take(self.filled)
-            .filter_map(|(slot, length)| {
-                let frame = slot.get_mut(HEADROOM..HEADROOM + length)?;
-                let (header, packet) = frame.split_at_mut_checked(VnetHeader::LEN)?;
-                let (header, _) = VnetHeader::parse(header)?;
-                Some((header, packet))
-            })
     }
 }
 
@@ -249,4 +256,5 @@ const TUN_FLAGS: u16 = 0x0001 | 0x1000 | 0x4000 | 0x0100; // TUN, NO_PI, VNET_HD
 const IFF_UP: u16 = 0x0001;
 /// Puts the IP header behind the vnet header on a 16-byte boundary.
 const HEADROOM: usize = 6;
-const STRIDE: usize = HEADROOM + VnetHeader::LEN + SLOT_LEN + 304;
+/// Pieces of one packet that [`TunQueue::write_vectored`] takes: headers and 64 segments, and some.
+pub const WRITE_PIECES: usize = 130;

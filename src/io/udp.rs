@@ -110,7 +110,7 @@ impl UdpSocket {
     pub fn send(&mut self, transmit: &Transmit, parts: &[IoSlice<'_>]) -> io::Result<()> {
         self.inner.switch_df(transmit.dont_fragment);
         let mut control = ControlBuffer::default();
-        let length = control.set(transmit.local, transmit.tos, transmit.segment_size);
+        let length = control.set(transmit.local, transmit.tos, None);
         let control = control.bytes.get(..length).unwrap_or_default();
         let remote = SockAddr::from(transmit.remote);
         let message = MsgHdr::new()

@@ -9,8 +9,9 @@ use lockgate::io::burst::{ReceiveBurst, Transmit, TransmitBurst};
 use lockgate::io::netlink::routing::{Routing, Rule, RuleAction};
 use lockgate::io::netlink::xfrm::{Direction, PortMatch, XfrmPolicies, XfrmPolicy};
 use lockgate::io::netns::{Namespace, connect};
+use lockgate::io::offload::Offloads;
 use lockgate::io::raw::RawSocket;
-use lockgate::io::tun::{Tun, TunBurst};
+use lockgate::io::tun::{Tun, TunBuffer};
 use lockgate::io::udp::{SendReport, SocketOptions, UdpGroup, UdpSocket, path_mtu};
 
 use crate::packets;
@@ -27,8 +28,10 @@ struct Got {
 
 const UNPRIVILEGED: SocketOptions = SocketOptions {
     mark: None,
-    buffer: 1 << 20,
+    receive_buffer: 1 << 20,
+    send_buffer: 1 << 20,
     past_xfrm: false,
+    offloads: Offloads::NONE,
 };
 
 #[test]
@@ -205,6 +208,7 @@ fn a_datagram_that_cannot_be_sent_is_counted_and_does_not_stop_the_burst() {
         too_big: 1,
         unreachable: 2,
         too_big_paths: [Some(path), None, None, None],
+        calls: report.calls,
         ..SendReport::default()
     };
     assert_eq!(report, expected);
@@ -323,7 +327,9 @@ fn a_tun_reads_what_is_routed_into_it_and_delivers_what_is_written() {
         return;
     }
     let lab = Namespace::new("tun").expect("a namespace");
-    let (tun, mut queues) = lab.run(|| Tun::create("tun%d", 2, 1400)).expect("a TUN");
+    let (tun, mut queues) = lab
+        .run(|| Tun::create("tun%d", 2, 1400, Offloads::NONE))
+        .expect("a TUN");
     assert_eq!((tun.name(), queues.len()), ("tun0", 2));
     lab.add_address("tun0", "10.1.0.1/8".parse().expect("literal"))
         .expect("an address");
@@ -333,14 +339,12 @@ fn a_tun_reads_what_is_routed_into_it_and_delivers_what_is_written() {
 
     let far: SocketAddr = "10.2.0.2:6000".parse().expect("literal");
     socket.send_to(b"ping", far).expect("sent");
-    let mut burst = TunBurst::new();
+    let mut buffer = TunBuffer::new();
     let packet = eventually("the packet is read", || {
         queues.iter_mut().find_map(|queue| {
-            queue.read_burst(&mut burst).ok()?;
-            let mut udp = burst
-                .iter_mut()
-                .filter(|(_, packet)| packet.get(9) == Some(&17));
-            udp.next().map(|(header, packet)| (header, packet.to_vec()))
+            let (header, packet) = queue.read(&mut buffer).ok()?;
+            let is_udp = packet.get(9) == Some(&17);
+            is_udp.then(|| (header, packet.to_vec()))
         })
     });
     let near = "10.1.0.1:5000".parse().expect("literal");
@@ -362,7 +366,7 @@ fn a_tun_reads_what_is_routed_into_it_and_delivers_what_is_written() {
 #[test]
 fn a_name_that_no_link_can_have_is_refused() {
     for name in ["", "a-name-of-16-byte", "a/b", "nul\0"] {
-        let error = Tun::create(name, 1, 1400).expect_err("refused");
+        let error = Tun::create(name, 1, 1400, Offloads::NONE).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name:?}");
     }
 }
@@ -393,11 +397,10 @@ fn push(
         remote,
         tos,
         dont_fragment,
-        segment_size: None,
     };
-    let pushed = burst.push::<()>(transmit, |buffer| {
-        buffer[..bytes.len()].copy_from_slice(bytes);
-        Ok(bytes.len())
+    let pushed = burst.push::<()>(transmit, bytes.len(), |buffer| {
+        buffer.copy_from_slice(bytes);
+        Ok(())
     });
     pushed.expect("there is room");
 }

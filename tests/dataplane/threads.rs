@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use lockgate::dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts};
 use lockgate::io::netns::{Namespace, connect, link_index};
+use lockgate::io::offload::Offloads;
 use lockgate::io::raw::RawSocket;
 use lockgate::io::tun::Tun;
 use lockgate::io::udp::{SocketOptions, UdpGroup, path_mtu};
@@ -63,7 +64,7 @@ fn add_address(space: &Namespace, link: &str, address: &str) {
 fn start_workers(spd: Spd, control: Arc<Waker>) -> (Handle, Vec<UdpGroup>) {
     let count = NonZeroU16::new(WORKERS).expect("not zero");
     let options = SocketOptions::default();
-    let (_, queues) = Tun::create("ipsec0", WORKERS, 1400).expect("a TUN");
+    let (_, queues) = Tun::create("ipsec0", WORKERS, 1400, Offloads::NONE).expect("a TUN");
     let mut workers: Vec<_> = queues
         .into_iter()
         .map(|tun| WorkerPorts {
