@@ -4,6 +4,8 @@
     reason = "an index out of bounds fails the test"
 )]
 
+#[path = "esp/flows.rs"]
+mod flows;
 #[path = "esp/headers.rs"]
 mod headers;
 #[path = "esp/hostile.rs"]

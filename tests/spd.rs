@@ -146,6 +146,10 @@ proptest! {
     ) {
         for (number, policy) in (0..).zip(&mut policies) {
             policy.id = PolicyId(number);
+            policy.action = Action::Protect(Template {
+                reqid: Reqid(number),
+                mode: Mode::Tunnel,
+            });
         }
         let spd = Spd::new(policies);
         for flow in flows {
@@ -153,6 +157,8 @@ proptest! {
             let expected = [Direction::Out, Direction::In, Direction::Forward]
                 .map(|direction| scan(&spd, direction, &flow));
             prop_assert_eq!(found.map(id), expected.map(id), "{:?}", flow);
+            let action = found[0].map(|policy| policy.action);
+            prop_assert_eq!(spd.outbound_action(&flow), action, "{:?}", flow);
         }
     }
 }

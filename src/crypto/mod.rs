@@ -2,7 +2,7 @@
 //!
 //! | for | look in | RFC |
 //! |---|---|---|
-//! | sealing and opening packets | [`packet`] | 4106, 7634, 3602, 4868, 2404, 2410 |
+//! | sealing and opening packets | [`packet`] | 4106, 7634, 8750, 3602, 4868, 2404, 2410 |
 //! | PRF, SKEYSEED, keys of IKE and Child SAs | [`prf`], [`kdf`] | 7296 §2.13–2.18 |
 //! | Diffie-Hellman | [`kex`] | 3526, 5903, 8031, 6989 |
 //!

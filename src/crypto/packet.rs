@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::aead::Aead;
+use super::aead::{AeadKey, FastCipher};
 use super::encrypt_then_mac::EncryptThenMac;
-use super::portable::PortableAead;
+use super::portable::PortableCipher;
 use crate::wire::proposal::{CipherSuite, EncryptionId, IntegrityId};
 
 /// The expanded key of one direction of an SA.
@@ -25,8 +25,8 @@ pub struct PacketKey {
 }
 
 enum Cipher {
-    Aead(Aead),
-    Portable(Box<PortableAead>),
+    Aead(AeadKey<FastCipher>),
+    Portable(Box<AeadKey<PortableCipher>>),
     EncryptThenMac(Box<EncryptThenMac>),
 }
 
@@ -79,10 +79,11 @@ impl PacketKey {
                     .ok_or(KeyError::Unsupported(suite))?,
             )),
             (None, Provider::Fast) => Cipher::Aead(
-                Aead::new(suite.encryption, encryption_key).ok_or(KeyError::Unsupported(suite))?,
+                AeadKey::new(suite.encryption, encryption_key)
+                    .ok_or(KeyError::Unsupported(suite))?,
             ),
             (None, Provider::Portable) => Cipher::Portable(Box::new(
-                PortableAead::new(suite.encryption, encryption_key)
+                AeadKey::new(suite.encryption, encryption_key)
                     .ok_or(KeyError::Unsupported(suite))?,
             )),
         };
@@ -94,10 +95,11 @@ impl PacketKey {
         self.suite
     }
 
-    /// Bytes of the initialization vector that each packet carries.
+    /// Bytes of the initialization vector that each packet carries; 0 if it is implicit (RFC 8750).
     pub fn iv_len(&self) -> usize {
         match &self.cipher {
-            Cipher::Aead(_) | Cipher::Portable(_) => AEAD_IV_LEN,
+            Cipher::Aead(cipher) => cipher.iv_len(),
+            Cipher::Portable(cipher) => cipher.iv_len(),
             Cipher::EncryptThenMac(cipher) => cipher.iv_len(),
         }
     }
@@ -120,8 +122,9 @@ impl PacketKey {
 
     /// Encrypts the text in the middle of `buffer` in place and writes IV and ICV around it.
     ///
-    /// `nonce` must never repeat under this key. It is the IV of an AEAD; for CBC it is encrypted
-    /// to an IV that nobody can predict (SP 800-38A appendix C).
+    /// `nonce` must never repeat under this key. It is the IV of an AEAD, and must be the sequence
+    /// number where that IV is implicit; for CBC it is encrypted to an IV that nobody can predict
+    /// (SP 800-38A appendix C).
     #[inline]
     pub fn seal(
         &self,
@@ -161,11 +164,14 @@ impl fmt::Debug for PacketKey {
     }
 }
 
-/// Whether packets can be sealed with `suite`. NULL encryption counts only with a MAC.
+/// Whether packets can be sealed with `suite`. NULL encryption counts only with a MAC, and not every
+/// suite of ESP is one of IKE: see [`EncryptionId::is_esp_only`].
 pub fn is_supported(suite: &CipherSuite) -> bool {
     match suite.encryption {
-        EncryptionId::AES_GCM_16 => AES_BITS.contains(&suite.key_bits) && suite.integrity.is_none(),
-        EncryptionId::CHACHA20_POLY1305 => {
+        EncryptionId::AES_GCM_16 | EncryptionId::AES_GCM_16_IIV => {
+            AES_BITS.contains(&suite.key_bits) && suite.integrity.is_none()
+        }
+        EncryptionId::CHACHA20_POLY1305 | EncryptionId::CHACHA20_POLY1305_IIV => {
             matches!(suite.key_bits, 0 | 256) && suite.integrity.is_none()
         }
         EncryptionId::AES_CBC => AES_BITS.contains(&suite.key_bits) && has_mac(suite),
@@ -178,8 +184,8 @@ pub fn is_supported(suite: &CipherSuite) -> bool {
 pub fn encryption_key_len(suite: &CipherSuite) -> usize {
     let key_len = usize::from(suite.key_bits / 8);
     match suite.encryption {
-        EncryptionId::AES_GCM_16 => key_len + SALT_LEN,
-        EncryptionId::CHACHA20_POLY1305 => 32 + SALT_LEN,
+        EncryptionId::AES_GCM_16 | EncryptionId::AES_GCM_16_IIV => key_len + SALT_LEN,
+        EncryptionId::CHACHA20_POLY1305 | EncryptionId::CHACHA20_POLY1305_IIV => 32 + SALT_LEN,
         EncryptionId::AES_CBC => key_len,
         _ => 0,
     }
@@ -221,6 +227,9 @@ pub enum SealError {
     /// an extended sequence number without an 8-byte ESP header.
     #[error("buffer or header has the wrong length for the suite")]
     Length,
+    /// The nonce of an implicit IV is not the sequence number of the header.
+    #[error("an implicit IV must be the sequence number")]
+    Nonce,
 }
 
 /// The packet was not made by the holder of this key, or was changed, or is cut short.

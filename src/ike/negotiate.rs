@@ -5,8 +5,7 @@ use crate::crypto::packet::is_supported;
 use crate::crypto::prf::Prf;
 use crate::wire::keyword::proposal_text;
 use crate::wire::proposal::{
-    CipherSuite, EncryptionId, EspSuite, IkeSuite, IntegrityId, KeyExchangeId, ProtocolId,
-    SaProposal, Transform,
+    CipherSuite, EspSuite, IkeSuite, IntegrityId, KeyExchangeId, ProtocolId, SaProposal, Transform,
 };
 
 /// What a responder answers an offer with.
@@ -99,7 +98,7 @@ pub(super) fn ike_suite(proposal: &SaProposal) -> Option<IkeSuite> {
         key_exchange: exchange(proposal)?,
     };
     Prf::new(suite.prf)?;
-    let usable = suite.cipher.encryption != EncryptionId::NULL;
+    let usable = !suite.cipher.encryption.is_esp_only();
     (usable && is_supported(&suite.cipher) && is_supported_group(suite.key_exchange))
         .then_some(suite)
 }
@@ -368,7 +367,7 @@ const SEQUENCE_NUMBERS: u8 = 5;
 mod tests {
     use super::*;
     use crate::wire::keyword::parse_proposal;
-    use crate::wire::proposal::PrfId;
+    use crate::wire::proposal::{EncryptionId, PrfId};
 
     fn ike(text: &str) -> SaProposal {
         parse_proposal(ProtocolId::Ike, text).expect("a proposal")
@@ -470,6 +469,30 @@ mod tests {
             .transforms
             .push(Transform::Unknown { kind: 6, id: 1 });
         assert!(choose_ike(&ours, &[(1, theirs)], None).is_err());
+    }
+
+    #[test]
+    fn an_implicit_iv_is_not_the_explicit_one_and_not_for_ike() {
+        let both = numbered(&[esp("aes256gcm16iiv-aes256gcm16-noesn")]);
+        let choice =
+            |own: &str| choose_esp(&[esp(own)], &both, None, false).map(|choice| choice.suite);
+        let [implicit, explicit] = ["aes256gcm16iiv-noesn", "aes256gcm16-noesn"]
+            .map(|own| choice(own).expect("one of theirs").cipher.encryption);
+        assert_eq!(implicit, EncryptionId::AES_GCM_16_IIV);
+        assert_eq!(explicit, EncryptionId::AES_GCM_16);
+
+        let only_implicit = numbered(&[esp("aes256gcm16iiv-noesn")]);
+        assert!(choose_esp(&[esp("aes256gcm16-noesn")], &only_implicit, None, false).is_err());
+
+        // Whatever a peer picks, there is no IKE suite with it.
+        let mut proposal = ike("aes256gcm16-prfsha256-x25519");
+        assert!(ike_suite(&proposal).is_some());
+        for transform in &mut proposal.transforms {
+            if let Transform::Encryption { id, .. } = transform {
+                *id = EncryptionId::AES_GCM_16_IIV;
+            }
+        }
+        assert_eq!(ike_suite(&proposal), None);
     }
 
     #[test]

@@ -18,12 +18,17 @@ use super::DropReason;
 pub struct ReplayWindow {
     /// The highest number accepted so far; zero before the first packet.
     top: u64,
-    size: u64,
-    esn: bool,
     /// One bit for each of the last numbers: more words than the window needs, by at least one,
     /// so that the word of a new top can be cleared whole.
-    ring: Box<[u64]>,
+    ring: Box<[Line]>,
+    size: u16,
+    esn: bool,
 }
+
+/// A cache line of the ring, so that two windows never share one.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line([u64; WORDS_PER_LINE]);
 
 /// Proof that a number passed [`ReplayWindow::check`], to be given to [`ReplayWindow::accept`].
 #[derive(Debug, PartialEq, Eq)]
@@ -52,25 +57,24 @@ impl ReplayWindow {
     /// An empty window. The only allocation that replay protection makes.
     #[must_use]
     pub fn new(size: u32, esn: bool) -> Self {
-        let words = u64::from(size.min(Self::MAX)).div_ceil(WORD_BITS);
-        let slots = if words == 0 {
-            0
-        } else {
-            (words + 1).next_power_of_two()
+        let size = u16::try_from(size.min(Self::MAX).next_multiple_of(64))
+            .expect("the largest window has 13 bits");
+        let lines = match usize::from(size) / 64 {
+            0 => 0,
+            words => (words + 1).div_ceil(WORDS_PER_LINE).next_power_of_two(),
         };
-        let ring = (0..slots).map(|_| 0).collect();
         Self {
             top: 0,
-            size: words * WORD_BITS,
+            ring: vec![EMPTY; lines].into_boxed_slice(),
+            size,
             esn,
-            ring,
         }
     }
 
     /// How many numbers the window holds after rounding; zero when the check is off.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        u64::from(self.size)
     }
 
     /// The highest number accepted so far.
@@ -79,10 +83,30 @@ impl ReplayWindow {
         self.top
     }
 
+    /// Checks a number, lets `open` find out whether its packet is authentic, and takes note of it if
+    /// so: [`Self::check`] and [`Self::accept`] with nothing in between. Also tells whether it is the
+    /// highest number so far.
+    ///
+    /// # Errors
+    /// Those of [`Self::check`], and what `open` returns.
+    #[inline]
+    pub fn receive<T>(
+        &mut self,
+        low: u32,
+        open: impl FnOnce(&Fresh) -> Result<T, DropReason>,
+    ) -> Result<(T, bool), DropReason> {
+        let fresh = self.check(low)?;
+        let opened = open(&fresh)?;
+        let newest = fresh.0 > self.top;
+        self.mark(fresh.0);
+        Ok((opened, newest))
+    }
+
     /// Infers the full number and refuses what is old, doubled or impossible. Changes nothing.
     ///
     /// # Errors
     /// [`DropReason::IllegalSequence`], [`DropReason::TooOld`] or [`DropReason::Replayed`].
+    #[inline]
     pub fn check(&self, low: u32) -> Result<Fresh, DropReason> {
         let sequence = if self.esn {
             self.infer(low)?
@@ -102,15 +126,20 @@ impl ReplayWindow {
     pub fn accept(&mut self, fresh: Fresh) -> Result<(), DropReason> {
         let Fresh(sequence) = fresh;
         self.check_full(sequence)?;
+        self.mark(sequence);
+        Ok(())
+    }
+
+    /// Takes note of a number that passed the check.
+    #[inline]
+    fn mark(&mut self, sequence: u64) {
         if sequence > self.top {
             self.clear_up_to(sequence);
             self.top = sequence;
         }
-        let slot = self.slot(sequence / WORD_BITS);
-        if let Some(word) = self.ring.get_mut(slot) {
+        if let Some(word) = self.word_mut(sequence / WORD_BITS) {
             *word |= bit(sequence);
         }
-        Ok(())
     }
 
     /// Goes on after `sequence`, which counts as received like everything before it: for an SA that
@@ -118,14 +147,14 @@ impl ReplayWindow {
     pub fn resume_after(&mut self, sequence: u64) {
         if sequence > self.top {
             self.top = sequence;
-            self.ring.fill(u64::MAX);
-            let slot = self.slot(sequence / WORD_BITS);
-            if let Some(word) = self.ring.get_mut(slot) {
+            self.ring.fill(Line([u64::MAX; WORDS_PER_LINE]));
+            if let Some(word) = self.word_mut(sequence / WORD_BITS) {
                 *word = bit(sequence) | (bit(sequence) - 1);
             }
         }
     }
 
+    #[inline]
     fn check_full(&self, sequence: u64) -> Result<(), DropReason> {
         if self.size == 0 {
             return Ok(());
@@ -136,14 +165,10 @@ impl ReplayWindow {
         if sequence > self.top {
             return Ok(());
         }
-        if self.top - sequence >= self.size {
+        if self.top - sequence >= self.size() {
             return Err(DropReason::TooOld);
         }
-        let word = self
-            .ring
-            .get(self.slot(sequence / WORD_BITS))
-            .copied()
-            .unwrap_or(0);
+        let word = self.word(sequence / WORD_BITS).unwrap_or(0);
         if word & bit(sequence) == 0 {
             Ok(())
         } else {
@@ -153,12 +178,13 @@ impl ReplayWindow {
 
     /// RFC 4303 §A2.2: the one number with these low bits that lies less than 2^32 above the
     /// lower edge of the window.
+    #[inline]
     fn infer(&self, low: u32) -> Result<u64, DropReason> {
         // Without a window nothing says how late a packet may be: allow half of the space.
         let span = if self.size == 0 {
             UNCHECKED_SPAN
         } else {
-            self.size
+            self.size()
         };
         // Modulo 2^64: before the window has filled once, its edge lies below zero.
         let edge_below_zero = self.top < span - 1;
@@ -173,24 +199,41 @@ impl ReplayWindow {
     }
 
     /// Clears the words between the old top and the new one, at most once each.
+    #[inline]
     fn clear_up_to(&mut self, sequence: u64) {
         let (old, new) = (self.top / WORD_BITS, sequence / WORD_BITS);
-        if new - old >= self.ring.len() as u64 {
-            self.ring.fill(0);
+        if new - old >= (self.ring.len() * WORDS_PER_LINE) as u64 {
+            self.ring.fill(EMPTY);
             return;
         }
         for number in old + 1..=new {
-            let slot = self.slot(number);
-            if let Some(word) = self.ring.get_mut(slot) {
+            if let Some(word) = self.word_mut(number) {
                 *word = 0;
             }
         }
     }
 
+    /// A word of the ring; none if the check is off.
+    #[inline]
+    fn word(&self, number: u64) -> Option<u64> {
+        let (line, word) = self.place(number);
+        self.ring.get(line)?.0.get(word).copied()
+    }
+
+    #[inline]
+    fn word_mut(&mut self, number: u64) -> Option<&mut u64> {
+        let (line, word) = self.place(number);
+        self.ring.get_mut(line)?.0.get_mut(word)
+    }
+
     /// Where the ring, a power of two long, keeps a word. Past the end of an empty ring.
-    fn slot(&self, word: u64) -> usize {
+    #[inline]
+    fn place(&self, number: u64) -> (usize, usize) {
         let mask = (self.ring.len() as u64).wrapping_sub(1);
-        usize::try_from(word & mask).unwrap_or(usize::MAX)
+        let line = number / WORDS_PER_LINE as u64 & mask;
+        let word = number % WORDS_PER_LINE as u64;
+        let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        (index(line), index(word))
     }
 }
 
@@ -204,4 +247,6 @@ fn bit(sequence: u64) -> u64 {
 }
 
 const WORD_BITS: u64 = 64;
+const WORDS_PER_LINE: usize = 8;
+const EMPTY: Line = Line([0; WORDS_PER_LINE]);
 const UNCHECKED_SPAN: u64 = 1 << 31;

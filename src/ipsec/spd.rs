@@ -85,6 +85,8 @@ struct Ends {
 pub struct Spd {
     /// In order of evaluation.
     policies: Vec<Policy>,
+    /// Theirs, close together.
+    actions: Vec<Action>,
     outbound: Index,
     inbound: Index,
     forward: Index,
@@ -98,8 +100,10 @@ impl Spd {
         let index = |direction| Index::new(&policies, direction);
         let (outbound, inbound) = (index(Direction::Out), index(Direction::In));
         let forward = index(Direction::Forward);
+        let actions = policies.iter().map(|policy| policy.action).collect();
         Self {
             policies,
+            actions,
             outbound,
             inbound,
             forward,
@@ -109,6 +113,19 @@ impl Spd {
     /// The policy that decides about a packet from the protected side.
     #[must_use]
     pub fn outbound(&self, flow: &Flow) -> Option<&Policy> {
+        self.policies.get(self.outbound_rank(flow)?)
+    }
+
+    /// What is done with a packet from the protected side: the action of [`Self::outbound`], without
+    /// a look at the policy.
+    #[must_use]
+    #[inline]
+    pub fn outbound_action(&self, flow: &Flow) -> Option<Action> {
+        self.actions.get(self.outbound_rank(flow)?).copied()
+    }
+
+    #[inline]
+    fn outbound_rank(&self, flow: &Flow) -> Option<usize> {
         let [local, remote] = endpoints(flow);
         self.outbound.first(&self.policies, &Ends { local, remote })
     }
@@ -117,14 +134,20 @@ impl Spd {
     #[must_use]
     pub fn inbound(&self, flow: &Flow) -> Option<&Policy> {
         let [remote, local] = endpoints(flow);
-        self.inbound.first(&self.policies, &Ends { local, remote })
+        let rank = self
+            .inbound
+            .first(&self.policies, &Ends { local, remote })?;
+        self.policies.get(rank)
     }
 
     /// The policy that decides about a packet for the protected side.
     #[must_use]
     pub fn forward(&self, flow: &Flow) -> Option<&Policy> {
         let [remote, local] = endpoints(flow);
-        self.forward.first(&self.policies, &Ends { local, remote })
+        let rank = self
+            .forward
+            .first(&self.policies, &Ends { local, remote })?;
+        self.policies.get(rank)
     }
 
     /// All policies, in order of evaluation.

@@ -1,4 +1,5 @@
-//! strongSwan's spelling of proposals: `aes256gcm16-prfsha384-x25519`.
+//! strongSwan's spelling of proposals: `aes256gcm16-prfsha384-x25519`. It has none for implicit IVs,
+//! whose keywords are those of the explicit ones with `iiv` behind.
 
 use super::proposal::{
     CipherSuite, EncryptionId, EspSuite, IkeSuite, IntegrityId, KeyExchangeId, PrfId, ProtocolId,
@@ -85,9 +86,7 @@ fn is_for(protocol: ProtocolId, transform: &Transform) -> bool {
     match transform {
         Transform::Prf(_) => protocol == ProtocolId::Ike,
         Transform::SequenceNumbers { .. } => protocol == ProtocolId::Esp,
-        Transform::Encryption { id, .. } if *id == EncryptionId::NULL => {
-            protocol == ProtocolId::Esp
-        }
+        Transform::Encryption { id, .. } if id.is_esp_only() => protocol == ProtocolId::Esp,
         Transform::Encryption { .. } => protocol != ProtocolId::Ah,
         _ => true,
     }
@@ -282,13 +281,25 @@ const CHACHA20_POLY1305: Transform = Transform::Encryption {
     key_bits: None,
 };
 
+const fn gcm_implicit_iv(bits: u16) -> Transform {
+    Transform::Encryption {
+        id: EncryptionId::AES_GCM_16_IIV,
+        key_bits: Some(bits),
+    }
+}
+
+const CHACHA20_POLY1305_IIV: Transform = Transform::Encryption {
+    id: EncryptionId::CHACHA20_POLY1305_IIV,
+    key_bits: None,
+};
+
 const NULL: Transform = Transform::Encryption {
     id: EncryptionId::NULL,
     key_bits: None,
 };
 
 /// One spelling per algorithm: what errors suggest and [`proposal_text`] writes.
-const KEYWORDS: [(&str, Transform); 25] = [
+const KEYWORDS: [(&str, Transform); 29] = [
     ("aes256gcm16", gcm(256)),
     ("aes192gcm16", gcm(192)),
     ("aes128gcm16", gcm(128)),
@@ -297,6 +308,10 @@ const KEYWORDS: [(&str, Transform); 25] = [
     ("aes192", cbc(192)),
     ("aes128", cbc(128)),
     ("null", NULL),
+    ("aes256gcm16iiv", gcm_implicit_iv(256)),
+    ("aes192gcm16iiv", gcm_implicit_iv(192)),
+    ("aes128gcm16iiv", gcm_implicit_iv(128)),
+    ("chacha20poly1305iiv", CHACHA20_POLY1305_IIV),
     ("sha512", integrity(IntegrityId::HMAC_SHA2_512_256)),
     ("sha384", integrity(IntegrityId::HMAC_SHA2_384_192)),
     ("sha256", integrity(IntegrityId::HMAC_SHA2_256_128)),

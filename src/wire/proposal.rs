@@ -45,10 +45,25 @@ impl EncryptionId {
     pub const AES_GCM_16: Self = Self(20);
     pub const NULL_AES_GMAC: Self = Self(21);
     pub const CHACHA20_POLY1305: Self = Self(28);
+    pub const AES_CCM_8_IIV: Self = Self(29);
+    pub const AES_GCM_16_IIV: Self = Self(30);
+    pub const CHACHA20_POLY1305_IIV: Self = Self(31);
 
     /// Provides integrity by itself (RFC 5282).
     pub fn is_aead(self) -> bool {
-        matches!(self.0, 14..=16 | 18..=21 | 28)
+        matches!(self.0, 14..=16 | 18..=21 | 28..=31)
+    }
+
+    /// Not for IKE: it does not encrypt, or its IV is a sequence number (RFC 8750 §7).
+    pub fn is_esp_only(self) -> bool {
+        matches!(
+            self,
+            Self::NULL
+                | Self::NULL_AES_GMAC
+                | Self::AES_CCM_8_IIV
+                | Self::AES_GCM_16_IIV
+                | Self::CHACHA20_POLY1305_IIV
+        )
     }
 }
 
@@ -112,6 +127,9 @@ impl fmt::Display for EncryptionId {
             Self::AES_GCM_16 => f.write_str("AES_GCM_16"),
             Self::NULL_AES_GMAC => f.write_str("NULL_AES_GMAC"),
             Self::CHACHA20_POLY1305 => f.write_str("CHACHA20_POLY1305"),
+            Self::AES_CCM_8_IIV => f.write_str("AES_CCM_8_IIV"),
+            Self::AES_GCM_16_IIV => f.write_str("AES_GCM_16_IIV"),
+            Self::CHACHA20_POLY1305_IIV => f.write_str("CHACHA20_POLY1305_IIV"),
             Self(id) => write!(f, "ENCR_{id}"),
         }
     }

@@ -13,11 +13,19 @@ use lockgate::wire::selector::TrafficSelector;
 
 pub(crate) const SPI: u32 = 0x1234_5678;
 
-pub(crate) const CIPHERS: [(&str, EncryptionId, u16); 8] = [
+pub(crate) const CIPHERS: [(&str, EncryptionId, u16); 12] = [
     ("aes128gcm16", EncryptionId::AES_GCM_16, 128),
     ("aes192gcm16", EncryptionId::AES_GCM_16, 192),
     ("aes256gcm16", EncryptionId::AES_GCM_16, 256),
     ("chacha20poly1305", EncryptionId::CHACHA20_POLY1305, 0),
+    ("aes128gcm16iiv", EncryptionId::AES_GCM_16_IIV, 128),
+    ("aes192gcm16iiv", EncryptionId::AES_GCM_16_IIV, 192),
+    ("aes256gcm16iiv", EncryptionId::AES_GCM_16_IIV, 256),
+    (
+        "chacha20poly1305iiv",
+        EncryptionId::CHACHA20_POLY1305_IIV,
+        0,
+    ),
     ("aes128", EncryptionId::AES_CBC, 128),
     ("aes192", EncryptionId::AES_CBC, 192),
     ("aes256", EncryptionId::AES_CBC, 256),

@@ -1,7 +1,7 @@
 //! Whole packets that others have made.
 
 use data_encoding::HEXLOWER;
-use lockgate::crypto::packet::{PacketKey, Provider};
+use lockgate::crypto::packet::{Associated, PacketKey, Provider};
 use lockgate::ipsec::{DropReason, InboundParams, InboundSa, OutboundParams, OutboundSa, Spi};
 use lockgate::wire::esp::{Demux, demux_udp_encap};
 use lockgate::wire::ip::IpPacket;
@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::support::{inbound, key, outbound, seal, selectors, suite, suites, udp_v4, udp_v6};
 
-/// One packet of `data/esp_vectors.json`; `data/make_esp_vectors.py` says what is what.
+/// One packet of `data/esp_vectors.json` or `data/esp_iiv_vectors.json`; `data/make_esp_vectors.py`
+/// says what is what.
 #[derive(Deserialize)]
 struct Vector {
     suite: String,
@@ -34,7 +35,14 @@ enum Kind {
 
 impl Vector {
     fn all() -> Vec<Self> {
-        serde_json::from_str(include_str!("../data/esp_vectors.json")).expect("vectors")
+        let files = [
+            include_str!("../data/esp_vectors.json"),
+            include_str!("../data/esp_iiv_vectors.json"),
+        ];
+        files
+            .into_iter()
+            .flat_map(|file| serde_json::from_str::<Vec<Self>>(file).expect("vectors"))
+            .collect()
     }
 
     fn key(&self) -> PacketKey {
@@ -193,6 +201,52 @@ fn both_providers_seal_the_same_packet() {
                 "{suite:?}"
             );
         }
+    }
+}
+
+/// RFC 8750 §4: the nonce, and so the ciphertext, is what it would be with the IV in the packet.
+#[test]
+fn an_implicit_iv_takes_eight_bytes_off_the_packet_and_changes_nothing_else() {
+    for (implicit, explicit) in [
+        ("aes128gcm16iiv", "aes128gcm16"),
+        ("aes192gcm16iiv", "aes192gcm16"),
+        ("aes256gcm16iiv", "aes256gcm16"),
+        ("chacha20poly1305iiv", "chacha20poly1305"),
+    ] {
+        for (esn, sequence) in [(false, 7), (true, 7), (true, 0x1_0000_0006)] {
+            let [short, long] = [implicit, explicit].map(|keyword| {
+                let mut sa = OutboundSa::new(OutboundParams {
+                    esn,
+                    ..outbound(key(suite(keyword)))
+                });
+                sa.resume_after(sequence - 1);
+                seal(&mut sa, &udp_v4(100))
+            });
+            assert_eq!(short.len() + 8, long.len(), "{implicit}");
+            assert_eq!(long[8..16], sequence.to_be_bytes(), "{explicit}");
+            assert_eq!(
+                [&short[..8], &short[8..]].concat(),
+                [&long[..8], &long[16..]].concat()
+            );
+        }
+    }
+}
+
+/// Nobody but the holder of the whole sequence number can know the IV.
+#[test]
+fn an_implicit_iv_refuses_a_nonce_that_is_not_the_sequence_number() {
+    let key = key(suite("aes256gcm16iiv"));
+    let mut buffer = [0; 40];
+    for (header, esn_high, nonce, good) in [
+        (&[1, 2, 3, 4, 0, 0, 0, 9][..], None, 9, true),
+        (&[1, 2, 3, 4, 0, 0, 0, 9], Some(2), 0x2_0000_0009, true),
+        (&[1, 2, 3, 4, 0, 0, 0, 9], Some(2), 9, false),
+        (&[1, 2, 3, 4, 0, 0, 0, 9], None, 10, false),
+        (&[1, 2, 3, 4, 0, 0, 0], None, 0, false),
+    ] {
+        let associated = Associated { header, esn_high };
+        let sealed = key.seal(nonce, associated, &mut buffer);
+        assert_eq!(sealed.is_ok(), good, "{nonce}");
     }
 }
 

@@ -25,6 +25,10 @@ fn aead_suites() -> Vec<CipherSuite> {
         aead(EncryptionId::AES_GCM_16, 192),
         aead(EncryptionId::AES_GCM_16, 256),
         aead(EncryptionId::CHACHA20_POLY1305, 0),
+        aead(EncryptionId::AES_GCM_16_IIV, 128),
+        aead(EncryptionId::AES_GCM_16_IIV, 192),
+        aead(EncryptionId::AES_GCM_16_IIV, 256),
+        aead(EncryptionId::CHACHA20_POLY1305_IIV, 0),
     ]
 }
 
@@ -53,7 +57,21 @@ fn key(provider: Provider, suite: CipherSuite, material: &[u8]) -> PacketKey {
     PacketKey::with_provider(provider, suite, encryption, integrity).expect("a good key")
 }
 
+/// Any nonce, but the sequence number where the suite wants it.
+fn nonce_for(suite: &CipherSuite, associated: Associated<'_>, nonce: u64) -> u64 {
+    let implicit = [
+        EncryptionId::AES_GCM_16_IIV,
+        EncryptionId::CHACHA20_POLY1305_IIV,
+    ];
+    if !implicit.contains(&suite.encryption) {
+        return nonce;
+    }
+    let low = u32::from_be_bytes(*associated.header.last_chunk().expect("an ESP header"));
+    u64::from(associated.esn_high.unwrap_or(0)) << 32 | u64::from(low)
+}
+
 fn sealed(key: &PacketKey, nonce: u64, associated: Associated<'_>, text: &[u8]) -> Vec<u8> {
+    let nonce = nonce_for(&key.suite(), associated, nonce);
     let (iv, icv) = (vec![0; key.iv_len()], vec![0; key.icv_len()]);
     let mut buffer = [&iv[..], text, &icv[..]].concat();
     key.seal(nonce, associated, &mut buffer)
@@ -144,14 +162,15 @@ fn a_layout_that_cannot_hold_the_suite_is_not_sealed() {
     for suite in all_suites() {
         let key = key(Provider::Fast, suite, &[5; 64]);
         let overhead = key.iv_len() + key.icv_len();
+        let nonce = nonce_for(&suite, associated, 0);
         for len in 0..overhead {
             assert_eq!(
-                key.seal(0, associated, &mut vec![0; len]),
+                key.seal(nonce, associated, &mut vec![0; len]),
                 Err(SealError::Length)
             );
         }
-        assert_eq!(key.seal(0, associated, &mut vec![0; overhead]), Ok(()));
-        let odd = key.seal(0, associated, &mut vec![0; overhead + 1]);
+        assert_eq!(key.seal(nonce, associated, &mut vec![0; overhead]), Ok(()));
+        let odd = key.seal(nonce, associated, &mut vec![0; overhead + 1]);
         assert_eq!(odd.is_ok(), key.block_len() == 1);
     }
 }

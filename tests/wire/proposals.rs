@@ -386,3 +386,39 @@ fn the_answer_keeps_the_number_of_the_offer() {
     let list = SaProposal::parse_list(&out).unwrap();
     assert_eq!((list.len(), list[0].0), (1, 7));
 }
+
+/// RFC 8750 §8: numbers of their own, and not for IKE.
+#[test]
+fn implicit_ivs_are_transforms_of_their_own_and_for_esp_alone() {
+    let text = "aes256gcm16iiv-aes192gcm16iiv-aes128gcm16iiv-chacha20poly1305iiv-aes256gcm16-esn";
+    let proposal = parse_proposal(ProtocolId::Esp, text).unwrap();
+    let ciphers: Vec<_> = proposal
+        .transforms
+        .iter()
+        .filter_map(|transform| match transform {
+            Transform::Encryption { id, key_bits } => Some((id.0, *key_bits)),
+            _ => None,
+        })
+        .collect();
+    let bits = [Some(256), Some(192), Some(128)];
+    let expected = [
+        (30, bits[0]),
+        (30, bits[1]),
+        (30, bits[2]),
+        (31, None),
+        (20, bits[0]),
+    ];
+    assert_eq!(ciphers, expected);
+    assert!(ciphers.iter().all(|(id, _)| EncryptionId(*id).is_aead()));
+    assert_eq!(proposal_text(&proposal), text);
+    assert_eq!(EncryptionId(30).to_string(), "AES_GCM_16_IIV");
+    assert_eq!(EncryptionId(31).to_string(), "CHACHA20_POLY1305_IIV");
+
+    for keyword in ["aes256gcm16iiv", "chacha20poly1305iiv"] {
+        let refused = parse_proposal(ProtocolId::Ike, &format!("{keyword}-prfsha256-x25519"));
+        assert!(
+            matches!(refused, Err(KeywordError::Unknown { .. })),
+            "{keyword}"
+        );
+    }
+}

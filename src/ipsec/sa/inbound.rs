@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
+use super::last_flow::{FlowV4, FlowV6, Simple};
+use super::{Allowance, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
 use crate::crypto::packet::{Associated, PacketKey};
 use crate::ipsec::esp::{
     Framing, HEADER_LEN, NEXT_HEADER_DUMMY, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, strip_trailer,
@@ -42,20 +43,32 @@ pub struct InboundParams {
 
 /// The half of a Child SA that opens.
 #[derive(Debug)]
+#[repr(C)] // the order of the parts
 pub struct InboundSa {
-    spi: Spi,
-    esn: bool,
-    rules: HeaderRules,
-    framing: Framing,
-    window: ReplayWindow,
-    key: PacketKey,
-    lifetime: Lifetime,
-    usage: Arc<SaUsage>,
-    selectors: Arc<Selectors>,
+    hot: Hot,
     path: EspPath,
+    spi: Spi,
     child: ChildId,
     reqid: Reqid,
     owner: WorkerId,
+    lifetime: Lifetime,
+    selectors: Arc<Selectors>,
+    last_v6: FlowV6,
+}
+
+/// What a packet needs, if it is of the same IPv4 flow as the one before: two cache lines, which no
+/// other SA shares.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Hot {
+    key: PacketKey,
+    window: ReplayWindow,
+    usage: Arc<SaUsage>,
+    allowance: Allowance,
+    last_v4: FlowV4,
+    framing: Framing,
+    rules: HeaderRules,
+    esn: bool,
 }
 
 /// A packet that came out of the tunnel.
@@ -78,25 +91,48 @@ struct Inner<'a> {
     foreign_quote: Option<Flow>,
 }
 
+/// What is known of a packet that the selectors cover.
+struct Admitted {
+    total_len: usize,
+    tos: u8,
+    foreign_quote: Option<Flow>,
+}
+
+impl<F> From<Simple<F>> for Admitted {
+    #[inline]
+    fn from(simple: Simple<F>) -> Self {
+        Self {
+            total_len: simple.total_len,
+            tos: simple.tos,
+            foreign_quote: None,
+        }
+    }
+}
+
 impl InboundSa {
     /// An SA that has received nothing yet.
     #[must_use]
     pub fn new(params: InboundParams) -> Self {
-        let framing = Framing::new(&params.key);
-        Self {
-            spi: params.spi,
-            esn: params.esn,
-            rules: params.rules,
-            framing,
-            window: ReplayWindow::new(params.replay_window, params.esn),
+        let hot = Hot {
+            framing: Framing::new(&params.key),
             key: params.key,
-            lifetime: Lifetime::new(params.limits),
+            window: ReplayWindow::new(params.replay_window, params.esn),
             usage: params.usage,
-            selectors: params.selectors,
+            allowance: Allowance::default(),
+            last_v4: FlowV4::default(),
+            rules: params.rules,
+            esn: params.esn,
+        };
+        Self {
+            hot,
             path: params.path,
+            spi: params.spi,
             child: params.child,
             reqid: params.reqid,
             owner: params.owner,
+            lifetime: Lifetime::new(params.limits),
+            selectors: params.selectors,
+            last_v6: FlowV6::default(),
         }
     }
 
@@ -108,33 +144,17 @@ impl InboundSa {
     /// # Errors
     /// Why the packet is dropped. [`DropReason::DummyPacket`] is no fault.
     pub fn open<'a>(&mut self, esp: &'a mut [u8], outer_tos: u8) -> Result<Opened<'a>, DropReason> {
-        self.framing.check_len(esp.len())?;
-        if !self.lifetime.admits(&self.usage, 0) {
+        self.hot.framing.check_len(esp.len())?;
+        if !self.hot.allowance.is_open() && !self.lifetime.admits(&self.hot.usage, 0) {
             return Err(DropReason::LifetimeExpired);
         }
-        let (header, body) = esp
-            .split_first_chunk_mut::<HEADER_LEN>()
-            .ok_or(DropReason::EspMalformed)?;
-        let [.., a, b, c, d] = *header;
-        let fresh = self.window.check(u32::from_be_bytes([a, b, c, d]))?; // cheap, so before the cipher
-
-        let esn_high = self.esn.then_some(fresh.high());
-        let associated = Associated {
-            header: header.as_slice(),
-            esn_high,
-        };
-        let text = self
-            .key
-            .open(associated, body)
-            .map_err(|_| DropReason::IntegrityFailed)?;
-        let newest = fresh.sequence() > self.window.top();
-        self.window.accept(fresh)?;
-
+        let (text, newest) = self.hot.open(esp)?;
         let text_len = text.len();
         let inner = self.unwrap_tunnel(text, outer_tos);
-        self.usage
-            .record(inner.as_ref().map_or(text_len, |inner| inner.bytes.len()));
-        let soft_limit_crossed = inner.is_ok() && self.lifetime.take_soft(&self.usage, false);
+        let len = inner.as_ref().map_or(text_len, |inner| inner.bytes.len());
+        self.hot.usage.record(len);
+        let routine = self.hot.allowance.take(len);
+        let soft_limit_crossed = !routine && self.settle(inner.is_ok());
         let inner = inner?;
         Ok(Opened {
             inner: inner.bytes,
@@ -144,9 +164,18 @@ impl InboundSa {
         })
     }
 
+    /// Sees to the limits after a packet, and says how many may pass until the next time.
+    #[cold]
+    fn settle(&mut self, may_report: bool) -> bool {
+        let crossed = may_report && self.lifetime.take_soft(&self.hot.usage, false);
+        self.hot.allowance = self.lifetime.allowance(&self.hot.usage, u64::MAX);
+        crossed
+    }
+
     /// From an authentic text to the inner packet (RFC 4303 §3.4.4.1, RFC 4301 §5.2).
+    #[inline]
     fn unwrap_tunnel<'a>(
-        &self,
+        &mut self,
         text: &'a mut [u8],
         outer_tos: u8,
     ) -> Result<Inner<'a>, DropReason> {
@@ -160,11 +189,13 @@ impl InboundSa {
         if payload.first().is_some_and(|first| first >> 4 != version) {
             return Err(DropReason::BadNextHeader);
         }
-
-        let packet = IpPacket::parse(payload).map_err(|_| DropReason::InnerMalformed)?;
-        let foreign_quote = self.admit(&packet)?;
-        let (inner_tos, total_len) = (packet.tos(), packet.total_len());
+        let Admitted {
+            total_len,
+            tos: inner_tos,
+            foreign_quote,
+        } = self.admit(payload)?;
         let tos = self
+            .hot
             .rules
             .inner_tos(inner_tos, outer_tos)
             .map_err(|_| DropReason::EcnIllegal)?;
@@ -180,16 +211,42 @@ impl InboundSa {
         })
     }
 
+    /// Checks the selectors, unless the packet is of the same flow as the one before.
+    #[inline]
+    fn admit(&mut self, payload: &[u8]) -> Result<Admitted, DropReason> {
+        if let Some(simple) = FlowV4::of(payload) {
+            if simple.flow != self.hot.last_v4 {
+                self.admit_new(payload)?;
+                self.hot.last_v4 = simple.flow;
+            }
+            return Ok(Admitted::from(simple));
+        }
+        if let Some(simple) = FlowV6::of(payload) {
+            if simple.flow != self.last_v6 {
+                self.admit_new(payload)?;
+                self.last_v6 = simple.flow;
+            }
+            return Ok(Admitted::from(simple));
+        }
+        self.admit_new(payload)
+    }
+
     /// Checks the selectors. An ICMP error is admitted by the packet that it quotes, whoever reports
     /// it (RFC 4301 §6.2); the flow of a quote that does not fit is returned if the header fits.
-    fn admit(&self, packet: &IpPacket<'_>) -> Result<Option<Flow>, DropReason> {
+    fn admit_new(&self, payload: &[u8]) -> Result<Admitted, DropReason> {
+        let packet = IpPacket::parse(payload).map_err(|_| DropReason::InnerMalformed)?;
         let header_fits = self.selectors.admits_inbound(&packet.flow());
-        match ip::quoted_flow(packet) {
-            None if header_fits => Ok(None),
-            Some(Ok(quoted)) if self.selectors.admits_outbound(&quoted) => Ok(None),
-            Some(Ok(quoted)) if header_fits => Ok(Some(quoted)),
-            _ => Err(DropReason::SelectorMismatch),
-        }
+        let foreign_quote = match ip::quoted_flow(&packet) {
+            None if header_fits => None,
+            Some(Ok(quoted)) if self.selectors.admits_outbound(&quoted) => None,
+            Some(Ok(quoted)) if header_fits => Some(quoted),
+            _ => return Err(DropReason::SelectorMismatch),
+        };
+        Ok(Admitted {
+            total_len: packet.total_len(),
+            tos: packet.tos(),
+            foreign_quote,
+        })
     }
 
     /// Whether an opened packet's source is news, and remembers it if so.
@@ -215,13 +272,13 @@ impl InboundSa {
 
     /// Goes on after `sequence`: for an SA that was moved here with its state.
     pub fn resume_after(&mut self, sequence: u64) {
-        self.window.resume_after(sequence);
+        self.hot.window.resume_after(sequence);
     }
 
     /// Which numbers were received.
     #[must_use]
     pub fn window(&self) -> &ReplayWindow {
-        &self.window
+        &self.hot.window
     }
 
     /// The SPI that we chose.
@@ -257,6 +314,39 @@ impl InboundSa {
     /// Where packets are counted.
     #[must_use]
     pub fn usage(&self) -> &Arc<SaUsage> {
-        &self.usage
+        &self.hot.usage
+    }
+}
+
+impl Hot {
+    /// Checks number and ICV; returns the text, and whether the number is the highest so far.
+    #[inline]
+    fn open<'a>(&mut self, esp: &'a mut [u8]) -> Result<(&'a mut [u8], bool), DropReason> {
+        let (header, body) = esp
+            .split_first_chunk_mut::<HEADER_LEN>()
+            .ok_or(DropReason::EspMalformed)?;
+        let [.., a, b, c, d] = *header;
+        let (key, esn) = (&self.key, self.esn);
+        self.window
+            .receive(u32::from_be_bytes([a, b, c, d]), |fresh| {
+                let associated = Associated {
+                    header: header.as_slice(),
+                    esn_high: esn.then_some(fresh.high()),
+                };
+                key.open(associated, body)
+                    .map_err(|_| DropReason::IntegrityFailed)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::{offset_of, size_of};
+
+    #[test]
+    fn what_a_packet_needs_is_in_the_first_two_cache_lines() {
+        assert_eq!((offset_of!(InboundSa, hot), size_of::<Hot>()), (0, 128));
+        assert_eq!(align_of::<InboundSa>(), 128);
     }
 }

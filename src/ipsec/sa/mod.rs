@@ -1,10 +1,15 @@
 //! The two halves of a Child SA, and what they have in common.
 
 pub mod inbound;
+mod last_flow;
+pub mod lifetime;
 pub mod outbound;
 pub mod rules;
 
+pub use lifetime::Limits;
 pub use rules::HeaderRules;
+
+use lifetime::{Allowance, Lifetime};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,40 +104,11 @@ pub(super) fn endpoints(flow: &Flow) -> [FlowEnd; 2] {
     ]
 }
 
-/// How much an SA may carry (RFC 4301 §4.4.2.1). Time is the control thread's business.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Inner bytes after which a rekey is asked for.
-    pub soft_bytes: u64,
-    /// Inner bytes after which nothing passes.
-    pub hard_bytes: u64,
-    /// Packets after which a rekey is asked for.
-    pub soft_packets: u64,
-    /// Packets after which nothing passes.
-    pub hard_packets: u64,
-}
-
-impl Limits {
-    /// No limit but that of the sequence numbers.
-    pub const NONE: Self = Self {
-        soft_bytes: u64::MAX,
-        hard_bytes: u64::MAX,
-        soft_packets: u64::MAX,
-        hard_packets: u64::MAX,
-    };
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self::NONE
-    }
-}
-
 /// What an SA has carried: written by its owner alone, read by anyone.
 ///
 /// Bytes are those of inner packets, so both ends of an SA count the same.
 #[derive(Debug, Default)]
-#[repr(align(64))] // one cache line each: readers and neighbours do not disturb the owner
+#[repr(align(128))] // two lines each, as they are prefetched: nobody disturbs the owner
 pub struct SaUsage {
     packets: AtomicU64,
     bytes: AtomicU64,
@@ -152,57 +128,12 @@ impl SaUsage {
     }
 
     /// Counts a packet. Only the owner writes, so load and store suffice.
+    #[inline]
     fn record(&self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.packets
             .store(self.packets().saturating_add(1), Ordering::Relaxed);
         self.bytes
             .store(self.bytes().saturating_add(bytes), Ordering::Relaxed);
-    }
-}
-
-/// Watches the limits of one half of an SA.
-#[derive(Debug)]
-struct Lifetime {
-    limits: Limits,
-    soft_reported: bool,
-    hard_reached: bool,
-    hard_reported: bool,
-}
-
-impl Lifetime {
-    fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            soft_reported: false,
-            hard_reached: false,
-            hard_reported: false,
-        }
-    }
-
-    /// Whether one more packet of `bytes` may pass.
-    fn admits(&mut self, usage: &SaUsage, bytes: usize) -> bool {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let admitted = usage.packets() < self.limits.hard_packets
-            && usage.bytes().saturating_add(bytes) <= self.limits.hard_bytes;
-        self.hard_reached |= !admitted;
-        admitted
-    }
-
-    /// True once, when a soft limit has been crossed or a rekey is due for another reason.
-    fn take_soft(&mut self, usage: &SaUsage, due: bool) -> bool {
-        let crossed = !self.soft_reported
-            && (due
-                || usage.packets() >= self.limits.soft_packets
-                || usage.bytes() >= self.limits.soft_bytes);
-        self.soft_reported |= crossed;
-        crossed
-    }
-
-    /// True once, when a hard limit has stopped a packet.
-    fn take_hard(&mut self) -> bool {
-        let due = self.hard_reached && !self.hard_reported;
-        self.hard_reported |= due;
-        due
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{EspEncap, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
+use super::{Allowance, EspEncap, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
 use crate::crypto::packet::{Associated, PacketKey};
 use crate::ipsec::esp::{Framing, HEADER_LEN, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
 use crate::ipsec::{ChildId, DropReason, Reqid, Spi, WorkerId};
@@ -43,25 +43,35 @@ pub struct OutboundParams {
 /// It never sends two packets with one number: a number is taken before the cipher runs, and after
 /// the last one nothing is sealed any more (RFC 4303 §3.3.3).
 #[derive(Debug)]
+#[repr(C)] // the order of the parts
 pub struct OutboundSa {
-    spi: Spi,
-    esn: bool,
-    rules: HeaderRules,
-    framing: Framing,
-    /// The number of the last packet; zero before the first.
-    sequence: u64,
-    key: PacketKey,
-    lifetime: Lifetime,
-    usage: Arc<SaUsage>,
+    hot: Hot,
     path: EspPath,
     path_mtu: u16,
-    /// The path is said to carry less than the minimum.
-    below_least: bool,
     child: ChildId,
     reqid: Reqid,
     owner: WorkerId,
+    lifetime: Lifetime,
     selectors: Arc<Selectors>,
     per_worker: bool,
+}
+
+/// What a packet needs: two cache lines, which no other SA shares.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Hot {
+    key: PacketKey,
+    usage: Arc<SaUsage>,
+    /// The number of the last packet; zero before the first.
+    sequence: u64,
+    allowance: Allowance,
+    spi: Spi,
+    inner_mtu: u16,
+    framing: Framing,
+    rules: HeaderRules,
+    esn: bool,
+    /// The path is said to carry less than the minimum.
+    below_least: bool,
 }
 
 /// A packet that was sealed.
@@ -95,23 +105,26 @@ impl OutboundSa {
             path_mtu,
             ..
         } = params;
-        let framing = Framing::new(&key);
-        let lifetime = Lifetime::new(limits);
-        let mut sa = Self {
-            spi,
-            esn,
-            rules,
-            framing,
-            sequence: 0,
+        let hot = Hot {
+            framing: Framing::new(&key),
             key,
-            lifetime,
             usage,
+            sequence: 0,
+            allowance: Allowance::default(),
+            spi,
+            inner_mtu: 0,
+            rules,
+            esn,
+            below_least: false,
+        };
+        let mut sa = Self {
+            hot,
             path,
             path_mtu,
-            below_least: false,
             child,
             reqid,
             owner,
+            lifetime: Lifetime::new(limits),
             selectors,
             per_worker: false,
         };
@@ -140,6 +153,7 @@ impl OutboundSa {
         self.seal_payload(next_header, inner, out)
     }
 
+    #[inline]
     fn seal_payload(
         &mut self,
         next_header: u8,
@@ -147,62 +161,62 @@ impl OutboundSa {
         out: &mut [u8],
     ) -> Result<Sealed, DropReason> {
         let payload_len = payload.iter().map(|part| part.len()).sum();
-        let len = self.framing.sealed_len(payload_len);
+        let len = self.hot.framing.sealed_len(payload_len);
         let packet = out.get_mut(..len).ok_or(DropReason::TooBig)?;
-        if !self.lifetime.admits(&self.usage, payload_len) {
-            return Err(DropReason::LifetimeExpired);
+        let routine = self.hot.allowance.take(payload_len);
+        if !routine {
+            self.admit(payload_len)?;
         }
-        let sequence = self.next_sequence()?;
-
-        let [high, low] = halves(sequence);
-        let header = EspHeader {
-            spi: self.spi.get(),
-            sequence: low,
-        }
-        .encode();
-        self.framing
-            .write(header, next_header, payload, packet)
-            .ok_or(DropReason::SealFailed)?;
-        let body = packet.get_mut(HEADER_LEN..).ok_or(DropReason::SealFailed)?;
-        let associated = Associated {
-            header: &header,
-            esn_high: self.esn.then_some(high),
-        };
-        self.key
-            .seal(sequence, associated, body)
-            .map_err(|_| DropReason::SealFailed)?;
-
-        self.usage.record(payload_len);
-        let numbers_run_out =
-            sequence > last_sequence(self.esn) / REKEY_RESERVE * (REKEY_RESERVE - 1);
-        let soft_limit_crossed = self.lifetime.take_soft(&self.usage, numbers_run_out);
+        self.hot.sequence += 1; // below the last one: the allowance ends there too
+        self.hot.seal(next_header, payload, packet)?;
+        self.hot.usage.record(payload_len);
         Ok(Sealed {
             len,
-            soft_limit_crossed,
+            soft_limit_crossed: !routine && self.settle(),
         })
     }
 
-    fn next_sequence(&mut self) -> Result<u64, DropReason> {
-        if self.sequence >= last_sequence(self.esn) {
-            self.lifetime.hard_reached = true;
+    /// Whether a packet may pass that has exhausted the allowance.
+    #[cold]
+    fn admit(&mut self, payload_len: usize) -> Result<(), DropReason> {
+        if !self.lifetime.admits(&self.hot.usage, payload_len) {
+            return Err(DropReason::LifetimeExpired);
+        }
+        if self.hot.sequence >= last_sequence(self.hot.esn) {
+            self.lifetime.reach_hard();
             return Err(DropReason::SequenceExhausted);
         }
-        self.sequence += 1;
-        Ok(self.sequence)
+        Ok(())
+    }
+
+    /// Sees to the limits after a packet, and says how many may pass until the next time.
+    #[cold]
+    fn settle(&mut self) -> bool {
+        let (sequence, last) = (self.hot.sequence, last_sequence(self.hot.esn));
+        let rekey_at = last / REKEY_RESERVE * (REKEY_RESERVE - 1);
+        let crossed = self
+            .lifetime
+            .take_soft(&self.hot.usage, sequence > rekey_at);
+        let end = if self.lifetime.awaits_soft() {
+            rekey_at
+        } else {
+            last
+        };
+        let numbers = end.saturating_sub(sequence);
+        self.hot.allowance = self.lifetime.allowance(&self.hot.usage, numbers);
+        crossed
     }
 
     /// The length of the ESP packet that carries an inner packet of this length.
     #[must_use]
     pub fn sealed_len(&self, inner_len: usize) -> usize {
-        self.framing.sealed_len(inner_len)
+        self.hot.framing.sealed_len(inner_len)
     }
 
     /// The largest inner packet that fits the path without fragmenting the outer one.
     #[must_use]
     pub fn inner_mtu(&self) -> u16 {
-        let outer = outer_header_len(&self.path);
-        let room = usize::from(self.path_mtu).saturating_sub(outer);
-        u16::try_from(self.framing.payload_room(room)).unwrap_or(u16::MAX)
+        self.hot.inner_mtu
     }
 
     /// Takes note of the largest outer packet that the path carries, but not of one below the
@@ -214,14 +228,17 @@ impl OutboundSa {
             SocketAddr::V6(_) => LEAST_MTU_V6,
         };
         self.path_mtu = path_mtu.max(least);
-        self.below_least = path_mtu < least;
+        self.hot.below_least = path_mtu < least;
+        let room = usize::from(self.path_mtu).saturating_sub(outer_header_len(&self.path));
+        let inner = self.hot.framing.payload_room(room);
+        self.hot.inner_mtu = u16::try_from(inner).unwrap_or(u16::MAX);
     }
 
     /// Whether the outer DF bit may be set at all: not on a path that is said to carry less than the
     /// minimum, where whoever believes it would refuse every larger packet with DF.
     #[must_use]
     pub fn outer_may_have_df(&self) -> bool {
-        !self.below_least
+        !self.hot.below_least
     }
 
     /// The largest outer packet that the path carries.
@@ -245,13 +262,13 @@ impl OutboundSa {
     /// The outer TOS or traffic class for an inner one.
     #[must_use]
     pub fn outer_tos(&self, inner_tos: u8) -> u8 {
-        self.rules.outer_tos(inner_tos)
+        self.hot.rules.outer_tos(inner_tos)
     }
 
     /// The outer DF bit for an inner one. An inner IPv6 packet counts as DF set.
     #[must_use]
     pub fn outer_df(&self, inner_df: bool) -> bool {
-        self.rules.outer_df(inner_df)
+        self.hot.rules.outer_df(inner_df)
     }
 
     /// True once, after a packet was refused for a hard limit or the last sequence number.
@@ -262,20 +279,21 @@ impl OutboundSa {
     /// The number of the last packet; zero before the first.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.hot.sequence
     }
 
     /// Goes on after `sequence`: for an SA that was moved here with its state.
     ///
     /// Never goes back, so no nonce of this key can come twice.
     pub fn resume_after(&mut self, sequence: u64) {
-        self.sequence = self.sequence.max(sequence);
+        self.hot.sequence = self.hot.sequence.max(sequence);
+        self.hot.allowance = Allowance::default();
     }
 
     /// The SPI that the peer chose.
     #[must_use]
     pub fn spi(&self) -> Spi {
-        self.spi
+        self.hot.spi
     }
 
     /// The Child SA this is a half of.
@@ -315,7 +333,36 @@ impl OutboundSa {
     /// Where packets are counted.
     #[must_use]
     pub fn usage(&self) -> &Arc<SaUsage> {
-        &self.usage
+        &self.hot.usage
+    }
+}
+
+impl Hot {
+    /// Writes and encrypts the packet that has the current number. `packet` has its exact length.
+    #[inline]
+    fn seal(
+        &self,
+        next_header: u8,
+        payload: &[&[u8]],
+        packet: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let [high, low] = halves(self.sequence);
+        let header = EspHeader {
+            spi: self.spi.get(),
+            sequence: low,
+        }
+        .encode();
+        self.framing
+            .write(header, next_header, payload, packet)
+            .ok_or(DropReason::SealFailed)?;
+        let body = packet.get_mut(HEADER_LEN..).ok_or(DropReason::SealFailed)?;
+        let associated = Associated {
+            header: &header,
+            esn_high: self.esn.then_some(high),
+        };
+        self.key
+            .seal(self.sequence, associated, body)
+            .map_err(|_| DropReason::SealFailed)
     }
 }
 
@@ -351,3 +398,15 @@ const REKEY_RESERVE: u64 = 16;
 const LEAST_MTU_V4: u16 = 576;
 /// What every IPv6 link must carry (RFC 8200 §5).
 const LEAST_MTU_V6: u16 = 1280;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::{offset_of, size_of};
+
+    #[test]
+    fn what_a_packet_needs_is_in_the_first_two_cache_lines() {
+        assert_eq!((offset_of!(OutboundSa, hot), size_of::<Hot>()), (0, 128));
+        assert_eq!(align_of::<OutboundSa>(), 128);
+    }
+}
