@@ -16,6 +16,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use gateway::{Gateway, Tunnel};
 use lockgate::dataplane::Carrier;
 use lockgate::io::burst::Received;
+use lockgate::wire::vnet::VnetHeader;
 use packets::udp;
 
 const BURST: u64 = 64;
@@ -96,7 +97,8 @@ fn seal(gateway: &mut Gateway, packet: &mut [u8]) {
     if !gateway.egress.has_room() {
         gateway.egress.udp_v4.clear();
     }
-    gateway.pipelines[0].outbound(gateway.now, packet, &mut gateway.egress);
+    let plain = VnetHeader::default();
+    let _ = gateway.pipelines[0].outbound(gateway.now, &plain, packet, &mut gateway.egress);
 }
 
 criterion_group!(benches, outbound, inbound);

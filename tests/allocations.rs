@@ -13,6 +13,7 @@ use allocation_counter::measure;
 use gateway::{Gateway, Tunnel};
 use lockgate::dataplane::Carrier;
 use lockgate::io::burst::{Received, TransmitBurst};
+use lockgate::wire::vnet::VnetHeader;
 use packets::{syn, udp};
 
 #[test]
@@ -62,7 +63,8 @@ fn bursts_of_good_and_bad_packets_pass_without_a_single_allocation() {
 fn round_trip(a: &mut Gateway, b: &mut Gateway, packet: &[u8], buffer: &mut [u8]) {
     let inner = &mut buffer[..packet.len()];
     inner.copy_from_slice(packet);
-    a.pipelines[0].outbound(a.now, inner, &mut a.egress);
+    let plain = VnetHeader::default();
+    let _ = a.pipelines[0].outbound(a.now, &plain, inner, &mut a.egress);
     a.pipelines[0].finish();
     for burst in [&mut a.egress.udp_v4, &mut a.egress.udp_v6] {
         arrive(b, burst, buffer);
@@ -88,6 +90,9 @@ fn arrive(b: &mut Gateway, burst: &TransmitBurst, buffer: &mut [u8]) {
             b.pipelines[worker].inbound(Carrier::Udp { port: 4500 }, received);
             b.pipelines[worker].finish();
         }
-        while b.pipelines[0].take_over(b.now, &mut b.egress, |_| {}) {}
+        while let Some(mut stray) = b.pipelines[0].next_stray() {
+            b.pipelines[0].inbound_stray(&mut stray, |_| {});
+            b.pipelines[0].recycle(stray);
+        }
     }
 }

@@ -257,6 +257,8 @@ fn build(
         policies: Arc::clone(spd),
         pin: daemon.pin,
         control: Arc::new(waker),
+        offloads: device.offloads(),
+        spin: daemon.spin,
     })
     .map_err(failed("cannot start the workers"))?;
     kernel.routes.set_device(device.index());

@@ -1,9 +1,11 @@
 //! Packets that reached a worker which does not own their SA.
 //!
-//! Rare by construction: the sockets steer by SPI. Buffers come from a pool that all workers share,
-//! so nothing is allocated; when pool or ring is exhausted, the packet is dropped and counted.
+//! Datagrams come here rarely, since the sockets steer by SPI. Packets from the TUN come often where
+//! all flows of a tunnel share one SA: its owner gets super-packets as a whole, and what one burst has
+//! for an owner goes into as few buffers as possible. The buffers come from a pool that all workers
+//! share, so nothing is allocated; when pool or ring is exhausted, packets are dropped and counted.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -12,31 +14,105 @@ use mio::Waker;
 use super::pipeline::Carrier;
 use crate::io::burst::SLOT_LEN;
 use crate::ipsec::{DropReason, WorkerId};
+use crate::wire::vnet::VnetHeader;
 
-/// A packet on its way to the owner of its SA.
+/// Packets on their way to the owner of their SA, all from the TUN or all from the network.
 #[derive(Debug)]
-pub(super) struct Stray {
+pub struct Stray {
     bytes: Box<[u8]>,
+    used: usize,
+    parts: Vec<Part>,
+    packets: u32,
+}
+
+/// What one call had read: a packet, a super-packet or a train.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    origin: Origin,
+    start: usize,
     length: usize,
-    pub(super) origin: Origin,
 }
 
 /// Where a stray packet came from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Origin {
     /// Read from the TUN, to be sealed.
-    Tun,
+    Tun { header: VnetHeader },
     /// Received, to be opened.
     Network {
         carrier: Carrier,
         remote: SocketAddr,
+        local: IpAddr,
         tos: u8,
+        /// Length of each datagram but the last.
+        size: usize,
     },
 }
 
 impl Stray {
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(..self.length).unwrap_or_default()
+    fn new() -> Self {
+        Self {
+            bytes: vec![0; SLOT_LEN].into_boxed_slice(),
+            used: 0,
+            parts: Vec::with_capacity(PARTS),
+            packets: 0,
+        }
+    }
+
+    /// Whether it came from the TUN.
+    pub fn is_outbound(&self) -> bool {
+        let first = self.parts.first();
+        first.is_some_and(|part| matches!(part.origin, Origin::Tun { .. }))
+    }
+
+    /// How many packets it stands for.
+    pub(super) fn packets(&self) -> u32 {
+        self.packets
+    }
+
+    /// Part number `index` of what came from the TUN.
+    pub(super) fn outbound_mut(&mut self, index: usize) -> Option<(VnetHeader, &mut [u8])> {
+        let part = self.parts.get(index)?;
+        let Origin::Tun { header } = part.origin else {
+            return None;
+        };
+        let bytes = self.bytes.get_mut(part.start..part.start + part.length)?;
+        Some((header, bytes))
+    }
+
+    /// The parts in order.
+    pub(super) fn parts_mut(&mut self) -> impl Iterator<Item = (Origin, &mut [u8])> {
+        let mut rest = &mut *self.bytes;
+        self.parts.iter().filter_map(move |part| {
+            let (bytes, behind) = std::mem::take(&mut rest).split_at_mut_checked(part.length)?;
+            rest = behind;
+            Some((part.origin, bytes))
+        })
+    }
+
+    /// Appends a copy of `bytes`; false if there is no room.
+    fn push(&mut self, bytes: &[u8], origin: Origin, packets: u32) -> bool {
+        let end = self.used + bytes.len();
+        let Some(room) = self.bytes.get_mut(self.used..end) else {
+            return false;
+        };
+        if self.parts.len() == PARTS {
+            return false;
+        }
+        room.copy_from_slice(bytes);
+        self.parts.push(Part {
+            origin,
+            start: self.used,
+            length: bytes.len(),
+        });
+        self.used = end;
+        self.packets += packets;
+        true
+    }
+
+    fn clear(&mut self) {
+        self.parts.clear();
+        (self.used, self.packets) = (0, 0);
     }
 }
 
@@ -54,12 +130,7 @@ impl Rings {
         // A single worker has nobody to hand anything to.
         let wanted = if workers > 1 { buffers } else { 0 };
         for _ in 0..wanted {
-            let stray = Box::new(Stray {
-                bytes: vec![0; SLOT_LEN].into_boxed_slice(),
-                length: 0,
-                origin: Origin::Tun,
-            });
-            pool.push(stray)
+            pool.push(Box::new(Stray::new()))
                 .expect("the pool was made for this many buffers");
         }
         let inboxes = (0..workers).map(|_| ArrayQueue::new(RING_LEN)).collect();
@@ -72,54 +143,84 @@ impl Rings {
 pub(super) struct HandOff {
     rings: Arc<Rings>,
     own: usize,
+    /// By owner: what this burst has for it so far.
+    open: Box<[Option<Box<Stray>>]>,
     /// Owners that got something since the last wake-up.
     touched: Box<[bool]>,
     wakers: Vec<Arc<Waker>>,
+    /// Packets that have reached the ring of their owner, and that found no room there.
+    given: u32,
+    lost: u32,
 }
 
 impl HandOff {
     /// `wakers` has one entry per worker, or none where workers are not threads.
     pub(super) fn new(rings: Arc<Rings>, own: WorkerId, wakers: Vec<Arc<Waker>>) -> Self {
-        let touched = vec![false; rings.inboxes.len()].into_boxed_slice();
+        let workers = rings.inboxes.len();
         Self {
             rings,
             own: usize::from(own.0),
-            touched,
+            open: (0..workers).map(|_| None).collect(),
+            touched: vec![false; workers].into_boxed_slice(),
             wakers,
+            given: 0,
+            lost: 0,
         }
     }
 
-    /// Copies a packet into the ring of its owner.
+    /// Copies what one call had read, which stands for some `packets`, into what the owner gets at the
+    /// end of the burst.
     pub(super) fn give(
         &mut self,
         owner: WorkerId,
-        packet: &[u8],
+        bytes: &[u8],
         origin: Origin,
+        packets: u32,
     ) -> Result<(), DropReason> {
         let owner = usize::from(owner.0);
-        let inbox = self.rings.inboxes.get(owner);
-        let inbox = inbox.ok_or(DropReason::HandOffFull)?;
+        let outbound = matches!(origin, Origin::Tun { .. });
+        let open = self.open.get_mut(owner).ok_or(DropReason::HandOffFull)?;
+        if let Some(stray) = open
+            && stray.is_outbound() == outbound
+            && stray.push(bytes, origin, packets)
+        {
+            return Ok(());
+        }
+        self.close(owner);
         let mut stray = self.rings.pool.pop().ok_or(DropReason::HandOffFull)?;
-        stray.origin = origin;
-        stray.length = packet.len();
-        let given = match stray.bytes.get_mut(..packet.len()) {
-            Some(bytes) => {
-                bytes.copy_from_slice(packet);
-                inbox.push(stray)
-            }
-            None => Err(stray),
-        };
-        if let Err(stray) = given {
+        if !stray.push(bytes, origin, packets) {
             self.recycle(stray);
             return Err(DropReason::HandOffFull);
         }
-        if let Some(touched) = self.touched.get_mut(owner) {
-            *touched = true;
+        if let Some(open) = self.open.get_mut(owner) {
+            *open = Some(stray);
         }
         Ok(())
     }
 
-    /// The next packet that another worker has given to this one.
+    /// Puts what is there for an owner into its ring.
+    fn close(&mut self, owner: usize) {
+        let Some(stray) = self.open.get_mut(owner).and_then(Option::take) else {
+            return;
+        };
+        let packets = stray.packets;
+        let inbox = self.rings.inboxes.get(owner);
+        let refused = match inbox {
+            Some(inbox) => inbox.push(stray).err(),
+            None => Some(stray),
+        };
+        if let Some(stray) = refused {
+            self.recycle(stray);
+            self.lost = self.lost.saturating_add(packets);
+            return;
+        }
+        self.given = self.given.saturating_add(packets);
+        if let Some(touched) = self.touched.get_mut(owner) {
+            *touched = true;
+        }
+    }
+
+    /// What another worker has given to this one.
     pub(super) fn take(&mut self) -> Option<Box<Stray>> {
         self.rings.inboxes.get(self.own)?.pop()
     }
@@ -131,21 +232,32 @@ impl HandOff {
     }
 
     /// Puts a buffer back into the pool.
-    pub(super) fn recycle(&self, stray: Box<Stray>) {
+    pub(super) fn recycle(&self, mut stray: Box<Stray>) {
+        stray.clear();
         // There are no more buffers than places, so none is ever refused.
         let _ = self.rings.pool.push(stray);
     }
 
-    /// Wakes the owners of what was given away, once per burst.
-    pub(super) fn wake_owners(&mut self) {
+    /// Gives what the burst has for other workers and wakes them. Returns how many packets were given
+    /// since the last time, and how many were lost.
+    pub(super) fn flush(&mut self) -> (u32, u32) {
+        for owner in 0..self.open.len() {
+            self.close(owner);
+        }
         for (touched, waker) in self.touched.iter_mut().zip(&self.wakers) {
             if std::mem::take(touched) {
                 // A failed wake-up only means that the owner is awake or gone.
                 let _ = waker.wake();
             }
         }
+        (
+            std::mem::take(&mut self.given),
+            std::mem::take(&mut self.lost),
+        )
     }
 }
 
-/// Strays waiting for one worker at most.
-const RING_LEN: usize = 128;
+/// Strays waiting for one worker at most, 64 KiB each.
+const RING_LEN: usize = 64;
+/// Reads that share a stray at most.
+const PARTS: usize = 64;

@@ -18,6 +18,7 @@ mod egress;
 mod events;
 mod hand_off;
 mod handle;
+pub mod latency;
 mod limits;
 mod mss;
 pub mod pipeline;
@@ -28,16 +29,20 @@ use std::io;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 
 pub use command::WorkerCommand;
 pub use egress::Egress;
+pub use hand_off::Stray;
 pub use handle::{Epoch, Handle};
-pub use pipeline::{Carrier, Pipeline};
+pub use latency::LatencySnapshot;
+pub use pipeline::{Carrier, Outbound, Pipeline, Rest};
 pub use stats::{Snapshot, Traffic, WorkerSnapshot};
 
+use crate::io::offload::Offloads;
 use crate::io::raw::RawSocket;
 use crate::io::tun::TunQueue;
 use crate::io::udp::UdpSocket;
@@ -60,6 +65,10 @@ pub struct DataplaneConfig {
     pub pin: bool,
     /// Wakes the control thread when there are events.
     pub control: Arc<Waker>,
+    /// What the TUN and the sockets can do with several packets at once.
+    pub offloads: Offloads,
+    /// How long a worker looks for packets after the last one before it sleeps; zero to sleep at once.
+    pub spin: Duration,
 }
 
 /// The queues and sockets of one worker.
@@ -106,7 +115,8 @@ impl Dataplane {
                 pipeline.event_ring(),
                 Arc::clone(pipeline.stats()),
             ));
-            let worker = Worker::new(pipeline, poll, ports, Arc::clone(&mailbox))?;
+            pipeline.stats().set_offloads(config.offloads);
+            let worker = Worker::new(pipeline, poll, ports, config.spin, Arc::clone(&mailbox))?;
             let core = cores.get(usize::from(number) % cores.len().max(1)).copied();
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))

@@ -22,12 +22,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 
+use inbound::MayGive;
+use outbound::Finder;
+pub use outbound::{Outbound, Rest};
+
 use super::egress::Egress;
 use super::events::EventSender;
-use super::hand_off::{HandOff, Origin};
+use super::hand_off::{HandOff, Origin, Stray};
 use super::limits::{Acquires, PathMtus, TokenBucket};
 use super::stats::WorkerStats;
-use crate::io::burst::SLOT_LEN;
+use crate::io::burst::{Received, SLOT_LEN};
 use crate::ipsec::{DropReason, Reqid, SaEvent, Sad, Spd, WorkerId};
 use crate::wire::ip::{self, Flow};
 
@@ -69,15 +73,6 @@ pub(super) enum Verdict {
     Drop(DropReason),
 }
 
-/// Who read an outbound packet and chose the worker for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Finder {
-    /// This worker.
-    Worker,
-    /// Another one, which may not have heard of a rekey yet: any SA of ours will do.
-    Other,
-}
-
 /// Why a packet does not go on to the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -95,62 +90,93 @@ impl From<DropReason> for Stop {
 }
 
 impl Pipeline {
-    fn give(&mut self, owner: WorkerId, packet: &[u8], origin: Origin) {
-        match self.hand_off.give(owner, packet, origin) {
-            Ok(()) => self.stats.handed_off.add(1),
-            Err(reason) => self.stats.dropped(reason),
+    fn give(&mut self, owner: WorkerId, bytes: &[u8], origin: Origin, packets: usize) {
+        let packets = u32::try_from(packets).unwrap_or(u32::MAX);
+        if let Err(reason) = self.hand_off.give(owner, bytes, origin, packets) {
+            self.stats.dropped_many(reason, packets);
         }
     }
 
-    /// Processes one packet that another worker has handed to this one; false if there is none.
+    /// What another worker has handed to this one, oldest first. It goes through
+    /// [`Self::outbound_stray`] or [`Self::inbound_stray`] and then to [`Self::recycle`].
+    pub fn next_stray(&mut self) -> Option<Box<Stray>> {
+        let stray = self.hand_off.take()?;
+        self.stats.taken_over.add(u64::from(stray.packets()));
+        Some(stray)
+    }
+
+    /// Takes part number `index` of a stray from a TUN to the egress; `None` if there is no such part.
     ///
-    /// `write` gets what is to be written to the TUN. A packet is handed on at most once: if its SA
-    /// is not here either, it is dropped.
-    pub fn take_over(
+    /// A packet is handed on at most once: if its SA is not here either, it is dropped.
+    pub fn outbound_stray(
         &mut self,
         now: Instant,
+        stray: &mut Stray,
+        index: usize,
         egress: &mut Egress,
-        mut write: impl FnMut(&[u8]),
-    ) -> bool {
-        let Some(mut stray) = self.hand_off.take() else {
-            return false;
-        };
-        self.stats.taken_over.add(1);
-        match stray.origin {
-            Origin::Tun => {
-                let done = self.outbound_one(now, stray.bytes_mut(), egress, Finder::Other);
-                let reply = done
-                    .err()
-                    .and_then(|stop| self.stop_outbound(now, stray.bytes_mut(), stop));
-                if let Some(reply) = reply {
-                    write(reply);
-                }
-            }
-            Origin::Network {
-                carrier,
-                remote,
-                tos,
-            } => match self.find_inbound(carrier, stray.bytes_mut()) {
-                Ok(spi) => {
-                    if let Some(inner) = self.open(spi, carrier, stray.bytes_mut(), remote, tos) {
-                        write(inner);
-                    }
-                }
-                Err(Stop::Drop(reason)) => self.stats.dropped(reason),
-                Err(_) => self.stats.dropped(DropReason::UnknownSpi),
-            },
-        }
-        self.hand_off.recycle(stray);
-        true
+    ) -> Option<Outbound<'_>> {
+        let (header, packet) = stray.outbound_mut(index)?;
+        Some(self.outbound_of(Finder::Other, now, &header, packet, egress))
     }
 
-    /// Ends a burst: wakes whoever was given something.
+    /// Goes on with part number `index` of a stray; see [`Self::resume`].
+    pub fn resume_stray(
+        &mut self,
+        now: Instant,
+        rest: Rest,
+        (stray, index): (&mut Stray, usize),
+        egress: &mut Egress,
+    ) -> Outbound<'_> {
+        match stray.outbound_mut(index) {
+            Some((_, packet)) => self.resume(now, rest, packet, egress),
+            None => Outbound::Done,
+        }
+    }
+
+    /// Takes a stray from the network through the tunnel, like [`Self::inbound_train`].
+    ///
+    /// A packet is handed on at most once: if its SA is not here either, it is dropped.
+    pub fn inbound_stray<'a>(
+        &mut self,
+        stray: &'a mut Stray,
+        mut deliver: impl FnMut(&'a mut [u8]),
+    ) {
+        for (origin, bytes) in stray.parts_mut() {
+            let Origin::Network {
+                carrier,
+                remote,
+                local,
+                tos,
+                size,
+            } = origin
+            else {
+                continue;
+            };
+            let received = Received {
+                bytes,
+                remote,
+                local,
+                tos,
+                segment_size: u16::try_from(size).ok(),
+            };
+            self.open_train(carrier, received, MayGive::No, &mut deliver);
+        }
+    }
+
+    /// Takes a stray back whose packets are done.
+    pub fn recycle(&mut self, stray: Box<Stray>) {
+        self.hand_off.recycle(stray);
+    }
+
+    /// Ends a burst: gives other workers what is theirs, and wakes whoever was given something.
     pub fn finish(&mut self) {
-        self.hand_off.wake_owners();
+        let (given, lost) = self.hand_off.flush();
+        self.stats.handed_off.add(u64::from(given));
+        self.stats.dropped_many(DropReason::HandOffFull, lost);
         self.events.flush();
     }
 
-    /// Whether packets of other workers wait for [`Self::take_over`].
+    /// Whether packets of other workers wait for [`Self::next_stray`].
     pub(super) fn has_strays(&self) -> bool {
         self.hand_off.is_waiting()
     }

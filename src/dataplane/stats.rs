@@ -1,11 +1,13 @@
 //! Counters of the workers. Each has one writer; anyone may read them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use super::latency::{Latency, LatencySnapshot};
+use crate::io::offload::Offloads;
 use crate::ipsec::DropReason;
 
 /// What one worker has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerSnapshot {
     /// Packets and bytes that came out of a tunnel, inner lengths.
     pub inbound: Traffic,
@@ -19,6 +21,24 @@ pub struct WorkerSnapshot {
     pub taken_over: u64,
     /// "Too big" messages written to the TUN.
     pub too_big_replies: u64,
+    /// Super-packets written to the TUN.
+    pub super_in: u64,
+    /// Super-packets read from the TUN.
+    pub super_out: u64,
+    /// Trains of datagrams received as one.
+    pub trains_in: u64,
+    /// Trains of datagrams sent as one.
+    pub trains_out: u64,
+    /// System calls made for packets: waiting, reading and writing. Polling that finds nothing while
+    /// the worker spins is left out.
+    pub calls: u64,
+    /// From the end of the call that received a packet to the end of the one that wrote it to the TUN.
+    pub residence_inbound: LatencySnapshot,
+    /// From the end of the call that read a packet from the TUN to the end of the one that sent it. All
+    /// packets of a burst count as long as its first.
+    pub residence_outbound: LatencySnapshot,
+    /// The offloads in use.
+    pub offloads: Offloads,
     /// Packets dropped, by [`DropReason::index`].
     pub drops: [u64; DropReason::COUNT],
 }
@@ -30,6 +50,13 @@ pub struct Traffic {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+impl Default for WorkerSnapshot {
+    /// Nothing done, no offload in use.
+    fn default() -> Self {
+        WorkerStats::default().snapshot()
+    }
 }
 
 impl WorkerSnapshot {
@@ -45,6 +72,14 @@ impl WorkerSnapshot {
         self.handed_off += other.handed_off;
         self.taken_over += other.taken_over;
         self.too_big_replies += other.too_big_replies;
+        self.super_in += other.super_in;
+        self.super_out += other.super_out;
+        self.trains_in += other.trains_in;
+        self.trains_out += other.trains_out;
+        self.calls += other.calls;
+        self.residence_inbound.merge(&other.residence_inbound);
+        self.residence_outbound.merge(&other.residence_outbound);
+        self.offloads = self.offloads.and(other.offloads);
         for (sum, count) in self.drops.iter_mut().zip(other.drops) {
             *sum += count;
         }
@@ -66,12 +101,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The sum over all workers.
+    /// The sum over all workers, with the offloads that all of them use.
     pub fn total(&self) -> WorkerSnapshot {
-        let mut total = WorkerSnapshot::default();
-        for worker in &self.workers {
-            total.add(worker);
-        }
+        let mut workers = self.workers.iter();
+        let mut total = workers.next().cloned().unwrap_or_default();
+        workers.for_each(|worker| total.add(worker));
         total
     }
 }
@@ -88,6 +122,14 @@ pub struct WorkerStats {
     pub(super) handed_off: Counter,
     pub(super) taken_over: Counter,
     pub(super) too_big_replies: Counter,
+    pub(super) super_in: Counter,
+    pub(super) super_out: Counter,
+    pub(super) trains_in: Counter,
+    pub(super) trains_out: Counter,
+    pub(super) calls: Counter,
+    pub(super) residence_inbound: Latency,
+    pub(super) residence_outbound: Latency,
+    offloads: Flags,
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -102,6 +144,16 @@ impl WorkerStats {
         if let Some(counter) = self.drops.get(reason.index()) {
             counter.add(u64::from(packets));
         }
+    }
+
+    /// The offloads in use.
+    pub fn offloads(&self) -> Offloads {
+        self.offloads.get()
+    }
+
+    /// Takes note of the offloads in use.
+    pub(super) fn set_offloads(&self, offloads: Offloads) {
+        self.offloads.set(offloads);
     }
 
     /// The values of this moment, each for itself.
@@ -123,6 +175,14 @@ impl WorkerStats {
             handed_off: self.handed_off.get(),
             taken_over: self.taken_over.get(),
             too_big_replies: self.too_big_replies.get(),
+            super_in: self.super_in.get(),
+            super_out: self.super_out.get(),
+            trains_in: self.trains_in.get(),
+            trains_out: self.trains_out.get(),
+            calls: self.calls.get(),
+            residence_inbound: self.residence_inbound.snapshot(),
+            residence_outbound: self.residence_outbound.snapshot(),
+            offloads: self.offloads(),
             drops,
         }
     }
@@ -142,7 +202,73 @@ impl Counter {
         self.add(u64::try_from(length).unwrap_or(u64::MAX));
     }
 
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// [`Offloads`] that others may read, one bit each.
+#[derive(Debug, Default)]
+struct Flags(AtomicU8);
+
+impl Flags {
+    fn set(&self, offloads: Offloads) {
+        let bits = offloads.iter().zip(0..);
+        let bits = bits.map(|((_, active), place)| u8::from(active) << place);
+        self.0.store(bits.sum(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Offloads {
+        let bits = self.0.load(Ordering::Relaxed);
+        let [tun_tso, tun_uso, tun_gro, udp_gso, udp_gro] =
+            [0, 1, 2, 3, 4].map(|place| bits >> place & 1 != 0);
+        Offloads {
+            tun_tso,
+            tun_uso,
+            tun_gro,
+            udp_gso,
+            udp_gro,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offloads_are_read_as_they_were_written() {
+        let flags = Flags::default();
+        assert_eq!(flags.get(), Offloads::NONE);
+        for offloads in [
+            Offloads::ALL,
+            Offloads {
+                tun_gro: true,
+                ..Offloads::NONE
+            },
+            Offloads {
+                udp_gro: false,
+                ..Offloads::ALL
+            },
+        ] {
+            flags.set(offloads);
+            assert_eq!(flags.get(), offloads);
+        }
+    }
+
+    #[test]
+    fn a_total_has_the_offloads_that_all_workers_use() {
+        let worker = |offloads| WorkerSnapshot {
+            offloads,
+            calls: 2,
+            ..WorkerSnapshot::default()
+        };
+        let without = Offloads {
+            udp_gso: false,
+            ..Offloads::ALL
+        };
+        let workers = vec![worker(Offloads::ALL), worker(without)];
+        let total = Snapshot { workers }.total();
+        assert_eq!((total.offloads, total.calls), (without, 4));
     }
 }

@@ -113,6 +113,7 @@ impl TunQueue {
             .split_at_mut_checked(VnetHeader::LEN)
             .ok_or(io::ErrorKind::InvalidData)?;
         let (header, _) = VnetHeader::parse(header).ok_or(io::ErrorKind::InvalidData)?;
+        buffer.length = packet.len();
         Ok((header, packet))
     }
 
@@ -165,6 +166,8 @@ impl AsRawFd for TunQueue {
 #[derive(Debug)]
 pub struct TunBuffer {
     arena: Box<[u8]>,
+    /// Of the packet read last.
+    length: usize,
 }
 
 impl Default for TunBuffer {
@@ -178,7 +181,16 @@ impl TunBuffer {
     pub fn new() -> Self {
         Self {
             arena: vec![0; HEADROOM + VnetHeader::LEN + SLOT_LEN].into_boxed_slice(),
+            length: 0,
         }
+    }
+
+    /// The packet read last, as it is now.
+    pub fn packet_mut(&mut self) -> &mut [u8] {
+        let start = HEADROOM + VnetHeader::LEN;
+        self.arena
+            .get_mut(start..start + self.length)
+            .unwrap_or_default()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use lockgate::crypto::packet::{PacketKey, encryption_key_len};
 use lockgate::dataplane::{
-    Carrier, Egress, Pipeline, WorkerCommand, WorkerSnapshot, detached_pipelines,
+    Carrier, Egress, Outbound, Pipeline, Rest, WorkerCommand, WorkerSnapshot, detached_pipelines,
 };
 use lockgate::io::burst::{Received, Transmit, TransmitBurst};
 use lockgate::ipsec::{
@@ -21,6 +21,7 @@ use lockgate::ipsec::{
 };
 use lockgate::wire::proposal::{CipherSuite, EncryptionId};
 use lockgate::wire::selector::TrafficSelector;
+use lockgate::wire::vnet::VnetHeader;
 
 pub(crate) const REQID: Reqid = Reqid(7);
 pub(crate) const CHILD: ChildId = ChildId(70);
@@ -73,6 +74,8 @@ pub(crate) struct Datagram {
 pub(crate) struct Sent {
     pub(crate) datagrams: Vec<Datagram>,
     pub(crate) replies: Vec<Vec<u8>>,
+    /// How often the egress was full.
+    pub(crate) interruptions: usize,
 }
 
 pub(crate) struct Gateway {
@@ -298,29 +301,54 @@ impl Gateway {
 
     /// Gives one packet to the TUN of a worker.
     pub(crate) fn send_at(&mut self, worker: usize, packet: &[u8]) -> Sent {
-        let mut packet = packet.to_vec();
-        let pipeline = &mut self.pipelines[worker];
-        let reply = pipeline.outbound(self.now, &mut packet, &mut self.egress);
-        let replies = reply.map(<[u8]>::to_vec).into_iter().collect();
-        pipeline.finish();
-        Sent {
-            datagrams: self.drain(),
-            replies,
-        }
+        self.send_super(worker, &VnetHeader::default(), packet)
     }
 
-    /// Lets a worker process one packet that was handed to it.
-    pub(crate) fn take_over(&mut self, worker: usize) -> (Sent, Vec<Vec<u8>>) {
-        let mut written = Vec::new();
+    /// Gives a worker what one read from its TUN gave.
+    pub(crate) fn send_super(&mut self, worker: usize, header: &VnetHeader, packet: &[u8]) -> Sent {
+        let mut packet = packet.to_vec();
+        let mut sent = Sent::default();
         let pipeline = &mut self.pipelines[worker];
-        pipeline.take_over(self.now, &mut self.egress, |packet| {
-            written.push(packet.to_vec())
-        });
+        let outbound = pipeline.outbound(self.now, header, &mut packet, &mut self.egress);
+        let mut rest = sent.note(outbound);
+        while let Some(left) = rest {
+            sent.datagrams.extend(drain_all(&mut self.egress));
+            let outbound = pipeline.resume(self.now, left, &mut packet, &mut self.egress);
+            rest = sent.note(outbound);
+            sent.interruptions += 1;
+        }
         pipeline.finish();
-        let sent = Sent {
-            datagrams: self.drain(),
-            replies: Vec::new(),
+        sent.datagrams.extend(drain_all(&mut self.egress));
+        sent
+    }
+
+    /// Lets a worker process one stray that was handed to it; what came out of the tunnel with it.
+    pub(crate) fn take_over(&mut self, worker: usize) -> (Sent, Vec<Vec<u8>>) {
+        let (mut sent, mut written) = (Sent::default(), Vec::new());
+        let pipeline = &mut self.pipelines[worker];
+        let Some(mut stray) = pipeline.next_stray() else {
+            return (sent, written);
         };
+        if stray.is_outbound() {
+            let mut index = 0;
+            while let Some(outbound) =
+                pipeline.outbound_stray(self.now, &mut stray, index, &mut self.egress)
+            {
+                let mut rest = sent.note(outbound);
+                while let Some(left) = rest {
+                    sent.datagrams.extend(drain_all(&mut self.egress));
+                    let part = (&mut *stray, index);
+                    let outbound = pipeline.resume_stray(self.now, left, part, &mut self.egress);
+                    rest = sent.note(outbound);
+                }
+                index += 1;
+            }
+        } else {
+            pipeline.inbound_stray(&mut stray, |inner| written.push(inner.to_vec()));
+        }
+        pipeline.recycle(stray);
+        pipeline.finish();
+        sent.datagrams.extend(drain_all(&mut self.egress));
         (sent, written)
     }
 
@@ -331,20 +359,33 @@ impl Gateway {
 
     /// A datagram arrives at a worker; returns what is written to the TUN.
     pub(crate) fn receive_at(&mut self, worker: usize, datagram: &Datagram) -> Option<Vec<u8>> {
-        let mut bytes = datagram.bytes.clone();
+        let mut inner = self.receive_train(worker, datagram, None);
+        assert!(inner.len() <= 1, "one datagram holds one packet");
+        inner.pop()
+    }
+
+    /// Datagrams arrive at a worker as one train, given as the first of them with the bytes of all.
+    pub(crate) fn receive_train(
+        &mut self,
+        worker: usize,
+        train: &Datagram,
+        segment_size: Option<u16>,
+    ) -> Vec<Vec<u8>> {
+        let mut bytes = train.bytes.clone();
         let received = Received {
             bytes: &mut bytes,
-            remote: SocketAddr::new(datagram.transmit.local, datagram.source_port()),
-            local: datagram.transmit.remote.ip(),
-            tos: datagram.transmit.tos,
-            segment_size: None,
+            remote: SocketAddr::new(train.transmit.local, train.source_port()),
+            local: train.transmit.remote.ip(),
+            tos: train.transmit.tos,
+            segment_size,
         };
         let pipeline = &mut self.pipelines[worker];
-        let inner = pipeline
-            .inbound(datagram.carrier, received)
-            .map(|inner| inner.to_vec());
+        let mut delivered = Vec::new();
+        pipeline.inbound_train(train.carrier, received, |inner| {
+            delivered.push(inner.to_vec());
+        });
         pipeline.finish();
-        inner
+        delivered
     }
 
     /// The events of all workers so far.
@@ -375,26 +416,33 @@ impl Gateway {
             .flat_map(|reason| std::iter::repeat_n(reason, times(reason)))
             .collect()
     }
+}
 
-    fn drain(&mut self) -> Vec<Datagram> {
-        let Egress {
-            udp_v4,
-            udp_v6,
-            raw_v4,
-            raw_v6,
-        } = &mut self.egress;
-        let udp = Carrier::Udp { port: PORT };
-        let mut datagrams = Vec::new();
-        for (burst, carrier) in [
-            (udp_v4, udp),
-            (udp_v6, udp),
-            (raw_v4, Carrier::Raw),
-            (raw_v6, Carrier::Raw),
-        ] {
-            datagrams.extend(drain(burst, carrier));
+impl Sent {
+    fn note(&mut self, outbound: Outbound<'_>) -> Option<Rest> {
+        match outbound {
+            Outbound::Done => None,
+            Outbound::Reply(reply) => {
+                self.replies.push(reply.to_vec());
+                None
+            }
+            Outbound::Full(rest) => Some(rest),
         }
-        datagrams
     }
+}
+
+fn drain_all(egress: &mut Egress) -> Vec<Datagram> {
+    let udp = Carrier::Udp { port: PORT };
+    let mut datagrams = Vec::new();
+    for (burst, carrier) in [
+        (&mut egress.udp_v4, udp),
+        (&mut egress.udp_v6, udp),
+        (&mut egress.raw_v4, Carrier::Raw),
+        (&mut egress.raw_v6, Carrier::Raw),
+    ] {
+        datagrams.extend(drain(burst, carrier));
+    }
+    datagrams
 }
 
 impl Datagram {

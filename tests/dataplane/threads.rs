@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use lockgate::dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts};
 use lockgate::io::netns::{Namespace, connect, link_index};
 use lockgate::io::offload::Offloads;
+
 use lockgate::io::raw::RawSocket;
 use lockgate::io::tun::Tun;
 use lockgate::io::udp::{SocketOptions, UdpGroup, path_mtu};
@@ -92,6 +93,8 @@ fn start_workers(spd: Spd, control: Arc<Waker>) -> (Handle, Vec<UdpGroup>) {
         policies: Arc::new(spd),
         pin: true,
         control,
+        offloads: Offloads::NONE,
+        spin: Duration::ZERO,
     };
     (Dataplane::start(config).expect("started"), groups)
 }

@@ -3,7 +3,9 @@
 use crate::ipsec::OutboundSa;
 
 /// What is to be known of an inner packet while its bytes are being changed.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Inner {
+    /// Of the longest, if there are several.
     pub(super) len: usize,
     pub(super) tos: u8,
     pub(super) dont_fragment: bool,
@@ -12,6 +14,7 @@ pub(super) struct Inner {
 }
 
 /// How a packet gets through a tunnel (RFC 4301 §8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     Whole { dont_fragment: bool },
     Fragments,

@@ -1,47 +1,109 @@
 //! From the TUN to the egress (RFC 4301 §5.1).
+//!
+//! Whatever one read from the TUN gave, be it a packet or a super-packet, belongs to one flow: policy,
+//! SA and path MTU are looked up once for all its segments.
 
 use std::time::Instant;
 
-use super::fit::{Fit, Inner, fit};
-use super::seal::Sealer;
-use super::{Finder, Pipeline, Stop, Verdict};
+use super::fit::Inner;
+use super::seal::{Fragments, Halt, Sealer};
+use super::{Pipeline, Stop, Verdict};
 use crate::dataplane::egress::Egress;
 use crate::dataplane::hand_off::Origin;
 use crate::dataplane::mss;
-use crate::ipsec::{Action, DropReason, OutboundEntry, SaEvent};
+use crate::io::offload::{Suspended, TunPacket};
+use crate::ipsec::{Action, DropReason, OutboundEntry, Reqid, SaEvent};
 use crate::wire::ip::{self, Flow, IpPacket};
+use crate::wire::vnet::VnetHeader;
+
+/// What became of a packet from the TUN.
+#[derive(Debug)]
+#[must_use]
+pub enum Outbound<'a> {
+    /// It was sealed, handed to its owner, or dropped.
+    Done,
+    /// It was dropped, and this ICMP error about it is to be written to the TUN.
+    Reply(&'a [u8]),
+    /// The egress is full, and this part is left. When the egress has been sent, it is for
+    /// [`Pipeline::resume`], together with the packet as it is now.
+    Full(Rest),
+}
+
+/// The segments of a packet for which the egress had no room.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    packet: Suspended,
+    fragments: Fragments,
+    inner: Inner,
+    flow: Flow,
+    reqid: Reqid,
+}
+
+/// Who read an outbound packet and chose the worker for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finder {
+    /// This worker.
+    Worker,
+    /// Another one, which may not have heard of a rekey yet: any SA of ours will do.
+    Other,
+}
 
 impl Pipeline {
-    /// Takes one packet from the TUN to the egress.
-    ///
-    /// Returns an ICMP error that is to be written back to the TUN, if the packet earned one.
+    /// Takes what one read from the TUN gave to the egress.
     pub fn outbound(
         &mut self,
         now: Instant,
+        header: &VnetHeader,
         packet: &mut [u8],
         egress: &mut Egress,
-    ) -> Option<&[u8]> {
-        match self.outbound_one(now, packet, egress, Finder::Worker) {
-            Ok(()) => None,
-            Err(Stop::Elsewhere(owner)) => {
-                self.give(owner, packet, Origin::Tun);
-                None
-            }
-            Err(stop) => self.stop_outbound(now, packet, stop),
-        }
+    ) -> Outbound<'_> {
+        self.outbound_of(Finder::Worker, now, header, packet, egress)
     }
 
-    pub(super) fn outbound_one(
+    /// Takes the rest of a packet to the egress. Its SA is looked up again: it may have been replaced,
+    /// or its path have become narrower.
+    pub fn resume(
         &mut self,
         now: Instant,
+        rest: Rest,
         packet: &mut [u8],
         egress: &mut Egress,
+    ) -> Outbound<'_> {
+        let mut packet = TunPacket::resume(rest.packet, packet);
+        let done = self.seal_rest(&rest, &mut packet, egress);
+        self.conclude(now, done, packet)
+    }
+
+    pub(super) fn outbound_of(
+        &mut self,
         finder: Finder,
-    ) -> Result<(), Stop> {
-        let view = IpPacket::parse(packet).map_err(|_| DropReason::InnerMalformed)?;
+        now: Instant,
+        header: &VnetHeader,
+        packet: &mut [u8],
+        egress: &mut Egress,
+    ) -> Outbound<'_> {
+        let Ok(mut packet) = TunPacket::parse(header, packet) else {
+            self.stats.dropped(DropReason::InnerMalformed);
+            return Outbound::Done;
+        };
+        if packet.is_super() && finder == Finder::Worker {
+            self.stats.super_out.add(1);
+        }
+        let done = self.seal_packet(finder, now, &mut packet, egress);
+        self.conclude(now, done, packet)
+    }
+
+    fn seal_packet(
+        &mut self,
+        finder: Finder,
+        now: Instant,
+        packet: &mut TunPacket<'_>,
+        egress: &mut Egress,
+    ) -> Result<Option<Rest>, Stop> {
+        let view = IpPacket::parse(packet.bytes()).map_err(|_| DropReason::InnerMalformed)?;
         let (flow, verdict, is_quoted) = self.classify(&view);
         let inner = Inner {
-            len: view.total_len(),
+            len: packet.segment_len().min(view.total_len()),
             tos: view.tos(),
             dont_fragment: view.dont_fragment(),
             ipv6: flow.src.is_ipv6(),
@@ -73,25 +135,68 @@ impl Pipeline {
                 return Err(DropReason::NoOutboundSa.into());
             }
         };
-        let packet = packet
-            .get_mut(..inner.len)
-            .ok_or(DropReason::InnerMalformed)?;
-        let mtu = sa.inner_mtu();
-        if inner.is_syn {
-            ip::clamp_mss(packet, mtu);
-        }
-        let mut sealer = Sealer {
-            sa,
-            egress,
-            stats: &self.stats,
-            events: &mut self.events,
-            tos: inner.tos,
+        let (stats, fragment) = (&self.stats, &mut self.fragment);
+        let sealer = Sealer::new(sa, egress, stats, &mut self.events, fragment, &inner);
+        let sealed = sealer.seal_all(packet, &inner, Fragments::default());
+        rest_of(packet, sealed, inner, flow, reqid)
+    }
+
+    fn seal_rest(
+        &mut self,
+        rest: &Rest,
+        packet: &mut TunPacket<'_>,
+        egress: &mut Egress,
+    ) -> Result<Option<Rest>, Stop> {
+        let Rest {
+            inner, flow, reqid, ..
+        } = *rest;
+        let sa = self.sad.owned_outbound(reqid, &flow);
+        let sa = sa.ok_or(DropReason::NoOutboundSa)?;
+        let (stats, fragment) = (&self.stats, &mut self.fragment);
+        let sealer = Sealer::new(sa, egress, stats, &mut self.events, fragment, &inner);
+        let sealed = sealer.seal_all(packet, &inner, rest.fragments);
+        rest_of(packet, sealed, inner, flow, reqid)
+    }
+
+    /// Does what is left to do with a packet that is not sealed as a whole.
+    fn conclude(
+        &mut self,
+        now: Instant,
+        done: Result<Option<Rest>, Stop>,
+        mut packet: TunPacket<'_>,
+    ) -> Outbound<'_> {
+        let mtu = match done {
+            Ok(None) | Err(Stop::Punt) => return Outbound::Done,
+            Ok(Some(rest)) => return Outbound::Full(rest),
+            Err(Stop::Elsewhere(owner)) => {
+                let header = *packet.header();
+                let packets = packet.segments();
+                self.give(owner, packet.bytes(), Origin::Tun { header }, packets);
+                return Outbound::Done;
+            }
+            Err(Stop::Drop(reason)) => {
+                self.drop_rest(reason, &packet);
+                return Outbound::Done;
+            }
+            Err(Stop::Reply(mtu)) => mtu,
         };
-        match fit(&inner, mtu, sealer.sa) {
-            Fit::Whole { dont_fragment } => Ok(sealer.seal(packet, dont_fragment)?),
-            Fit::Fragments => Ok(sealer.seal_fragments(packet, mtu, &mut self.fragment)?),
-            Fit::TooBig { report } => Err(Stop::Reply(report)),
+        self.drop_rest(DropReason::TooBig, &packet);
+        if !self.too_big.take(now) {
+            return Outbound::Done;
         }
+        let segment = packet.next_segment().unwrap_or_default();
+        let reply = ip::packet_too_big(segment, mtu, &mut self.reply)
+            .and_then(|length| self.reply.get(..length));
+        let Some(reply) = reply else {
+            return Outbound::Done;
+        };
+        self.stats.too_big_replies.add(1);
+        Outbound::Reply(reply)
+    }
+
+    fn drop_rest(&self, reason: DropReason, packet: &TunPacket<'_>) {
+        let lost = u32::try_from(packet.segments_left()).unwrap_or(u32::MAX);
+        self.stats.dropped_many(reason, lost);
     }
 
     /// The flow that decides about a packet, what the SPD says of it, and whether it is a quoted one.
@@ -125,27 +230,24 @@ impl Pipeline {
         self.run = Some((*flow, verdict));
         verdict
     }
+}
 
-    pub(super) fn stop_outbound(
-        &mut self,
-        now: Instant,
-        packet: &[u8],
-        stop: Stop,
-    ) -> Option<&[u8]> {
-        let mtu = match stop {
-            Stop::Drop(reason) => {
-                self.stats.dropped(reason);
-                return None;
-            }
-            Stop::Reply(mtu) => mtu,
-            Stop::Elsewhere(_) | Stop::Punt => return None,
-        };
-        self.stats.dropped(DropReason::TooBig);
-        if !self.too_big.take(now) {
-            return None;
-        }
-        let length = ip::packet_too_big(packet, mtu, &mut self.reply)?;
-        self.stats.too_big_replies.add(1);
-        self.reply.get(..length)
+fn rest_of(
+    packet: &TunPacket<'_>,
+    sealed: Result<(), Halt>,
+    inner: Inner,
+    flow: Flow,
+    reqid: Reqid,
+) -> Result<Option<Rest>, Stop> {
+    match sealed {
+        Ok(()) => Ok(None),
+        Err(Halt::TooBig(mtu)) => Err(Stop::Reply(mtu)),
+        Err(Halt::Full(fragments)) => Ok(Some(Rest {
+            packet: packet.suspend(),
+            fragments,
+            inner,
+            flow,
+            reqid,
+        })),
     }
 }

@@ -4,7 +4,7 @@ mod merge;
 mod split;
 
 pub use merge::{MergeKinds, MergeScratch, Merger};
-pub use split::TunPacket;
+pub use split::{Suspended, TunPacket};
 
 /// Which super-packet features are wanted, or in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

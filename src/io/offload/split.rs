@@ -30,6 +30,20 @@ pub struct TunPacket<'a> {
     cut: Option<Cut>,
     /// Where the next segment starts; `None` when all were taken.
     next: Option<usize>,
+    /// Start and end of the segment taken last.
+    taken: Option<(usize, usize)>,
+    /// Whether that one comes again.
+    again: bool,
+}
+
+/// Where the taking of segments was interrupted; see [`TunPacket::suspend`].
+#[derive(Clone, Copy, Debug)]
+pub struct Suspended {
+    header: VnetHeader,
+    len: usize,
+    cut: Option<Cut>,
+    next: Option<usize>,
+    taken: Option<(usize, usize)>,
 }
 
 /// Where a super-packet is cut, and what differs between its segments.
@@ -77,6 +91,8 @@ impl<'a> TunPacket<'a> {
                 header: VnetHeader::default(),
                 cut: None,
                 next: Some(0),
+                taken: None,
+                again: false,
             });
         }
         let (cut, total_len) = Cut::find(header, packet)?;
@@ -85,7 +101,48 @@ impl<'a> TunPacket<'a> {
             header: *header,
             cut: Some(cut),
             next: Some(0),
+            taken: None,
+            again: false,
         })
+    }
+
+    /// Interrupts the taking of segments. The segment taken last, if any, will come again.
+    #[must_use]
+    pub fn suspend(&self) -> Suspended {
+        Suspended {
+            header: self.header,
+            len: self.bytes.len(),
+            cut: self.cut,
+            next: self.next,
+            taken: self.taken,
+        }
+    }
+
+    /// Goes on where [`suspend`](Self::suspend) interrupted, with the packet as it was left.
+    #[must_use]
+    pub fn resume(suspended: Suspended, packet: &'a mut [u8]) -> Self {
+        Self {
+            bytes: packet.get_mut(..suspended.len).unwrap_or_default(),
+            header: suspended.header,
+            cut: suspended.cut,
+            next: suspended.next,
+            taken: suspended.taken,
+            again: suspended.taken.is_some(),
+        }
+    }
+
+    /// How many packets are still to be taken.
+    #[must_use]
+    pub fn segments_left(&self) -> usize {
+        let untaken = match (self.next, &self.cut) {
+            (None, _) => 0,
+            (Some(_), None) => 1,
+            (Some(start), Some(cut)) => {
+                let payload = self.bytes.len().saturating_sub(cut.header_len + start);
+                payload.div_ceil(cut.payload_len.max(1)).max(1)
+            }
+        };
+        untaken + usize::from(self.again)
     }
 
     /// The plain packet, or the whole super-packet. Meaningful until the first segment is taken.
@@ -128,9 +185,15 @@ impl<'a> TunPacket<'a> {
 
     /// The next packet, complete and with its checksums final; `None` after the last.
     pub fn next_segment(&mut self) -> Option<&[u8]> {
+        if std::mem::take(&mut self.again)
+            && let Some((start, end)) = self.taken
+        {
+            return self.bytes.get(start..end);
+        }
         let start = self.next?;
         let Some(cut) = &self.cut else {
             self.next = None;
+            self.taken = Some((0, self.bytes.len()));
             return Some(self.bytes);
         };
         let end = (start + cut.header_len + cut.payload_len).min(self.bytes.len());
@@ -140,6 +203,7 @@ impl<'a> TunPacket<'a> {
                 .copy_within(previous..previous + cut.header_len, start);
         }
         let is_last = end == self.bytes.len();
+        self.taken = Some((start, end));
         self.next = (!is_last).then_some(start + cut.payload_len);
         let segment = self.bytes.get_mut(start..end)?;
         cut.finish(segment, start == 0, is_last)?;

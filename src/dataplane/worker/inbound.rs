@@ -1,0 +1,84 @@
+//! What a worker does with datagrams.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use super::Worker;
+use crate::dataplane::hand_off::Stray;
+use crate::dataplane::stats::WorkerStats;
+use crate::io::offload::{MergeKinds, Merger};
+use crate::ipsec::DropReason;
+use crate::wire::vnet::VnetHeader;
+
+impl Worker {
+    /// Opens one burst from a socket. Whether there was anything.
+    pub(super) fn receive(&mut self, index: usize, now: Instant) -> bool {
+        let Some(port) = self.core.ports.get_mut(index).filter(|port| port.ready) else {
+            return false;
+        };
+        let stats = &*self.core.stats;
+        stats.calls.add(1);
+        let carrier = port.socket.carrier();
+        let count = port.socket.recv_burst(&mut self.received).unwrap_or(0);
+        port.ready = count == self.received.capacity();
+        if count == 0 {
+            return false;
+        }
+        let began = Instant::now();
+        self.core.obey(now);
+
+        let stats = &*self.core.stats;
+        stats.bursts.add(1);
+        let writer = &mut self.tun.writer;
+        let mut sink = |header: &VnetHeader, pieces: &[IoSlice<'_>]| {
+            writer.write_merged(header, pieces, stats);
+        };
+        let mut merger = Merger::new(kinds(stats), &mut self.scratch);
+        let (mut packets, mut trains) = (0_u32, 0);
+        for received in self.received.iter_mut() {
+            let Some(received) = received.filter(|received| !received.bytes.is_empty()) else {
+                stats.dropped(DropReason::OuterMalformed);
+                continue;
+            };
+            trains += u64::from(received.segment_size.is_some());
+            let deliver = |inner| {
+                packets += 1;
+                merger.push(inner, &mut sink);
+            };
+            self.core.pipeline.inbound_train(carrier, received, deliver);
+        }
+        merger.finish(&mut sink);
+        stats.trains_in.add(trains);
+        stats.residence_inbound.record(began.elapsed(), packets);
+        self.core.pipeline.finish();
+        true
+    }
+
+    /// Opens what another worker has received, like a burst of its own.
+    pub(super) fn open_stray(&mut self, mut stray: Box<Stray>) {
+        let began = Instant::now();
+        let stats = &*self.core.stats;
+        let writer = &mut self.tun.writer;
+        let mut sink = |header: &VnetHeader, pieces: &[IoSlice<'_>]| {
+            writer.write_merged(header, pieces, stats);
+        };
+        let mut merger = Merger::new(kinds(stats), &mut self.scratch);
+        let mut packets = 0;
+        self.core.pipeline.inbound_stray(&mut stray, |inner| {
+            packets += 1;
+            merger.push(inner, &mut sink);
+        });
+        merger.finish(&mut sink);
+        stats.residence_inbound.record(began.elapsed(), packets);
+        self.core.pipeline.recycle(stray);
+    }
+}
+
+/// Which packets to merge. Where the kernel gives no UDP super-packets, it takes none either.
+fn kinds(stats: &WorkerStats) -> MergeKinds {
+    let offloads = stats.offloads();
+    MergeKinds {
+        tcp: offloads.tun_gro,
+        udp: offloads.tun_gro && offloads.tun_uso,
+    }
+}
