@@ -7,8 +7,12 @@
 
 mod support;
 
+#[path = "daemon/exposition.rs"]
+mod exposition;
 #[path = "daemon/life.rs"]
 mod life;
+#[path = "daemon/metrics.rs"]
+mod metrics;
 #[path = "daemon/reload.rs"]
 mod reload;
 #[path = "daemon/swanctl.rs"]

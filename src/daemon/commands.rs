@@ -77,7 +77,7 @@ impl Control {
                 log_level,
             } => self.start_command(client, kind, command, (wait, log_level), now),
             Request::ListSas(filter) => {
-                self.usage.sample(self.endpoint.ike_sas(), now);
+                self.sample(now);
                 let usage = &self.usage;
                 let sas = self.endpoint.ike_sas();
                 let parts = sas.filter_map(|ike| format::list_sa(&ike, &filter, usage, now));

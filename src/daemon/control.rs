@@ -18,6 +18,7 @@ use super::{
     commands::Commands,
     guard::Guard,
     logging::LogLevel,
+    metrics::{Ledger, Metrics, Snapshot},
     report::RateLimit,
     routes::Routes,
     signals::Signals,
@@ -48,6 +49,9 @@ pub(super) struct Control {
     pub(super) guard: Option<Guard>,
     pub(super) commands: Commands,
     pub(super) usage: UsageTimes,
+    pub(super) ledger: Ledger,
+    /// Absent where nobody may ask for them.
+    pub(super) metrics: Option<Metrics>,
     pub(super) log_limit: RateLimit,
     pub(super) started: (Instant, SystemTime),
     /// Our address towards each peer, as the endpoint was told.
@@ -143,6 +147,7 @@ impl Control {
             self.housekeeping(now);
             self.drain(now);
         }
+        self.answer_metrics(now);
         self.vici.flush();
         if matches!(self.phase, Phase::Stopping { until } if until <= now) {
             self.phase = Phase::Stopped;
@@ -250,11 +255,40 @@ impl Control {
 
     fn housekeeping(&mut self, now: Instant) {
         self.next_housekeeping = now + SECOND;
-        self.usage.sample(self.endpoint.ike_sas(), now);
+        self.sample(now);
         self.tell_source_addresses(now);
         self.refresh_routes();
         for line in self.log_limit.summary(now) {
             tracing::warn!("{line}");
+        }
+    }
+
+    /// Looks at all SAs: when they were last used, and what they have carried.
+    pub(super) fn sample(&mut self, now: Instant) {
+        let ledger = &mut self.ledger;
+        ledger.begin();
+        let sas = self.endpoint.ike_sas().inspect(|sa| ledger.see(sa));
+        self.usage.sample(sas, now);
+        self.ledger.settle();
+    }
+
+    fn answer_metrics(&mut self, now: Instant) {
+        if self.metrics.as_ref().is_some_and(Metrics::is_asked) {
+            self.sample(now);
+            let snapshot = self.snapshot(now);
+            if let Some(metrics) = &self.metrics {
+                metrics.answer(snapshot);
+            }
+        }
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        Snapshot {
+            uptime: now.saturating_duration_since(self.started.0),
+            half_open: u64::try_from(self.endpoint.half_open()).unwrap_or(u64::MAX),
+            discards: *self.endpoint.discards(),
+            dataplane: self.dataplane.stats(),
+            tunnels: self.ledger.tunnels(&self.config.pad),
         }
     }
 
@@ -302,9 +336,11 @@ impl Control {
             mut routes,
             guard,
             vici,
+            metrics,
             ..
         } = self;
         drop(vici);
+        drop(metrics);
         dataplane.shutdown();
         drop(dataplane);
         if let Err(error) = routes.remove() {
@@ -363,6 +399,7 @@ impl Control {
                 now,
             );
         }
+        self.ledger.keep(&newer.pad);
         self.log_level.set(newer.daemon.log);
         self.command(Command::Reload(newer.pad.clone()), now);
         let older = std::mem::replace(&mut self.config.pad, newer.pad);

@@ -12,6 +12,7 @@ mod commands;
 mod control;
 pub mod guard;
 pub mod logging;
+mod metrics;
 mod reach;
 mod report;
 pub mod routes;

@@ -18,6 +18,7 @@ use crate::{
 impl Control {
     /// Tells whoever watches what has happened: one line for each event of an SA.
     pub(super) fn report(&mut self, event: Event, now: Instant) {
+        self.ledger.note(&event);
         match event {
             Event::IkeUp { ike } => {
                 log_ike(&ike, "IKE SA established", "");

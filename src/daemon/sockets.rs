@@ -13,7 +13,8 @@ use crate::{
     config::DaemonConfig,
     ike::{Path, Transmit},
     io::{
-        burst::{self, ReceiveBurst},
+        burst::{self, ReceiveBurst, Received},
+        offload::Offloads,
         udp::{SocketOptions, UdpGroup, UdpSocket},
     },
     wire::esp::{self, Demux, NON_ESP_MARKER},
@@ -61,16 +62,36 @@ fn hint(error: &io::Error) -> String {
     }
 }
 
+/// What every socket of the daemon is opened with.
+pub(super) fn options(config: &DaemonConfig) -> SocketOptions {
+    let buffer = usize::try_from(config.socket_buffer).unwrap_or(usize::MAX);
+    SocketOptions {
+        mark: Some(config.fwmark),
+        receive_buffer: buffer,
+        send_buffer: buffer,
+        offloads: wanted_offloads(config),
+        ..SocketOptions::default()
+    }
+}
+
+/// The offloads that the configuration leaves on.
+pub(super) fn wanted_offloads(config: &DaemonConfig) -> Offloads {
+    Offloads {
+        tun_tso: config.tun_tso,
+        tun_uso: config.tun_uso && config.tun_tso,
+        tun_gro: config.tun_gro,
+        udp_gso: config.udp_gso,
+        udp_gro: config.udp_gro,
+    }
+}
+
 impl Sockets {
     /// Binds both ports in both address families. Returns the workers' sockets, per worker.
     pub(super) fn bind(
         config: &DaemonConfig,
         workers: NonZeroU16,
     ) -> Result<(Self, Vec<Vec<UdpSocket>>), PortError> {
-        let options = SocketOptions {
-            mark: Some(config.fwmark),
-            ..SocketOptions::default()
-        };
+        let options = options(config);
         let mut members = Vec::new();
         let mut shares: Vec<Vec<UdpSocket>> = (0..workers.get()).map(|_| Vec::new()).collect();
         for wildcard in [
@@ -131,7 +152,8 @@ impl Sockets {
                 continue;
             }
             let port = member.socket.local_addr().port();
-            for received in self.burst.iter_mut().flatten() {
+            let trains = self.burst.iter_mut().flatten();
+            for received in trains.flat_map(Received::segments) {
                 let path = Path {
                     local: SocketAddr::new(received.local, port),
                     remote: received.remote,

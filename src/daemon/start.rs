@@ -11,6 +11,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::{SocketAddr, TcpListener},
     num::NonZeroU16,
     path::Path,
     sync::Arc,
@@ -28,10 +29,11 @@ use super::{
     control::{Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
     guard::{self, Guard, GuardError},
     logging::LogLevel,
+    metrics::{Ledger, Metrics},
     report::RateLimit,
     routes::{Present, Routes, Settings as RouteSettings},
     signals::Signals,
-    sockets::{PortError, Sockets},
+    sockets::{self, PortError, Sockets},
     usage::UsageTimes,
     vici::{BindError, Server},
 };
@@ -40,11 +42,10 @@ use crate::{
     dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts},
     ike::{Endpoint, Settings},
     io::{
-        offload::Offloads,
         process,
         raw::RawSocket,
         tun::{Tun, TunQueue},
-        udp::{SocketOptions, UdpSocket},
+        udp::UdpSocket,
     },
     ipsec::Spd,
 };
@@ -77,6 +78,15 @@ pub enum DaemonError {
     Tun {
         /// Its name.
         name: String,
+        /// The cause.
+        #[source]
+        error: io::Error,
+    },
+    /// Metrics cannot be served.
+    #[error("daemon.metrics: cannot listen on {address}: {error}")]
+    Metrics {
+        /// Where they were to be served.
+        address: SocketAddr,
         /// The cause.
         #[source]
         error: io::Error,
@@ -202,6 +212,7 @@ struct Parts {
     sockets: Sockets,
     dataplane: Handle,
     vici: Server,
+    metrics: Option<Metrics>,
     workers: NonZeroU16,
     rng: ChaCha20Rng,
 }
@@ -222,6 +233,7 @@ fn build(
     })?;
     let poll = Poll::new().map_err(failed("cannot poll"))?;
     let waker = Waker::new(poll.registry(), DATAPLANE).map_err(failed("cannot poll"))?;
+    let waker = Arc::new(waker);
     signals
         .register(poll.registry(), SIGNALS)
         .map_err(failed("cannot poll signals"))?;
@@ -236,7 +248,8 @@ fn build(
         name: daemon.tun.clone(),
         error,
     };
-    let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu, Offloads::NONE);
+    let wanted = sockets::wanted_offloads(daemon);
+    let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu, wanted);
     let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
     let (device, queues) = patiently(create, is_busy).map_err(tun)?;
     if let Some(guard) = &kernel.guard {
@@ -249,6 +262,8 @@ fn build(
         VICI,
     )?;
 
+    let listener = daemon.metrics.map(listen_for_metrics).transpose()?;
+
     let locked = process::protect_memory().map_err(failed("cannot protect the memory"))?;
     tracing::debug!(locked, "memory protected");
     process::drop_capabilities().map_err(failed("cannot drop privileges"))?;
@@ -256,11 +271,15 @@ fn build(
         workers: ports(queues, udp, raw),
         policies: Arc::clone(spd),
         pin: daemon.pin,
-        control: Arc::new(waker),
+        control: Arc::clone(&waker),
         offloads: device.offloads(),
         spin: daemon.spin,
     })
     .map_err(failed("cannot start the workers"))?;
+    let metrics = listener.map(|listener| Metrics::start(listener, waker));
+    let metrics = metrics
+        .transpose()
+        .map_err(failed("cannot serve metrics"))?;
     kernel.routes.set_device(device.index());
     kernel
         .routes
@@ -274,6 +293,7 @@ fn build(
         sockets,
         dataplane,
         vici,
+        metrics,
         workers,
         rng,
         config,
@@ -306,6 +326,8 @@ impl Parts {
             guard: kernel.guard,
             commands: Commands::default(),
             usage: UsageTimes::default(),
+            ledger: Ledger::default(),
+            metrics: self.metrics,
             log_limit: RateLimit::default(),
             started: (now, SystemTime::now()),
             sources: HashMap::new(),
@@ -336,12 +358,13 @@ fn patiently<T, E>(
     }
 }
 
+fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    Metrics::bind(address).map_err(|error| DaemonError::Metrics { address, error })
+}
+
 /// Raw ESP is for peers without encapsulation; a daemon that may not have it does without.
 fn raw_sockets(config: &DaemonConfig, workers: NonZeroU16) -> Vec<Vec<RawSocket>> {
-    let options = SocketOptions {
-        mark: Some(config.fwmark),
-        ..SocketOptions::default()
-    };
+    let options = sockets::options(config);
     let open = |worker, ipv6| match RawSocket::open(ipv6, worker, workers, &options) {
         Ok(socket) => socket,
         Err(error) => {

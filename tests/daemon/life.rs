@@ -250,7 +250,11 @@ fn the_service_manager_is_told_when_the_daemon_is_ready_and_when_it_stops() {
 #[test]
 fn the_running_daemon_keeps_only_the_privileges_it_needs() {
     let Some(lab) = Lab::new() else { return };
-    let gateway = lab.start(Side::A, &Plan::default().config(Side::A));
+    let plan = Plan {
+        daemon: "metrics = \"127.0.0.1:9750\"".to_owned(),
+        ..Plan::default()
+    };
+    let gateway = lab.start(Side::A, &plan.config(Side::A));
     let threads = fs::read_dir(format!("/proc/{}/task", gateway.process.id())).unwrap();
     for thread in threads {
         let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();

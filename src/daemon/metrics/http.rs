@@ -1,0 +1,179 @@
+//! As much of HTTP/1.1 (RFC 9112) as a scraper needs: one GET a connection.
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// The metrics, in the format that the client prefers.
+    Metrics(Format),
+    /// The page that says where the metrics are.
+    Index,
+    /// Something that is answered with an error.
+    Refused(Refusal),
+}
+
+/// A text format of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Prometheus text 0.0.4, to which what OpenMetrics adds is comments.
+    Prometheus,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+/// Why a client does not get what it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Not HTTP.
+    BadRequest,
+    /// No such page.
+    NotFound,
+    /// Not a GET.
+    MethodNotAllowed,
+    /// The request did not come in time.
+    Timeout,
+    /// The request does not end.
+    TooLarge,
+    /// The daemon does not come to it.
+    Busy,
+}
+
+/// Reads a request; `None` while it is incomplete.
+pub(super) fn parse(head: &[u8]) -> Option<Request> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) if head.len() < HEAD_LEN => return None,
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Some(Request::Refused(Refusal::TooLarge));
+        }
+        Err(_) => return Some(Request::Refused(Refusal::BadRequest)),
+    }
+    let path = request.path.unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    Some(match (path, request.method) {
+        ("/" | "/metrics", method) if method != Some("GET") => {
+            Request::Refused(Refusal::MethodNotAllowed)
+        }
+        ("/metrics", _) => Request::Metrics(preferred(request.headers)),
+        ("/", _) => Request::Index,
+        _ => Request::Refused(Refusal::NotFound),
+    })
+}
+
+/// OpenMetrics for who names it, as every Prometheus since 2.5 does.
+fn preferred(headers: &[httparse::Header<'_>]) -> Format {
+    let accept = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("accept"));
+    let named = |header: &httparse::Header<'_>| {
+        str::from_utf8(header.value).is_ok_and(|value| value.contains(OPEN_METRICS))
+    };
+    if accept.into_iter().any(named) {
+        Format::OpenMetrics
+    } else {
+        Format::Prometheus
+    }
+}
+
+impl Format {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+impl Refusal {
+    fn status(self) -> &'static str {
+        match self {
+            Self::BadRequest => "400 Bad Request",
+            Self::NotFound => "404 Not Found",
+            Self::MethodNotAllowed => "405 Method Not Allowed",
+            Self::Timeout => "408 Request Timeout",
+            Self::TooLarge => "431 Request Header Fields Too Large",
+            Self::Busy => "503 Service Unavailable",
+        }
+    }
+}
+
+/// The head of an answer with metrics of `length` bytes.
+pub(super) fn metrics_head(format: Format, length: usize) -> String {
+    head("200 OK", format.content_type(), length)
+}
+
+/// The index page, head and body.
+pub(super) fn index() -> String {
+    let head = head("200 OK", "text/html; charset=utf-8", INDEX.len());
+    format!("{head}{INDEX}")
+}
+
+/// An error, head and body.
+pub(super) fn refusal(refusal: Refusal) -> String {
+    let status = refusal.status();
+    let head = head(status, "text/plain; charset=utf-8", status.len() + 1);
+    format!("{head}{status}\n")
+}
+
+fn head(status: &str, content_type: &str, length: usize) -> String {
+    // RFC 9110 §15.5.6 wants to know what is allowed instead.
+    let allow = if status.starts_with("405") {
+        "Allow: GET\r\n"
+    } else {
+        ""
+    };
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n{allow}\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+    )
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text";
+const INDEX: &str = "<!doctype html><title>lockgate</title><h1>lockgate</h1><p><a href=\"/metrics\">metrics</a></p>\n";
+/// Bytes that a request may have before it is refused.
+pub(super) const HEAD_LEN: usize = 8 << 10;
+const HEADERS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_read_once_it_is_complete_and_not_before() {
+        let whole = b"GET /metrics?x=1 HTTP/1.1\r\nHost: gw\r\naccept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(parse(&whole[..end]), None, "{end}");
+        }
+        assert_eq!(parse(whole), Some(Request::Metrics(Format::OpenMetrics)));
+    }
+
+    #[test]
+    fn what_is_no_request_for_one_of_the_two_pages_is_refused() {
+        for (head, refusal) in [
+            ("GET /etc/passwd HTTP/1.1\r\n\r\n", Refusal::NotFound),
+            ("GET http://gw/metrics HTTP/1.1\r\n\r\n", Refusal::NotFound),
+            ("POST /metrics HTTP/1.1\r\n\r\n", Refusal::MethodNotAllowed),
+            ("HEAD / HTTP/1.0\r\n\r\n", Refusal::MethodNotAllowed),
+            ("\x16\x03\x01\x02\x00\x01\x00", Refusal::BadRequest),
+            ("GET /metrics\r\n\r\n", Refusal::BadRequest),
+        ] {
+            let request = parse(head.as_bytes());
+            assert_eq!(request, Some(Request::Refused(refusal)), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_end_is_refused_at_its_limit() {
+        let mut head = b"GET /metrics HTTP/1.1\r\nX: ".to_vec();
+        head.resize(HEAD_LEN - 1, b'x');
+        assert_eq!(parse(&head), None);
+        head.push(b'x');
+        assert_eq!(parse(&head), Some(Request::Refused(Refusal::TooLarge)));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65));
+        assert_eq!(
+            parse(many.as_bytes()),
+            Some(Request::Refused(Refusal::TooLarge))
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Prometheus metrics over HTTP.
+//!
+//! ```text
+//!                   ┌─ asked ──────────────────────────────┐
+//!                   ▼                                      │
+//! control thread: snapshot (copies, nothing rendered) ─► metrics thread: text, HTTP ─► clients
+//! ```
+//!
+//! A client costs the control thread one snapshot at most, and none while the last text is fresh.
+
+mod http;
+mod ledger;
+mod page;
+mod server;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crossbeam::queue::ArrayQueue;
+use mio::{Poll, Waker};
+
+pub(super) use ledger::Ledger;
+pub(super) use page::Snapshot;
+
+use server::Server;
+
+/// The control thread's end. Dropping it ends the metrics thread.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What both threads share.
+#[derive(Debug)]
+struct Desk {
+    /// The metrics thread waits for a snapshot.
+    asked: AtomicBool,
+    snapshot: ArrayQueue<Snapshot>,
+    stop: AtomicBool,
+    control: Arc<Waker>,
+    server: Waker,
+}
+
+impl Metrics {
+    /// Takes the port. Nobody is served before [`Self::start`].
+    pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Serves clients from a thread of its own, which wakes the control thread when it wants a snapshot.
+    pub(super) fn start(listener: TcpListener, control: Arc<Waker>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let desk = Arc::new(Desk {
+            asked: AtomicBool::new(false),
+            snapshot: ArrayQueue::new(1),
+            stop: AtomicBool::new(false),
+            control,
+            server: Waker::new(poll.registry(), server::WAKE)?,
+        });
+        let server = Server::new(poll, listener, Arc::clone(&desk))?;
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(move || server.run())?;
+        Ok(Self {
+            desk,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether a snapshot is wanted.
+    pub(super) fn is_asked(&self) -> bool {
+        self.desk.asked.load(Ordering::Acquire)
+    }
+
+    /// Hands over the snapshot that was asked for.
+    pub(super) fn answer(&self, snapshot: Snapshot) {
+        self.desk.asked.store(false, Ordering::Release);
+        self.desk.snapshot.force_push(snapshot);
+        // A failed wake-up only means that the thread is awake or gone.
+        let _ = self.desk.server.wake();
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        self.desk.stop.store(true, Ordering::Release);
+        // As above.
+        let _ = self.desk.server.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed by then, and there is nothing to save.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Desk {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        // A failed wake-up only means that the thread is awake or gone.
+        let _ = self.control.wake();
+    }
+}
