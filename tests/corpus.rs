@@ -13,6 +13,14 @@ mod esp_udp_demux;
 mod inner_ip;
 #[path = "fuzz/src/isakmp_v2.rs"]
 mod isakmp_v2;
+#[path = "fuzz/src/merge.rs"]
+mod merge;
+#[path = "offload/packets.rs"]
+mod packets;
+#[path = "offload/reference.rs"]
+mod reference;
+#[path = "fuzz/src/split.rs"]
+mod split;
 #[path = "fuzz/src/vici.rs"]
 mod vici;
 
@@ -43,6 +51,20 @@ fn datagrams_on_port_4500_cut_short_or_changed_in_one_byte_break_nothing() {
 fn inner_packets_cut_short_or_changed_in_one_byte_break_nothing() {
     for seed in seeds("inner_ip") {
         neighbours(&seed, inner_ip::run);
+    }
+}
+
+#[test]
+fn super_packets_cut_short_or_changed_in_one_byte_break_nothing() {
+    for seed in seeds("split") {
+        neighbours(&seed, split::run);
+    }
+}
+
+#[test]
+fn packets_are_merged_so_that_they_split_into_what_came_and_stay_in_order() {
+    for seed in seeds("merge") {
+        merge::run(&seed);
     }
 }
 

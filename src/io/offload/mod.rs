@@ -1,5 +1,7 @@
 //! Super-packets: what the TUN and the UDP sockets can do with many packets in one system call.
 
+pub mod checksum;
+mod flow;
 mod merge;
 mod split;
 

@@ -12,8 +12,9 @@
 //! segment 2                                  [IP][TCP]ccccc
 //! ```
 
+use super::checksum::sum;
 use crate::wire::Malformed;
-use crate::wire::ip::checksum::{finish, sum};
+use crate::wire::ip::checksum::finish;
 use crate::wire::ip::{IpPacket, protocol};
 use crate::wire::vnet::VnetHeader;
 

@@ -5,18 +5,41 @@ use std::net::IpAddr;
 /// One's complement sum of `initial` and the big-endian 16-bit words of `bytes`, an odd last byte
 /// padded with zero. Not complemented yet; at most `0xffff`, so that sums can be chained.
 pub fn sum(initial: u32, bytes: &[u8]) -> u32 {
-    let (words, tail) = bytes.as_chunks::<4>();
-    let mut total = u64::from(initial);
-    for word in words {
-        total += u64::from(u32::from_be_bytes(*word));
+    sum_inline(initial, bytes)
+}
+
+/// [`sum`], to be compiled with the vector width of its caller.
+#[inline(always)]
+pub fn sum_inline(initial: u32, bytes: &[u8]) -> u32 {
+    // Bytes are added in the machine's order and swapped once, at the end (RFC 1071 §2 B). Of each
+    // word both halves count: `all` adds them in one piece, and what its upper half lost by
+    // overflow is known from `high`.
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let (mut all, mut high) = ([0_u64; LANES], [0_u64; LANES]);
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for ((all, high), word) in all.iter_mut().zip(&mut high).zip(words) {
+            let word = u64::from_ne_bytes(*word);
+            *all = all.wrapping_add(word);
+            *high += word >> 32;
+        }
     }
-    total += match *tail {
-        [a, b, c] => u64::from(u16::from_be_bytes([a, b])) + u64::from(u16::from_be_bytes([c, 0])),
-        [a, b] => u64::from(u16::from_be_bytes([a, b])),
-        [a] => u64::from(u16::from_be_bytes([a, 0])),
-        _ => 0,
+    let lanes = all.iter().zip(&high);
+    let mut total: u64 = lanes
+        .map(|(all, high)| all.wrapping_sub(high << 32) + high)
+        .sum();
+    let (words, tail) = rest.as_chunks::<4>();
+    for word in words {
+        total += u64::from(u32::from_ne_bytes(*word));
+    }
+    let tail = match *tail {
+        [a, b, c] => [a, b, c, 0],
+        [a, b] => [a, b, 0, 0],
+        [a] => [a, 0, 0, 0],
+        _ => [0; 4],
     };
-    u32::from(fold(total))
+    total += u64::from(u32::from_ne_bytes(tail));
+    u32::from(fold(u64::from(initial) + u64::from(fold(total).to_be())))
 }
 
 /// Folds and complements a sum into a checksum field.
@@ -46,14 +69,18 @@ pub fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
-fn fold(mut sum: u64) -> u16 {
-    loop {
-        match u16::try_from(sum) {
-            Ok(folded) => return folded,
-            Err(_) => sum = (sum & 0xffff) + (sum >> 16),
-        }
-    }
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the last sum has 16 bits")]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32); // at most 33 bits
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32); // at most 17
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
+
+/// 64-bit words that are added side by side.
+const LANES: usize = 8;
+const BLOCK: usize = LANES * 8;
 
 #[cfg(test)]
 mod tests {
