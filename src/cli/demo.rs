@@ -35,7 +35,7 @@ use super::{
 use crate::{
     io::netns::Namespace,
     lab::{
-        self, A, B, Lab, OUTER_LINK, Side, Unprepared,
+        self, A, B, Lab, LabOptions, OUTER_LINK, Side, Unprepared,
         traffic::{Bulk, Probe, Transfer, gigabits_per_second},
     },
     wire::vici::Message,
@@ -107,7 +107,7 @@ fn run(args: &Args) -> Result<Report, Failure> {
     }
 
     let folder = TempDir::with_prefix("lockgate-demo-")?;
-    let lab = Lab::build()?;
+    let lab = Lab::build(&LabOptions::default())?;
     screen.line(TOPOLOGY)?;
     let tunnel = Tunnel::start(lab, &folder, &screen)?;
     let report = Report::new(tunnel.measure(args.seconds, &screen, &stop)?);

@@ -5,6 +5,7 @@ mod address;
 pub mod burst;
 pub mod capture;
 mod control_message;
+pub mod load;
 pub mod netlink;
 pub mod netns;
 pub mod offload;

@@ -4,6 +4,7 @@
 //! Nothing is mounted and nothing has a name, so when the process ends, however it ends, the
 //! kernel takes back the namespace with its devices, and the processes started in it are killed.
 
+mod features;
 mod links;
 
 use std::{
@@ -137,6 +138,13 @@ impl Namespace {
         self.run(move || links::set(&link, links::Change::Mtu(mtu)))
     }
 
+    /// Switches an offload of a link by its name in `ethtool -k`, for example
+    /// `tx-udp-segmentation`.
+    pub fn set_feature(&self, link: &str, feature: &str, on: bool) -> io::Result<()> {
+        let (link, feature) = (link.to_owned(), feature.to_owned());
+        self.run(move || features::set(&link, &feature, on))
+    }
+
     /// Gives a link an address, usable at once (no duplicate address detection).
     pub fn add_address(&self, link: &str, address: IpNet) -> io::Result<()> {
         let link = link.to_owned();
@@ -259,6 +267,21 @@ mod tests {
             listener.accept().unwrap().0.read_exact(&mut heard).unwrap();
             assert_eq!(&heard, b"hello");
         }
+    }
+
+    #[test]
+    fn an_offload_is_switched_by_its_name() {
+        let Some((a, _)) = pair() else { return };
+        a.set_feature("to-b", "tx-udp-segmentation", false).unwrap();
+        a.set_feature("to-b", "tx-udp-segmentation", true).unwrap();
+        let unknown = a.set_feature("to-b", "no-such-offload", true).unwrap_err();
+        assert_eq!(unknown.kind(), std::io::ErrorKind::NotFound);
+        let fixed = a.set_feature("lo", "tx-lockless", false).unwrap_err();
+        assert_ne!(fixed.kind(), std::io::ErrorKind::PermissionDenied);
+        assert!(
+            a.set_feature("absent", "tx-udp-segmentation", true)
+                .is_err()
+        );
     }
 
     #[test]

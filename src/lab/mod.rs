@@ -1,19 +1,24 @@
-//! Two hosts and two gateways on this machine.
+//! Two hosts and two gateways on this machine, and traffic between the hosts.
 //!
 //! ```text
 //! host-a ───────── gateway-a ═══════════════ gateway-b ───────── host-b
 //! 10.1.0.10     10.1.0.1  192.0.2.1    192.0.2.2  10.2.0.1     10.2.0.10
 //! ```
+//!
+//! The lab is four network namespaces with their links and addresses; which program joins the two
+//! networks, and how it is started in `gateway_a` and `gateway_b`, is the caller's affair.
+//! [`traffic`] has the generators, [`meter`] counts the processor time that programs take.
 
+pub mod meter;
 pub mod traffic;
 
 use std::{
     fs::File,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::io::netns::{Namespace, become_root_in_user_namespace, connect};
@@ -46,6 +51,14 @@ pub struct Side {
     pub host: Ipv4Addr,
     /// The network behind its gateway.
     pub network: Ipv4Net,
+    /// As `outer`, in a lab with IPv6.
+    pub outer_v6: Ipv6Addr,
+    /// As `inner`, in a lab with IPv6.
+    pub inner_v6: Ipv6Addr,
+    /// As `host`, in a lab with IPv6.
+    pub host_v6: Ipv6Addr,
+    /// As `network`, in a lab with IPv6.
+    pub network_v6: Ipv6Net,
 }
 
 /// The left side.
@@ -56,6 +69,10 @@ pub const A: Side = Side {
     inner: Ipv4Addr::new(10, 1, 0, 1),
     host: Ipv4Addr::new(10, 1, 0, 10),
     network: Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 0), 24),
+    outer_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+    inner_v6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1),
+    host_v6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10),
+    network_v6: Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0), 64),
 };
 
 /// The right side.
@@ -66,12 +83,16 @@ pub const B: Side = Side {
     inner: Ipv4Addr::new(10, 2, 0, 1),
     host: Ipv4Addr::new(10, 2, 0, 10),
     network: Ipv4Net::new_assert(Ipv4Addr::new(10, 2, 0, 0), 24),
+    outer_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+    inner_v6: Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1),
+    host_v6: Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10),
+    network_v6: Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0), 64),
 };
 
 /// The link between the gateways, as each of them calls it.
 pub const OUTER_LINK: &str = "outer";
-const INNER_LINK: &str = "inner";
-const MTU: u32 = 1500;
+/// The link between a gateway and its host, as both call it.
+pub const INNER_LINK: &str = "inner";
 
 /// Why no lab can be built here.
 #[derive(Debug, thiserror::Error)]
@@ -120,30 +141,72 @@ pub fn prepare() -> Result<String, Unprepared> {
     Ok(enter)
 }
 
+/// What the links of a [`Lab`] are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabOptions {
+    /// MTU of the link between the gateways.
+    pub outer_mtu: u32,
+    /// MTU of the links between gateway and host; what the hosts' TCP sees of the tunnel.
+    pub inner_mtu: u32,
+    /// Whether the outer link takes datagrams one by one, as a wire does. A pair of virtual links
+    /// otherwise hands a train of UDP datagrams (UDP_SEGMENT) over in one piece.
+    pub wire: bool,
+    /// Whether everything has IPv6 addresses too.
+    pub ipv6: bool,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self {
+            outer_mtu: 1500,
+            inner_mtu: 1500,
+            wire: false,
+            ipv6: false,
+        }
+    }
+}
+
 impl Lab {
-    /// Builds it.
-    pub fn build() -> io::Result<Self> {
+    /// Builds it. Both gateways forward, and have no route to the other side's network.
+    pub fn build(options: &LabOptions) -> io::Result<Self> {
         let lab = Self {
             host_a: Namespace::new("host-a")?,
             gateway_a: Namespace::new("gateway-a")?,
             gateway_b: Namespace::new("gateway-b")?,
             host_b: Namespace::new("host-b")?,
         };
+        if options.ipv6 {
+            for namespace in lab.namespaces() {
+                // A gateway asks for neighbours with its link-local address, which has to be usable.
+                namespace.sysctl("ipv6/conf/default/dad_transmits", "0")?;
+            }
+        }
         connect(
             (&lab.gateway_a, OUTER_LINK),
             (&lab.gateway_b, OUTER_LINK),
-            MTU,
+            options.outer_mtu,
         )?;
         for (gateway, host, side) in [
             (&lab.gateway_a, &lab.host_a, A),
             (&lab.gateway_b, &lab.host_b, B),
         ] {
-            connect((gateway, INNER_LINK), (host, INNER_LINK), MTU)?;
+            connect((gateway, INNER_LINK), (host, INNER_LINK), options.inner_mtu)?;
+            gateway.sysctl("ipv4/ip_forward", "1")?;
             gateway.add_address(OUTER_LINK, in_24(side.outer))?;
             gateway.add_address(INNER_LINK, in_24(side.inner))?;
-            gateway.sysctl("ipv4/ip_forward", "1")?;
             host.add_address(INNER_LINK, in_24(side.host))?;
             host.add_route(IpNet::default(), IpAddr::V4(side.inner))?;
+            if options.ipv6 {
+                gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+                gateway.add_address(OUTER_LINK, in_64(side.outer_v6))?;
+                gateway.add_address(INNER_LINK, in_64(side.inner_v6))?;
+                host.add_address(INNER_LINK, in_64(side.host_v6))?;
+                let everywhere = IpNet::V6(Ipv6Net::default());
+                host.add_route(everywhere, IpAddr::V6(side.inner_v6))?;
+            }
+            if options.wire {
+                gateway.set_feature(OUTER_LINK, "tx-udp-segmentation", false)?;
+            }
         }
         Ok(lab)
     }
@@ -152,6 +215,10 @@ impl Lab {
     pub fn namespaces(&self) -> [&Namespace; 4] {
         [&self.host_a, &self.gateway_a, &self.gateway_b, &self.host_b]
     }
+}
+
+fn in_64(address: Ipv6Addr) -> IpNet {
+    IpNet::new(IpAddr::V6(address), 64).expect("64 is a prefix length of IPv6")
 }
 
 fn in_24(address: Ipv4Addr) -> IpNet {

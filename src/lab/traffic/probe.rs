@@ -1,4 +1,4 @@
-//! Round trips, one at a time.
+//! Round trips, one at a time: as fast as the path answers.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 use super::{MARKER, StopOnDrop, is_timeout, joined};
 use crate::io::netns::Namespace;
 
-/// What a probe learned.
+/// What probing learned.
 #[derive(Clone, Debug)]
 pub struct RoundTrips {
     /// Nanoseconds of each answered probe.
@@ -62,7 +62,7 @@ impl Probe {
     }
 }
 
-fn echo(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+pub(super) fn echo(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut datagram = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
