@@ -1,12 +1,13 @@
 //! Bursts of datagrams: fixed arenas that are filled by one system call and drained by another.
 //!
-//! Slots hold 64 KiB, so that a receive-offloaded train or a datagram to be segmented fits. Pages
-//! that no packet touches cost nothing.
+//! Slots hold 64 KiB, so that a train of datagrams fits. Pages that no packet touches cost nothing.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::address::SocketName;
+use super::arena::Arena;
 use super::control_message::{CONTROL_LEN, ControlBuffer};
+pub use super::train::{PushError, Transmit, TransmitBurst};
 
 /// Datagrams that one receive call takes at most.
 pub const BURST: usize = 64;
@@ -52,12 +53,15 @@ impl<'a> Received<'a> {
 /// The arena that a socket receives into.
 #[derive(Debug)]
 pub struct ReceiveBurst {
-    pub(super) arena: Box<[u8]>,
-    pub(super) names: Box<[SocketName]>,
-    pub(super) controls: Box<[ControlBuffer]>,
-    pub(super) calls: CallHeaders,
-    pub(super) filled: usize,
-    pub(super) framing: Framing,
+    arena: Arena,
+    names: Box<[SocketName]>,
+    controls: Box<[ControlBuffer]>,
+    calls: CallHeaders,
+    /// Headers that the kernel may have written to since they were prepared.
+    used: usize,
+    asked: usize,
+    filled: usize,
+    framing: Framing,
 }
 
 /// What a socket puts in front of the payload.
@@ -72,33 +76,72 @@ impl ReceiveBurst {
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, BURST);
         Self {
-            arena: vec![0; capacity * STRIDE].into_boxed_slice(),
+            arena: Arena::new(capacity * STRIDE),
             names: vec![SocketName::default(); capacity].into_boxed_slice(),
             controls: vec![ControlBuffer::default(); capacity].into_boxed_slice(),
             calls: CallHeaders::new(capacity),
+            used: capacity,
+            asked: 0,
             filled: 0,
             framing: Framing::Bare,
         }
     }
 
-    /// How many datagrams one call can return.
+    /// How many datagrams, or trains of them, one call can return at most.
     pub fn capacity(&self) -> usize {
         self.names.len()
     }
 
-    /// How many datagrams the last call returned, malformed ones included.
+    /// How many datagrams, or trains of them, the last call returned, malformed ones included.
     pub fn len(&self) -> usize {
         self.filled
     }
 
     /// Whether the last call returned all it had room for, so that there may be more.
     pub fn is_full(&self) -> bool {
-        self.filled == self.capacity()
+        self.filled > 0 && self.filled == self.asked
     }
 
     /// Whether the last call returned nothing.
     pub fn is_empty(&self) -> bool {
         self.filled == 0
+    }
+
+    /// Makes the headers for up to `asked` datagrams ready for the kernel. Those that it has not
+    /// touched since the last time are ready already.
+    pub(super) fn prepare(&mut self, asked: usize, framing: Framing) -> &mut [libc::mmsghdr] {
+        let Self {
+            arena,
+            names,
+            controls,
+            calls,
+            ..
+        } = self;
+        let slots = arena.chunks_exact_mut(STRIDE);
+        let slots = slots.zip(names.iter_mut().zip(controls.iter_mut()));
+        let headers = calls.vectors.iter_mut().zip(calls.headers.iter_mut());
+        for ((slot, (name, control)), (vector, header)) in slots.zip(headers).take(self.used) {
+            vector.iov_base = slot.as_mut_ptr().cast();
+            vector.iov_len = SLOT_LEN;
+            header.msg_len = 0;
+            let name = (name.bytes.as_mut_ptr(), size_of::<SocketName>());
+            let control = (control.bytes.as_mut_ptr(), CONTROL_LEN);
+            point(&mut header.msg_hdr, vector, name, control);
+        }
+        self.used = 0;
+        self.filled = 0;
+        self.framing = framing;
+        self.asked = asked.clamp(1, calls.headers.len());
+        calls.headers.get_mut(..self.asked).unwrap_or_default()
+    }
+
+    /// Takes note that the kernel filled the first `filled` headers, and returns the bytes in them.
+    pub(super) fn fill(&mut self, filled: usize) -> usize {
+        self.filled = filled.min(self.asked);
+        // A call that failed may have written to the first.
+        self.used = self.filled.max(1);
+        let results = self.calls.results().take(self.filled);
+        results.map(|result| result.length).sum()
     }
 
     /// The datagrams in their order of arrival. `None` stands for one that the kernel cut short or
@@ -143,118 +186,20 @@ fn strip_ipv4_header(packet: &mut [u8]) -> Option<(&mut [u8], IpAddr, u8)> {
     Some((payload, IpAddr::from([a, b, c, d]), tos))
 }
 
-/// How one datagram is to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// The source address, which must be an own one; unspecified lets the kernel choose.
-    pub local: IpAddr,
-    /// Where to.
-    pub remote: SocketAddr,
-    /// The outer TOS or traffic class, DSCP and ECN.
-    pub tos: u8,
-    /// Whether routers must not fragment it.
-    pub dont_fragment: bool,
-}
-
-/// Why [`TransmitBurst::push`] added nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushError<E> {
-    /// The burst is full, or the datagram longer than any can be; send the burst first.
-    Full,
-    /// The writer of the bytes refused.
-    Refused(E),
-}
-
-/// Datagrams waiting to be sent together, in order.
-#[derive(Debug)]
-pub struct TransmitBurst {
-    pub(super) arena: Box<[u8]>,
-    used: usize,
-    pub(super) messages: Vec<Message>,
-    pub(super) names: Box<[SocketName]>,
-    pub(super) controls: Box<[ControlBuffer]>,
-    pub(super) calls: CallHeaders,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Message {
-    pub(super) transmit: Transmit,
-    pub(super) start: usize,
-    pub(super) length: usize,
-}
-
-impl Default for TransmitBurst {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl TransmitBurst {
-    /// An empty burst with its arena.
-    pub fn new() -> Self {
-        Self {
-            arena: vec![0; TRANSMIT_ARENA].into_boxed_slice(),
-            used: 0,
-            messages: Vec::with_capacity(TRANSMIT_MESSAGES),
-            names: vec![SocketName::default(); TRANSMIT_MESSAGES].into_boxed_slice(),
-            controls: vec![ControlBuffer::default(); TRANSMIT_MESSAGES].into_boxed_slice(),
-            calls: CallHeaders::new(TRANSMIT_MESSAGES),
-        }
-    }
-
-    /// Adds one datagram of `length` bytes, which `write` puts into the buffer it is given.
-    pub fn push<E>(
-        &mut self,
-        transmit: Transmit,
-        length: usize,
-        write: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<(), PushError<E>> {
-        let end = self.used.saturating_add(length);
-        if self.messages.len() == TRANSMIT_MESSAGES || length > SLOT_LEN {
-            return Err(PushError::Full);
-        }
-        let buffer = self.arena.get_mut(self.used..end).ok_or(PushError::Full)?;
-        write(buffer).map_err(PushError::Refused)?;
-        self.messages.push(Message {
-            transmit,
-            start: self.used,
-            length,
-        });
-        self.used += length.next_multiple_of(LINE);
-        Ok(())
-    }
-
-    /// Whether the fragments of one more packet of any size surely fit.
-    pub fn has_room(&self) -> bool {
-        self.arena.len() - self.used >= 3 * SLOT_LEN
-            && TRANSMIT_MESSAGES - self.messages.len() >= TRANSMIT_MESSAGES / 2
-    }
-
-    /// How many datagrams wait.
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    /// Whether no datagram waits.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// The waiting datagrams in order.
-    pub fn iter(&self) -> impl Iterator<Item = (Transmit, &[u8])> {
-        self.messages.iter().filter_map(|message| {
-            let bytes = self
-                .arena
-                .get(message.start..message.start + message.length)?;
-            Some((message.transmit, bytes))
-        })
-    }
-
-    /// Forgets all datagrams.
-    pub fn clear(&mut self) {
-        self.messages.clear();
-        self.used = 0;
-    }
+/// Points a message header at its parts: the address and length of name and control buffer.
+pub(super) fn point(
+    header: &mut libc::msghdr,
+    vector: &mut libc::iovec,
+    name: (*mut u8, usize),
+    control: (*mut u8, usize),
+) {
+    header.msg_name = name.0.cast();
+    header.msg_namelen = libc::socklen_t::try_from(name.1).unwrap_or(0);
+    header.msg_iov = vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.cast();
+    header.msg_controllen = control.1;
+    header.msg_flags = 0;
 }
 
 /// The argument arrays of `recvmmsg` and `sendmmsg`, allocated once.
@@ -278,12 +223,12 @@ impl std::fmt::Debug for CallHeaders {
     }
 }
 
-// SAFETY: the pointers inside are written anew before each system call and read by nothing else,
-// so moving the arrays to another thread moves no live reference.
+// SAFETY: the pointers inside lead to memory that the owner of the arrays owns too and that stays
+// where it is, and only the kernel follows them, so they may move to another thread together.
 unsafe impl Send for CallHeaders {}
 
 impl CallHeaders {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         let vector = libc::iovec {
             iov_base: std::ptr::null_mut(),
             iov_len: 0,
@@ -306,27 +251,17 @@ impl CallHeaders {
 }
 
 /// A slot and a few lines more, so that the headers of a burst do not all fall into one cache set.
-pub(super) const STRIDE: usize = SLOT_LEN + 5 * LINE;
-const LINE: usize = 64;
-const TRANSMIT_ARENA: usize = 1 << 20;
-const TRANSMIT_MESSAGES: usize = 512;
+pub(super) const STRIDE: usize = SLOT_LEN + 5 * 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TRANSMIT: Transmit = Transmit {
-        local: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        remote: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4500),
-        tos: 0,
-        dont_fragment: false,
-    };
-
     fn train(bytes: &mut [u8], segment_size: Option<u16>) -> Vec<usize> {
         let received = Received {
             bytes,
-            remote: TRANSMIT.remote,
-            local: TRANSMIT.local,
+            remote: SocketAddr::from(([127, 0, 0, 1], 4500)),
+            local: IpAddr::from([127, 0, 0, 1]),
             tos: 0,
             segment_size,
         };
@@ -340,25 +275,6 @@ mod tests {
         assert_eq!(train(&mut [0; 5], Some(10)), [5]);
         assert_eq!(train(&mut [0; 25], None), [25]);
         assert!(train(&mut [], None).is_empty());
-    }
-
-    #[test]
-    fn a_refused_datagram_leaves_no_trace_in_the_burst() {
-        let mut burst = TransmitBurst::new();
-        let pushed = burst.push(TRANSMIT, 9, |_| Err("no"));
-        assert_eq!(pushed, Err(PushError::Refused("no")));
-        assert!(burst.is_empty());
-    }
-
-    #[test]
-    fn a_full_burst_refuses_instead_of_growing() {
-        let mut burst = TransmitBurst::new();
-        while burst.push::<()>(TRANSMIT, SLOT_LEN, |_| Ok(())).is_ok() {}
-        assert!(!burst.has_room());
-        assert_eq!(burst.len(), TRANSMIT_ARENA / SLOT_LEN);
-        burst.clear();
-        while burst.push::<()>(TRANSMIT, 1, |_| Ok(())).is_ok() {}
-        assert_eq!(burst.len(), TRANSMIT_MESSAGES);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "system calls live here and nowhere else")]
 
 mod address;
+mod arena;
 pub mod burst;
 pub mod capture;
 mod control_message;
@@ -14,5 +15,6 @@ pub mod raw;
 mod socket;
 mod sockopt;
 pub mod steering;
+mod train;
 pub mod tun;
 pub mod udp;

@@ -77,7 +77,8 @@ impl RawSocket {
         self.inner.recv_burst(burst)
     }
 
-    /// Sends and empties the burst; the kernel writes the IP header. Ports are ignored.
+    /// Sends the burst; the kernel writes the IP header. Ports are ignored. What the socket does not
+    /// take now stays in the burst, see [`SendReport::blocked`].
     pub fn send_burst(&mut self, burst: &mut TransmitBurst) -> SendReport {
         self.inner.send_burst(burst, false)
     }

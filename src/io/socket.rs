@@ -9,11 +9,10 @@ use rustix::net::sockopt::{
 };
 use socket2::Socket;
 
-use super::address::SocketName;
-use super::burst::{Framing, ReceiveBurst, SLOT_LEN, STRIDE, TransmitBurst};
-use super::control_message::{CONTROL_LEN, ControlBuffer};
+use super::burst::{BURST, Framing, ReceiveBurst, Transmit, TransmitBurst};
 use super::offload::Offloads;
 use super::sockopt;
+use super::train::{Front, TRAIN_DATAGRAMS};
 
 /// The mark of our own outer packets: the rule that leads protected traffic to the TUN excepts it.
 pub const OUTER_MARK: u32 = 0x4c47;
@@ -29,7 +28,8 @@ pub struct SocketOptions {
     pub send_buffer: usize,
     /// Exempt from XFRM policies, that is, from our own guard; best effort.
     pub past_xfrm: bool,
-    /// Which offloads to use, of those that the system has.
+    /// Which offloads to use, of those that the system has. With `udp_gro`, what is received has to be
+    /// taken apart with [`Received::segments`](super::burst::Received::segments).
     pub offloads: Offloads,
 }
 
@@ -45,11 +45,13 @@ impl Default for SocketOptions {
     }
 }
 
-/// What became of a burst. No failure is fatal: the packets are lost, as on any network.
+/// What became of a burst, in datagrams. No failure is fatal: the packets are lost, as on any network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendReport {
     /// Handed to the kernel.
     pub sent: u32,
+    /// Messages that carried more than one of those sent.
+    pub trains: u32,
     /// Refused with EMSGSIZE: larger than the path MTU, with DF set.
     pub too_big: u32,
     /// Refused because there is no route or no such source address.
@@ -75,10 +77,12 @@ impl SendReport {
         self.too_big + self.unreachable + self.queue_full + self.denied + self.other
     }
 
-    fn count(&mut self, error: &io::Error, local: IpAddr, remote: SocketAddr) {
+    fn count(&mut self, error: &io::Error, front: &Front) {
+        let datagrams = u32::from(front.datagrams);
+        let Transmit { local, remote, .. } = front.transmit;
         match error.raw_os_error() {
             Some(libc::EMSGSIZE) => {
-                self.too_big += 1;
+                self.too_big += datagrams;
                 self.note_path((local, remote));
             }
             Some(
@@ -87,10 +91,10 @@ impl SendReport {
                 | libc::EADDRNOTAVAIL
                 | libc::ENETDOWN
                 | libc::EINVAL,
-            ) => self.unreachable += 1,
-            Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => self.queue_full += 1,
-            Some(libc::EPERM | libc::EACCES) => self.denied += 1,
-            _ => self.other += 1,
+            ) => self.unreachable += datagrams,
+            Some(libc::ENOBUFS | libc::ENOMEM) => self.queue_full += datagrams,
+            Some(libc::EPERM | libc::EACCES) => self.denied += datagrams,
+            _ => self.other += datagrams,
         }
     }
 
@@ -116,6 +120,11 @@ pub(super) struct BurstSocket {
     framing: Framing,
     mark: Option<u32>,
     dont_fragment: Option<bool>,
+    offloads: Offloads,
+    /// Datagrams that a train may have.
+    train: u16,
+    /// How many buffers the next receive call is given.
+    slots: usize,
 }
 
 impl BurstSocket {
@@ -149,6 +158,9 @@ impl BurstSocket {
             framing,
             mark: options.mark,
             dont_fragment: None,
+            offloads: Offloads::NONE,
+            train: TRAIN_DATAGRAMS,
+            slots: BURST,
         })
     }
 
@@ -160,119 +172,55 @@ impl BurstSocket {
         &self.socket
     }
 
+    /// Which offloads of a socket it uses.
+    pub(super) fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    /// Turns on the wanted offloads, as far as this kernel has them.
+    pub(super) fn use_offloads(&mut self, wanted: Offloads) {
+        self.offloads = Offloads {
+            udp_gso: wanted.udp_gso,
+            udp_gro: wanted.udp_gro && sockopt::receive_trains(self.socket.as_fd()),
+            ..Offloads::NONE
+        };
+    }
+
     /// Receives what is there, up to the burst's capacity. `WouldBlock` when there is nothing.
     pub(super) fn recv_burst(&mut self, burst: &mut ReceiveBurst) -> io::Result<usize> {
-        burst.filled = 0;
-        burst.framing = self.framing;
-        let slots = burst
-            .arena
-            .chunks_exact_mut(STRIDE)
-            .zip(burst.names.iter_mut().zip(burst.controls.iter_mut()))
-            .zip(
-                burst
-                    .calls
-                    .vectors
-                    .iter_mut()
-                    .zip(burst.calls.headers.iter_mut()),
-            );
-        for ((slot, (name, control)), (vector, header)) in slots {
-            vector.iov_base = slot.as_mut_ptr().cast();
-            vector.iov_len = SLOT_LEN;
-            header.msg_len = 0;
-            point(
-                &mut header.msg_hdr,
-                vector,
-                name,
-                size_of::<SocketName>(),
-                control,
-                CONTROL_LEN,
-            );
-        }
-        let count = u32::try_from(burst.calls.headers.len()).map_err(io::Error::other)?;
-        let headers = burst.calls.headers.as_mut_ptr();
-        // SAFETY: the `count` headers were just pointed at live, distinct buffers of `burst`, which
-        // is borrowed exclusively for the call, with lengths no larger than those buffers.
+        let headers = burst.prepare(self.slots, self.framing);
+        let count = u32::try_from(headers.len()).map_err(io::Error::other)?;
+        // SAFETY: `prepare` pointed the `count` headers at live, distinct buffers of `burst`, which is
+        // borrowed exclusively for the call, with lengths no larger than those buffers.
         let received = unsafe {
             libc::recvmmsg(
                 self.raw_fd(),
-                headers,
+                headers.as_mut_ptr(),
                 count,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
         };
-        burst.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        Ok(burst.filled)
+        let error = io::Error::last_os_error();
+        let filled = usize::try_from(received).unwrap_or(0);
+        let bytes = burst.fill(filled);
+        if filled == 0 {
+            return Err(error);
+        }
+        // Many single datagrams, few trains: what one call returns shall stay in the cache.
+        self.slots = (WORKING_SET / (bytes / filled).max(1)).clamp(FEWEST_SLOTS, BURST);
+        Ok(filled)
     }
 
-    /// Sends and empties the burst.
+    /// Sends the burst. What the socket does not take now stays in it, see [`SendReport::blocked`].
     pub(super) fn send_burst(&mut self, burst: &mut TransmitBurst, with_port: bool) -> SendReport {
         let mut report = SendReport::default();
-        self.prepare(burst, with_port);
-        let mut next = 0;
-        while let Some(first) = burst.messages.get(next) {
-            let dont_fragment = first.transmit.dont_fragment;
-            let run = burst
-                .messages
-                .iter()
-                .skip(next)
-                .take_while(|message| message.transmit.dont_fragment == dont_fragment)
-                .count();
-            self.switch_df(dont_fragment);
-            next = self.send_run(burst, next, next + run, &mut report);
-        }
-        burst.clear();
-        report
-    }
-
-    fn prepare(&self, burst: &mut TransmitBurst, with_port: bool) {
-        let calls = burst
-            .calls
-            .vectors
-            .iter_mut()
-            .zip(burst.calls.headers.iter_mut());
-        let names = burst.names.iter_mut().zip(burst.controls.iter_mut());
-        for ((message, (name, control)), (vector, header)) in
-            burst.messages.iter().zip(names).zip(calls)
-        {
-            let transmit = &message.transmit;
-            let mut remote = transmit.remote;
-            if !with_port {
-                remote.set_port(0);
-            }
-            let bytes = burst
-                .arena
-                .get(message.start..message.start + message.length);
-            let bytes = bytes.unwrap_or_default();
-            vector.iov_base = bytes.as_ptr().cast_mut().cast(); // only read, and only by the kernel
-            vector.iov_len = bytes.len();
-            let name_length = name.set(remote);
-            let control_length = control.set(transmit.local, transmit.tos, None);
-            header.msg_len = 0;
-            point(
-                &mut header.msg_hdr,
-                vector,
-                name,
-                name_length,
-                control,
-                control_length,
-            );
-        }
-    }
-
-    /// Sends the messages from `next` to `end`, which agree on DF; returns where to go on.
-    fn send_run(
-        &self,
-        burst: &mut TransmitBurst,
-        mut next: usize,
-        end: usize,
-        report: &mut SendReport,
-    ) -> usize {
-        while next < end {
-            let headers = burst.calls.headers.get_mut(next..end).unwrap_or_default();
+        while let Some(front) = burst.front(self.most()) {
+            self.switch_df(front.transmit.dont_fragment);
+            let headers = burst.prepare(self.most(), with_port);
             let count = u32::try_from(headers.len()).unwrap_or(0);
             report.calls += 1;
-            // SAFETY: `prepare` pointed these headers at live buffers of `burst`, which stays
+            // SAFETY: `prepare` pointed the `count` headers at live buffers of `burst`, which stays
             // borrowed during the call, and the kernel only reads what they point to.
             let sent = unsafe {
                 libc::sendmmsg(
@@ -282,27 +230,58 @@ impl BurstSocket {
                     libc::MSG_DONTWAIT,
                 )
             };
-            if let Ok(sent) = u32::try_from(sent)
-                && sent > 0
-            {
-                report.sent += sent;
-                next = next.saturating_add(usize::try_from(sent).unwrap_or(usize::MAX));
-                continue;
+            match u32::try_from(sent) {
+                Ok(sent) if sent > 0 => self.note_sent(burst, sent, &mut report),
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error if error.kind() == io::ErrorKind::WouldBlock => {
+                        report.blocked = true;
+                        return report;
+                    }
+                    error => self.note_refused(burst, front, &error, &mut report),
+                },
             }
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            if error.kind() == io::ErrorKind::WouldBlock {
-                report.queue_full += u32::try_from(end - next).unwrap_or(u32::MAX);
-                return end;
-            }
-            if let Some(message) = burst.messages.get(next) {
-                report.count(&error, message.transmit.local, message.transmit.remote);
-            }
-            next += 1;
         }
-        next
+        burst.clear();
+        report
+    }
+
+    /// Datagrams that one message carries.
+    fn most(&self) -> u16 {
+        if self.offloads.udp_gso { self.train } else { 1 }
+    }
+
+    fn note_sent(&mut self, burst: &mut TransmitBurst, messages: u32, report: &mut SendReport) {
+        let sent = burst.advance(messages, self.most());
+        report.sent += sent.datagrams;
+        report.trains += sent.trains;
+        if let Some(error) = sent.blame
+            && self.offloads.udp_gso
+        {
+            let error = io::Error::from_raw_os_error(error);
+            tracing::warn!(%error, "UDP trains are refused (udp-gso); datagrams are sent one by one");
+            self.offloads.udp_gso = false;
+        }
+    }
+
+    /// A train that is refused may be so as a train only, so its datagrams are judged one by one.
+    fn note_refused(
+        &mut self,
+        burst: &mut TransmitBurst,
+        front: Front,
+        error: &io::Error,
+        report: &mut SendReport,
+    ) {
+        let code = error.raw_os_error();
+        let is_of_trains = matches!(code, Some(libc::EMSGSIZE | libc::EIO | libc::EINVAL));
+        if front.datagrams > OLD_TRAIN && code == Some(libc::EINVAL) {
+            self.train = OLD_TRAIN;
+        } else if front.datagrams > 1 && is_of_trains {
+            burst.break_up(code);
+        } else {
+            report.count(error, &front);
+            burst.skip(front.datagrams);
+        }
     }
 
     /// Sets DF for what follows. Without it the kernel may fragment, by the device's MTU.
@@ -330,24 +309,6 @@ impl AsFd for BurstSocket {
     }
 }
 
-/// Points a message header at its parts.
-fn point(
-    header: &mut libc::msghdr,
-    vector: &mut libc::iovec,
-    name: &mut SocketName,
-    name_length: usize,
-    control: &mut ControlBuffer,
-    control_length: usize,
-) {
-    header.msg_name = name.bytes.as_mut_ptr().cast();
-    header.msg_namelen = libc::socklen_t::try_from(name_length).unwrap_or(0);
-    header.msg_iov = vector;
-    header.msg_iovlen = 1;
-    header.msg_control = control.bytes.as_mut_ptr().cast();
-    header.msg_controllen = control_length;
-    header.msg_flags = 0;
-}
-
 /// Whether an error says that the system has no such address family, as with `ipv6.disable=1`.
 pub(super) fn family_is_absent(error: &io::Error) -> bool {
     matches!(
@@ -355,3 +316,9 @@ pub(super) fn family_is_absent(error: &io::Error) -> bool {
         Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
     )
 }
+
+/// Bytes that one receive call shall not exceed by much.
+const WORKING_SET: usize = 512 << 10;
+const FEWEST_SLOTS: usize = 8;
+/// UDP_MAX_SEGMENTS of older kernels.
+const OLD_TRAIN: u16 = 64;

@@ -59,6 +59,32 @@ pub(super) fn set_buffers(fd: BorrowedFd<'_>, receive: usize, send: usize) {
     }
 }
 
+/// Asks for trains of datagrams as one message (UDP_GRO). Says whether they will come.
+pub(super) fn receive_trains(fd: BorrowedFd<'_>) -> bool {
+    if set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_err() {
+        return false;
+    }
+    // Kernels that do not know what they were asked have said so; before 5.12 they cannot be asked
+    // whether they remember.
+    get_int(fd, libc::SOL_UDP, libc::UDP_GRO).is_none_or(|value| value != 0)
+}
+
+fn get_int(fd: BorrowedFd<'_>, level: i32, name: i32) -> Option<i32> {
+    let mut value = 0_i32;
+    let mut length = libc::socklen_t::try_from(size_of_val(&value)).ok()?;
+    // SAFETY: the pointers lead to a live integer and its length, which the kernel may write to.
+    let status = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    (status == 0).then_some(value)
+}
+
 /// Exempts this socket's own packets from the XFRM policies that guard protected traffic.
 ///
 /// A kernel without XFRM has nothing to be exempted from and answers with an error.

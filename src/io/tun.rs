@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use socket2::{Domain, Socket, Type};
 
 use super::address::put;
+use super::arena::Arena;
 use super::burst::SLOT_LEN;
 
 use super::netlink::sysctl;
@@ -40,6 +41,9 @@ impl Tun {
         }
         // The kernel replaced a pattern such as "ipsec%d" by the name it chose.
         let name = request.name()?;
+        let offloads = opened
+            .first()
+            .map_or(Offloads::NONE, |queue| queue.set_offloads(wanted));
         // A link-local address would make the kernel solicit routers through the tunnel. Without IPv6
         // there is no such switch, and where it cannot be set the solicitations are only dropped.
         let _ = sysctl::generate_no_addresses(&name);
@@ -50,7 +54,6 @@ impl Tun {
         request.set_flags(request.flags() | IFF_UP);
         interface_ioctl(control.as_fd(), libc::SIOCSIFFLAGS, &mut request)?;
         let index = rustix::net::netdevice::name_to_index(&control, &name)?;
-        let offloads = wanted.and(Offloads::NONE);
         let device = Self {
             name,
             index,
@@ -73,6 +76,14 @@ impl Tun {
     pub fn offloads(&self) -> Offloads {
         self.offloads
     }
+
+    /// Sets how many packets, each perhaps a super-packet, may wait in each queue to be read.
+    pub fn set_queue_length(&self, packets: u32) -> io::Result<()> {
+        let control = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        let mut request = InterfaceRequest::named(&self.name)?;
+        request.set_value(i32::try_from(packets).map_err(io::Error::other)?);
+        interface_ioctl(control.as_fd(), SIOCSIFTXQLEN, &mut request)
+    }
 }
 
 /// One queue of a TUN device, non-blocking.
@@ -91,8 +102,38 @@ impl TunQueue {
         let file = options.open("/dev/net/tun")?;
         request.set_flags(TUN_FLAGS);
         interface_ioctl(file.as_fd(), libc::TUNSETIFF, request)?;
-        value_ioctl(file.as_fd(), libc::TUNSETOFFLOAD, 0)?;
         Ok(Self { file })
+    }
+
+    /// Asks for the `wanted` offloads, which are the device's, not the queue's. Gives up, one by one,
+    /// what the kernel does not have, and returns what is left.
+    fn set_offloads(&self, wanted: Offloads) -> Offloads {
+        let set = |flags| value_ioctl(self.file.as_fd(), libc::TUNSETOFFLOAD, flags).is_ok();
+        let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+        // Without ECN the kernel segments what carries CWR itself.
+        let tcp = [tcp | TUN_F_TSO_ECN, tcp];
+        let tso = wanted.tun_tso.then_some(tcp).into_iter().flatten();
+        let tso = tso.into_iter().find(|flags| set(*flags));
+        // Kernels that have the two take them only together.
+        let uso = tso.filter(|flags| wanted.tun_uso && set(flags | TUN_F_USO4 | TUN_F_USO6));
+        if wanted.tun_tso && tso.is_none() {
+            tracing::warn!(
+                "the TUN has no TCP super-packets (tun-tso); packets are read one by one"
+            );
+        } else if wanted.tun_tso && wanted.tun_uso && uso.is_none() {
+            tracing::warn!(
+                "the TUN has no UDP super-packets (tun-uso); UDP is read packet by packet"
+            );
+        }
+        if tso.is_none() {
+            set(0);
+        }
+        Offloads {
+            tun_tso: tso.is_some(),
+            tun_uso: uso.is_some(),
+            tun_gro: wanted.tun_gro,
+            ..Offloads::NONE
+        }
     }
 
     /// Reads one packet, which may be a super-packet if the device has such an offload.
@@ -130,10 +171,12 @@ impl TunQueue {
         pieces: &[IoSlice<'_>],
     ) -> io::Result<()> {
         let header = header.encode();
-        let mut all = [IoSlice::new(&[]); WRITE_PIECES + 1];
-        let (first, rest) = all.split_at_mut(1);
-        first.fill(IoSlice::new(&header));
-        let room = rest.get_mut(..pieces.len());
+        let header = IoSlice::new(&header);
+        if let [packet] = pieces {
+            return self.writev(&[header, *packet]);
+        }
+        let mut all = [header; WRITE_PIECES + 1];
+        let room = all.get_mut(1..=pieces.len());
         room.ok_or(io::ErrorKind::InvalidInput)?
             .copy_from_slice(pieces);
         self.writev(all.get(..=pieces.len()).unwrap_or_default())
@@ -165,7 +208,7 @@ impl AsRawFd for TunQueue {
 /// sealed, so a small arena stays in the cache.
 #[derive(Debug)]
 pub struct TunBuffer {
-    arena: Box<[u8]>,
+    arena: Arena,
     /// Of the packet read last.
     length: usize,
 }
@@ -180,7 +223,7 @@ impl TunBuffer {
     /// An arena for one packet of 64 KiB.
     pub fn new() -> Self {
         Self {
-            arena: vec![0; HEADROOM + VnetHeader::LEN + SLOT_LEN].into_boxed_slice(),
+            arena: Arena::new(HEADROOM + VnetHeader::LEN + SLOT_LEN),
             length: 0,
         }
     }
@@ -266,6 +309,14 @@ fn value_ioctl(fd: BorrowedFd<'_>, request: libc::Ioctl, value: libc::c_ulong) -
 
 const TUN_FLAGS: u16 = 0x0001 | 0x1000 | 0x4000 | 0x0100; // TUN, NO_PI, VNET_HDR, MULTI_QUEUE
 const IFF_UP: u16 = 0x0001;
+const SIOCSIFTXQLEN: libc::Ioctl = 0x8943;
+// linux/if_tun.h: what TUNSETOFFLOAD takes.
+const TUN_F_CSUM: libc::c_ulong = 0x01;
+const TUN_F_TSO4: libc::c_ulong = 0x02;
+const TUN_F_TSO6: libc::c_ulong = 0x04;
+const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
+const TUN_F_USO4: libc::c_ulong = 0x20;
+const TUN_F_USO6: libc::c_ulong = 0x40;
 /// Puts the IP header behind the vnet header on a 16-byte boundary.
 const HEADROOM: usize = 6;
 /// Pieces of one packet that [`TunQueue::write_vectored`] takes: headers and 64 segments, and some.

@@ -10,6 +10,7 @@ use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
 
 use super::burst::{Framing, ReceiveBurst, Transmit, TransmitBurst};
 use super::control_message::ControlBuffer;
+use super::offload::Offloads;
 use super::socket::{BurstSocket, family_is_absent};
 pub use super::socket::{OUTER_MARK, SendReport, SocketOptions};
 use super::{sockopt, steering};
@@ -34,7 +35,8 @@ pub struct UdpGroup {
 impl UdpGroup {
     /// Binds the control socket and one socket per worker to `local`, usually a wildcard.
     ///
-    /// `None` if this system does not have the address family, as with IPv6 disabled. A port that
+    /// Offloads are for the workers only. `None` if this system does not have the address family, as
+    /// with IPv6 disabled. A port that
     /// somebody else has, be it another instance of ourselves, is refused (`AddrInUse`).
     pub fn bind(
         local: SocketAddr,
@@ -46,7 +48,11 @@ impl UdpGroup {
             return Ok(None);
         };
         drop(probe);
-        let control = UdpSocket::open(local, true, options)?;
+        let single = SocketOptions {
+            offloads: Offloads::NONE,
+            ..*options
+        };
+        let control = UdpSocket::open(local, true, &single)?;
         // With port 0 the first member chooses; the others have to join it there.
         let shared = control.local;
         let workers_sockets = (0..workers.get())
@@ -79,7 +85,8 @@ impl UdpSocket {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_port(shared)?;
-        let inner = BurstSocket::new(socket, ipv6, Framing::Bare, options)?;
+        let mut inner = BurstSocket::new(socket, ipv6, Framing::Bare, options)?;
+        inner.use_offloads(options.offloads);
         inner.socket().bind(&SockAddr::from(local))?;
         let bound = inner.socket().local_addr()?.as_socket();
         let local = bound.ok_or_else(|| io::Error::other("a UDP socket has an IP address"))?;
@@ -96,12 +103,17 @@ impl UdpSocket {
         self.inner.mark()
     }
 
+    /// Which of the offloads of a socket are in use; one that fails is given up.
+    pub fn offloads(&self) -> Offloads {
+        self.inner.offloads()
+    }
+
     /// Receives what is there, up to the burst's capacity. `WouldBlock` when there is nothing.
     pub fn recv_burst(&mut self, burst: &mut ReceiveBurst) -> io::Result<usize> {
         self.inner.recv_burst(burst)
     }
 
-    /// Sends and empties the burst.
+    /// Sends the burst. What the socket does not take now stays in it, see [`SendReport::blocked`].
     pub fn send_burst(&mut self, burst: &mut TransmitBurst) -> SendReport {
         self.inner.send_burst(burst, true)
     }

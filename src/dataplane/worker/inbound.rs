@@ -20,7 +20,7 @@ impl Worker {
         stats.calls.add(1);
         let carrier = port.socket.carrier();
         let count = port.socket.recv_burst(&mut self.received).unwrap_or(0);
-        port.ready = count == self.received.capacity();
+        port.ready = self.received.is_full();
         if count == 0 {
             return false;
         }

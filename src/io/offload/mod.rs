@@ -3,6 +3,7 @@
 pub mod checksum;
 mod flow;
 mod merge;
+pub mod probe;
 mod split;
 
 pub use merge::{MergeKinds, MergeScratch, Merger};
