@@ -91,6 +91,41 @@ fn list_sa() -> Message {
     section("site-b", sa)
 }
 
+fn offloads() -> Message {
+    message(&[
+        ("tun-tso", "active"),
+        ("tun-uso", "unavailable"),
+        ("tun-gro", "active"),
+        ("udp-gso", "off"),
+        ("udp-gro", "active"),
+    ])
+}
+
+fn residence() -> Message {
+    let times = [
+        ("packets", "1204"),
+        ("p50-ns", "8231"),
+        ("p99-ns", "31049"),
+        ("max-ns", "2500000"),
+    ];
+    let mut residence = section("in", message(&times));
+    residence.section("out", message(&[("packets", "0"), ("p50-ns", "0")]));
+    residence
+}
+
+fn worker() -> Message {
+    message(&[
+        ("packets-in", "1204"),
+        ("packets-out", "980"),
+        ("system-calls", "175"),
+        ("super-packets-in", "31"),
+        ("super-packets-out", "120"),
+        ("trains-in", "44"),
+        ("trains-out", "118"),
+        ("handed-off", "0"),
+    ])
+}
+
 /// A daemon with one tunnel up, one down and some drops.
 fn busy_daemon() -> FakeDaemon {
     FakeDaemon::start(|command| match command {
@@ -106,6 +141,9 @@ fn busy_daemon() -> FakeDaemon {
                 message(&[("no-policy", "1"), ("replayed", "30"), ("too-old", "0")]),
             );
             stats.section("discards", message(&[("bad-checksum", "0")]));
+            stats.section("offloads", offloads());
+            stats.section("residence", residence());
+            stats.section("dataplane", section("worker-0", worker()));
             vec![Packet::CmdResponse(stats)]
         }
         "list-sas" => vec![
@@ -148,6 +186,14 @@ site-b #1  ESTABLISHED 12m5s ago  initiator
 
 site-c  DOWN  to 203.0.113.7
 
+offloads: tun-tso tun-gro udp-gro; off: udp-gso; unavailable: tun-uso
+
+worker   packets in  packets out  calls/packet  super in/out  trains in/out  handed off
+  0            1204          980          0.08        31/120         44/118           0
+
+in the gateway       p50        p99        max      packets
+  in              8.2 us    31.0 us     2.5 ms         1204
+
 packets dropped: 31
             30  replayed
              1  no-policy
@@ -164,6 +210,9 @@ fn status_as_json_has_numbers_where_numbers_are_meant() {
     let report: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
     assert_eq!(report["version"]["version"], "0.1.0");
     assert_eq!(report["stats"]["drops"]["replayed"], 30);
+    assert_eq!(report["stats"]["offloads"]["tun-uso"], "unavailable");
+    assert_eq!(report["stats"]["residence"]["in"]["p99-ns"], 31_049);
+    assert_eq!(report["stats"]["dataplane"]["worker-0"]["trains-out"], 118);
     let sa = &report["sas"][0]["site-b"];
     assert_eq!(sa["remote-port"], 1024);
     assert_eq!(sa["initiator-spi"], "0011223344556677");

@@ -30,25 +30,33 @@ pub struct InitiateArgs {
     pub socket: SocketArgs,
 }
 
+/// The SAs that a command is about: those that fit all that is given.
+#[derive(Debug, clap::Args)]
+#[group(id = "what", required = true, multiple = true)]
+pub struct Selection {
+    /// IKE SAs of this connection, or their children of the name given by --child
+    #[arg(long, value_name = "NAME")]
+    pub ike: Option<String>,
+    /// Children of this name
+    #[arg(long, value_name = "NAME")]
+    pub child: Option<String>,
+    /// The IKE SA with this number (`lockgate status` prints it after #)
+    #[arg(long, value_name = "N")]
+    pub ike_id: Option<u64>,
+    /// The child with this number
+    #[arg(long, value_name = "N")]
+    pub child_id: Option<u64>,
+}
+
 /// Arguments of `lockgate terminate`.
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("what").args(["ike", "child", "ike_id", "child_id"]).required(true).multiple(true)))]
 #[command(
     after_help = "Examples:\n  lockgate terminate --ike site-b\n  lockgate terminate --ike site-b --child lan\n  lockgate terminate --ike-id 7 --force          do not wait for the peer"
 )]
 pub struct TerminateArgs {
-    /// Close IKE SAs of this connection, or its children of the name given by --child
-    #[arg(long, value_name = "NAME")]
-    pub ike: Option<String>,
-    /// Close children of this name
-    #[arg(long, value_name = "NAME")]
-    pub child: Option<String>,
-    /// Close the IKE SA with this number (`lockgate status` prints it after #)
-    #[arg(long, value_name = "N")]
-    pub ike_id: Option<u64>,
-    /// Close the child with this number
-    #[arg(long, value_name = "N")]
-    pub child_id: Option<u64>,
+    /// Which SAs
+    #[command(flatten)]
+    pub what: Selection,
     /// Do not wait for the peer's answer
     #[arg(long)]
     pub force: bool,
@@ -62,23 +70,13 @@ pub struct TerminateArgs {
 
 /// Arguments of `lockgate rekey`.
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("what").args(["ike", "child", "ike_id", "child_id"]).required(true).multiple(true)))]
 #[command(
     after_help = "Examples:\n  lockgate rekey --child lan\n  lockgate rekey --ike site-b                    the IKE SA itself\n  lockgate rekey --ike site-b --reauth           a new IKE SA from scratch"
 )]
 pub struct RekeyArgs {
-    /// Rekey IKE SAs of this connection, or its children of the name given by --child
-    #[arg(long, value_name = "NAME")]
-    pub ike: Option<String>,
-    /// Rekey children of this name
-    #[arg(long, value_name = "NAME")]
-    pub child: Option<String>,
-    /// Rekey the IKE SA with this number (`lockgate status` prints it after #)
-    #[arg(long, value_name = "N")]
-    pub ike_id: Option<u64>,
-    /// Rekey the child with this number
-    #[arg(long, value_name = "N")]
-    pub child_id: Option<u64>,
+    /// Which SAs
+    #[command(flatten)]
+    pub what: Selection,
     /// Authenticate again instead of rekeying
     #[arg(long)]
     pub reauth: bool,
@@ -98,6 +96,17 @@ pub struct ReloadArgs {
     pub socket: SocketArgs,
 }
 
+impl Selection {
+    fn request(&self) -> Message {
+        let mut request = Message::new();
+        set(&mut request, "ike", self.ike.as_ref());
+        set(&mut request, "child", self.child.as_ref());
+        set(&mut request, "ike-id", self.ike_id);
+        set(&mut request, "child-id", self.child_id);
+        request
+    }
+}
+
 /// Brings a connection or a child up.
 pub fn initiate(args: &InitiateArgs) -> Result<(), Failure> {
     let mut request = Message::new();
@@ -113,11 +122,7 @@ pub fn initiate(args: &InitiateArgs) -> Result<(), Failure> {
 
 /// Closes what matches.
 pub fn terminate(args: &TerminateArgs) -> Result<(), Failure> {
-    let mut request = Message::new();
-    set(&mut request, "ike", args.ike.as_ref());
-    set(&mut request, "child", args.child.as_ref());
-    set(&mut request, "ike-id", args.ike_id);
-    set(&mut request, "child-id", args.child_id);
+    let mut request = args.what.request();
     if args.force {
         request.set("force", "yes");
     }
@@ -132,11 +137,7 @@ pub fn terminate(args: &TerminateArgs) -> Result<(), Failure> {
 
 /// Starts rekeying of what matches.
 pub fn rekey(args: &RekeyArgs) -> Result<(), Failure> {
-    let mut request = Message::new();
-    set(&mut request, "ike", args.ike.as_ref());
-    set(&mut request, "child", args.child.as_ref());
-    set(&mut request, "ike-id", args.ike_id);
-    set(&mut request, "child-id", args.child_id);
+    let mut request = args.what.request();
     if args.reauth {
         request.set("reauth", "yes");
     }

@@ -119,4 +119,11 @@ const NUMBERS: [&str; 24] = [
     "cpu",
 ];
 /// Sections that hold nothing but decimal numbers.
-const COUNTERS: [&str; 5] = ["drops", "discards", "dataplane", "active", "queues"];
+const COUNTERS: [&str; 6] = [
+    "drops",
+    "discards",
+    "dataplane",
+    "residence",
+    "active",
+    "queues",
+];

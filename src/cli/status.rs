@@ -1,5 +1,7 @@
 //! `lockgate status`: tunnels, their traffic, and what was dropped.
 
+mod workers;
+
 use super::{
     SocketArgs,
     client::{Client, ClientError},
@@ -87,6 +89,7 @@ impl Report {
                 .join(", ");
             line(&mut text, format_args!("{name}  DOWN  to {remote}"));
         }
+        workers::show(&mut text, &self.stats);
         counters(
             &mut text,
             "packets dropped",

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -10,8 +10,7 @@ use super::{
     vici::{self, ClientId, EventName, IkeCommand, Request, Wait, format},
 };
 use crate::{
-    ike::{Command, CommandError, CommandId, CommandOutcome, Discard, Input, Pad},
-    ipsec::DropReason,
+    ike::{Command, CommandError, CommandId, CommandOutcome, Input, Pad},
     wire::vici::Message,
 };
 
@@ -206,77 +205,6 @@ impl Control {
                 self.vici.tell(pending.client, EventName::ControlLog, line);
             }
         }
-    }
-
-    fn stats(&self, now: Instant) -> Message {
-        let snapshot = self.dataplane.stats();
-        let (started, date) = self.started;
-        let mut uptime = Message::new();
-        let since_epoch = date
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        uptime
-            .set(
-                "running",
-                format::duration(now.saturating_duration_since(started)),
-            )
-            .set("since", format::date(since_epoch));
-
-        // strongSwan's thread pool; here every worker has its own work and none is waited for.
-        let mut priorities = Message::new();
-        for name in ["critical", "high", "medium", "low"] {
-            priorities.set(name, 0);
-        }
-        let mut workers = Message::new();
-        workers
-            .set("total", snapshot.workers.len())
-            .set("idle", snapshot.workers.len())
-            .section("active", priorities.clone());
-
-        let mut ikesas = Message::new();
-        ikesas
-            .set("total", self.endpoint.ike_sas().count())
-            .set("half-open", self.endpoint.half_open());
-
-        let total = snapshot.total();
-        let mut drops = Message::new();
-        for reason in DropReason::ALL {
-            drops.set(reason.name(), total.dropped(reason));
-        }
-        let mut discards = Message::new();
-        for (reason, count) in Discard::ALL.iter().zip(self.endpoint.discards()) {
-            discards.set(reason.name(), count);
-        }
-        let mut dataplane = Message::new();
-        for (number, worker) in snapshot.workers.iter().enumerate() {
-            let mut section = Message::new();
-            section
-                .set("packets-in", worker.inbound.packets)
-                .set("bytes-in", worker.inbound.bytes)
-                .set("packets-out", worker.outbound.packets)
-                .set("bytes-out", worker.outbound.bytes)
-                .set("bursts", worker.bursts)
-                .set("handed-off", worker.handed_off)
-                .set("taken-over", worker.taken_over)
-                .set("too-big-replies", worker.too_big_replies);
-            dataplane.section(format!("worker-{number}"), section);
-        }
-
-        let mut stats = Message::new();
-        stats
-            .section("uptime", uptime)
-            .section("workers", workers)
-            .section("queues", priorities)
-            .set(
-                "scheduled",
-                u8::from(self.endpoint.next_timeout().is_some()),
-            )
-            .section("ikesas", ikesas)
-            .list("plugins", ["lockgate"])
-            .section("drops", drops)
-            .section("discards", discards)
-            .section("dataplane", dataplane);
-        stats
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     routes::Routes,
     signals::Signals,
     sockets::Sockets,
+    start::DaemonError,
     usage::UsageTimes,
     vici::{self, Server},
 };
@@ -30,7 +31,7 @@ use crate::{
     config::Config,
     dataplane::Handle,
     ike::{Command, CommandId, Endpoint, Input, Output, Pad, Path},
-    io::{netlink, udp},
+    io::{netlink, tun::Tun, udp},
     ipsec::{EspPath, SaEvent, SaUpdate},
 };
 
@@ -41,6 +42,7 @@ pub(super) struct Control {
     pub(super) config_file: PathBuf,
     pub(super) log_level: LogLevel,
     pub(super) endpoint: Endpoint,
+    pub(super) device: Tun,
     pub(super) dataplane: Handle,
     pub(super) sockets: Sockets,
     pub(super) vici: Server,
@@ -62,6 +64,8 @@ pub(super) struct Control {
     pub(super) has_events: bool,
     pub(super) next_housekeeping: Instant,
     pub(super) phase: Phase,
+    /// The tunnel device was deleted: the reason of the end.
+    pub(super) is_device_gone: bool,
 }
 
 /// How far the daemon is in its life.
@@ -77,11 +81,22 @@ pub(super) enum Phase {
 
 impl Control {
     /// Runs until a signal ends it, and takes everything away again.
-    pub(super) fn run(mut self) -> io::Result<()> {
+    ///
+    /// What it cannot go on without ends it too, with an error, for a supervisor to start it again.
+    /// What keeps traffic from leaving in clear then stays, as after a crash.
+    pub(super) fn run(mut self) -> Result<(), DaemonError> {
         let mut events = Events::with_capacity(EVENTS);
         while self.phase != Phase::Stopped {
-            self.wait(&mut events)?;
+            self.wait(&mut events)
+                .map_err(|error| DaemonError::System {
+                    what: "cannot poll",
+                    error,
+                })?;
             self.turn(Instant::now());
+        }
+        if self.is_device_gone {
+            let name = self.device.name().to_owned();
+            return Err(DaemonError::DeviceGone { name });
         }
         self.take_down();
         Ok(())
@@ -255,11 +270,23 @@ impl Control {
 
     fn housekeeping(&mut self, now: Instant) {
         self.next_housekeeping = now + SECOND;
+        self.check_device(now);
         self.sample(now);
         self.tell_source_addresses(now);
         self.refresh_routes();
         for line in self.log_limit.summary(now) {
             tracing::warn!("{line}");
+        }
+    }
+
+    /// Without its device the gateway would go on negotiating for traffic that cannot come.
+    fn check_device(&mut self, now: Instant) {
+        // What cannot be asked now is asked again in a second.
+        let exists = netlink::link_exists(self.device.index()).unwrap_or(true);
+        if !exists && self.phase == Phase::Running {
+            tracing::error!(device = self.device.name(), "the tunnel device was deleted");
+            self.is_device_gone = true;
+            self.begin_stop(now);
         }
     }
 
@@ -285,9 +312,10 @@ impl Control {
     fn snapshot(&self, now: Instant) -> Snapshot {
         Snapshot {
             uptime: now.saturating_duration_since(self.started.0),
-            half_open: u64::try_from(self.endpoint.half_open()).unwrap_or(u64::MAX),
+            half_open: count(self.endpoint.half_open()),
             discards: *self.endpoint.discards(),
             dataplane: self.dataplane.stats(),
+            backlogs: self.dataplane.backlogs().map(count).collect(),
             tunnels: self.ledger.tunnels(&self.config.pad),
         }
     }
@@ -451,6 +479,10 @@ impl Control {
         };
         self.vici.respond(client, answer);
     }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// The command that ends the program when it is done.

@@ -19,6 +19,7 @@ pub mod routes;
 mod signals;
 mod sockets;
 mod start;
+mod stats;
 pub mod usage;
 pub mod vici;
 
@@ -37,8 +38,5 @@ pub fn run(config: Config, file: &Path, log_level: LogLevel) -> Result<(), Daemo
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     // Without a service manager there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    control.run().map_err(|error| DaemonError::System {
-        what: "cannot poll",
-        error,
-    })
+    control.run()
 }

@@ -82,6 +82,14 @@ pub enum DaemonError {
         #[source]
         error: io::Error,
     },
+    /// Somebody has deleted the tunnel device.
+    #[error(
+        "the tunnel device {name} was deleted by somebody else; protected traffic stays blocked until the next start"
+    )]
+    DeviceGone {
+        /// Its name.
+        name: String,
+    },
     /// Metrics cannot be served.
     #[error("daemon.metrics: cannot listen on {address}: {error}")]
     Metrics {
@@ -210,6 +218,7 @@ struct Parts {
     log_level: LogLevel,
     signals: Signals,
     sockets: Sockets,
+    device: Tun,
     dataplane: Handle,
     vici: Server,
     metrics: Option<Metrics>,
@@ -291,6 +300,7 @@ fn build(
         log_level,
         signals,
         sockets,
+        device,
         dataplane,
         vici,
         metrics,
@@ -318,6 +328,7 @@ impl Parts {
             config_file: self.file,
             log_level: self.log_level,
             endpoint,
+            device: self.device,
             dataplane: self.dataplane,
             sockets: self.sockets,
             vici: self.vici,
@@ -335,6 +346,7 @@ impl Parts {
             has_events: false,
             next_housekeeping: now,
             phase: Phase::Running,
+            is_device_gone: false,
         };
         control.tell_source_addresses(now);
         control

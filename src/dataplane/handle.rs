@@ -208,6 +208,12 @@ impl Handle {
         }
     }
 
+    /// Commands that each worker has not taken in yet.
+    pub fn backlogs(&self) -> impl Iterator<Item = usize> {
+        let links = self.links.iter();
+        links.map(|link| link.mailbox.commands.len() + link.overflow.len())
+    }
+
     /// Stops the workers and waits for them. Their SAs, and the keys in them, are gone afterwards.
     pub fn shutdown(&mut self) {
         for link in &self.links {

@@ -77,6 +77,15 @@ impl LatencySnapshot {
         Duration::ZERO
     }
 
+    /// How many packets took no longer than this, as exact as the histogram is fine.
+    #[must_use]
+    pub fn count_within(&self, limit: Duration) -> u64 {
+        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let buckets = self.buckets.iter().enumerate();
+        let within = buckets.take_while(|(index, _)| middle_of(*index) <= nanos);
+        within.map(|(_, packets)| packets).sum()
+    }
+
     /// Adds what another histogram counted.
     pub fn merge(&mut self, other: &Self) {
         if self.buckets.len() < other.buckets.len() {
@@ -167,6 +176,18 @@ mod tests {
         assert!(near(0.98, 10));
         assert!(near(0.99, 500));
         assert_eq!(LatencySnapshot::default().quantile(0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_count_within_a_limit_grows_from_nothing_to_all() {
+        let histogram = Latency::default();
+        for micros in [1, 10, 100, 1000] {
+            histogram.record(Duration::from_micros(micros), 5);
+        }
+        let snapshot = histogram.snapshot();
+        let limits = [0, 500, 2_000, 20_000, 200_000, 2_000_000, u64::MAX];
+        let counts = limits.map(|nanos| snapshot.count_within(Duration::from_nanos(nanos)));
+        assert_eq!(counts, [0, 0, 5, 10, 15, 20, 20]);
     }
 
     #[test]

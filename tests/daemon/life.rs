@@ -129,6 +129,35 @@ fn a_killed_daemon_is_followed_by_one_that_works() {
 }
 
 #[test]
+fn a_daemon_whose_device_is_deleted_says_so_tells_its_peer_and_ends_without_opening_a_hole() {
+    let Some(lab) = Lab::new() else { return };
+    let plan = Plan::default();
+    let [mut a, b] = lab.tunnel(&plan);
+    ip(&lab.gateway_a, "link delete ipsec0");
+    let status = eventually("it ends", || a.process.status());
+    assert_eq!(status.code(), Some(1), "a supervisor starts it again");
+    let output = a.process.output();
+    assert!(
+        output.contains("the tunnel device ipsec0 was deleted"),
+        "{output}"
+    );
+    eventually("the peer has closed the tunnel", || {
+        b.ike_sas().is_empty().then_some(())
+    });
+    let left = kernel_state(&lab.gateway_a);
+    for trace in [
+        "unreachable 10.2.0.0/24",
+        "unreachable fd00:2::/64",
+        "block",
+    ] {
+        assert!(left.contains(trace), "{trace}: {left}");
+    }
+    let successor = lab.start(Side::A, &plan.config(Side::A));
+    successor.initiate("net");
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+}
+
+#[test]
 fn a_second_daemon_in_the_namespace_is_refused_and_the_first_works_on() {
     let Some(lab) = Lab::new() else { return };
     let [a, _b] = lab.tunnel(&Plan::default());

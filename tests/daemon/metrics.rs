@@ -281,3 +281,50 @@ fn a_port_that_is_taken_ends_the_start_with_the_name_of_the_key() {
         "{output}"
     );
 }
+
+#[test]
+fn an_offload_that_is_switched_off_is_off_in_status_and_metrics() {
+    let Some(lab) = Lab::new() else { return };
+    let mut plan = plan();
+    plan.daemon.push_str("\ntun_uso = false\nudp_gso = false");
+    let a = lab.start(Side::A, &plan.config(Side::A));
+    let stats = a.ask("stats", &[]);
+    let states = stats.get_section("offloads").expect("offloads");
+    let page = scrape(&lab.gateway_a);
+    for name in ["tun-tso", "tun-uso", "tun-gro", "udp-gso", "udp-gro"] {
+        let state = states.get(name).expect(name);
+        let is_off = matches!(name, "tun-uso" | "udp-gso");
+        assert_eq!(state == "off", is_off, "{name} is {state}");
+        for worker in ["0", "1"] {
+            let labels = [("worker", worker), ("offload", name)];
+            let active = f64::from(u8::from(state == "active"));
+            assert_eq!(page.get("lockgate_offload_active", &labels), Some(active));
+        }
+    }
+}
+
+#[test]
+fn packets_have_their_residence_time_in_status_and_metrics() {
+    let Some(lab) = Lab::new() else { return };
+    let [a, _b] = lab.tunnel(&plan());
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+    for direction in ["in", "out"] {
+        let page = eventually("both directions are counted", || {
+            let page = scrape(&lab.gateway_a);
+            let counts = ["0", "1"].map(|worker| {
+                let labels = [("worker", worker), ("direction", direction)];
+                page.get("lockgate_residence_seconds_count", &labels)
+                    .unwrap()
+            });
+            (counts.iter().sum::<f64>() > 0.0).then_some(page)
+        });
+        assert!(page.sum("lockgate_residence_seconds_sum") > 0.0);
+        let stats = a.ask("stats", &[]);
+        let times = stats.get_section("residence").unwrap();
+        let times = times.get_section(direction).unwrap();
+        let [packets, p50, p99, max] = ["packets", "p50-ns", "p99-ns", "max-ns"]
+            .map(|key| times.get(key).unwrap().parse::<u64>().unwrap());
+        assert!(packets > 0 && p50 > 0 && p50 <= p99 && p99 <= max);
+    }
+    assert!(scrape(&lab.gateway_a).sum("lockgate_worker_system_calls_total") > 0.0);
+}

@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use super::ledger::{Carried, Handshakes, Outcomes, Tunnel, Tunnels};
 use crate::{
-    dataplane::{self, Traffic, WorkerSnapshot},
+    dataplane::{self, WorkerSnapshot},
     ike::Discard,
     ipsec::DropReason,
 };
@@ -24,6 +24,8 @@ pub(in crate::daemon) struct Snapshot {
     /// In the order of [`Discard::ALL`].
     pub(in crate::daemon) discards: [u64; Discard::COUNT],
     pub(in crate::daemon) dataplane: dataplane::Snapshot,
+    /// Commands that wait for each worker.
+    pub(in crate::daemon) backlogs: Vec<u64>,
     pub(in crate::daemon) tunnels: Tunnels,
 }
 
@@ -46,7 +48,16 @@ impl Collector for Page {
         page.process(&self.0)?;
         page.ike(&self.0)?;
         page.children(&self.0.tunnels.children)?;
-        page.workers(&self.0.dataplane.workers)
+        page.workers(&self.0.dataplane.workers)?;
+        page.offloads(&self.0.dataplane.workers)?;
+        page.residence(&self.0.dataplane.workers)?;
+        let backlogs = (0_u16..).zip(&self.0.backlogs);
+        let backlogs = backlogs.map(|(number, count)| ([("worker", number)], *count));
+        page.gauges(
+            "worker_commands_waiting",
+            "Changes of SAs not taken in yet",
+            backlogs,
+        )
     }
 }
 
@@ -165,8 +176,13 @@ impl Writer<'_> {
         });
         self.counters("worker_drops", "Packets dropped", None, drops)?;
 
-        let plain: [PerWorker; 4] = [
+        let plain: [PerWorker; 5] = [
             ("worker_bursts", "Bursts read", |worker| worker.bursts),
+            (
+                "worker_system_calls",
+                "System calls made for packets",
+                |worker| worker.calls,
+            ),
             (
                 "worker_handed_off",
                 "Packets given to the worker that owns their SA",
@@ -186,6 +202,69 @@ impl Writer<'_> {
         for (name, help, count) in plain {
             let counts = each().map(|(number, worker)| ([("worker", number)], count(worker)));
             self.counters(name, help, None, counts)?;
+        }
+        let directed: [PerDirection; 2] = [
+            (
+                "worker_super_packets",
+                "Super-packets read from and written to the TUN",
+                |worker| [worker.super_in, worker.super_out],
+            ),
+            (
+                "worker_trains",
+                "Trains of datagrams received and sent as one",
+                |worker| [worker.trains_in, worker.trains_out],
+            ),
+        ];
+        for (name, help, counts) in directed {
+            let counts = each().flat_map(|(number, worker)| {
+                let [inbound, outbound] = counts(worker);
+                directions(inbound, outbound)
+                    .map(|(direction, count)| (([("worker", number)], direction), count))
+            });
+            self.counters(name, help, None, counts)?;
+        }
+        Ok(())
+    }
+
+    fn offloads(&mut self, workers: &[WorkerSnapshot]) -> fmt::Result {
+        let active = (0_u16..).zip(workers).flat_map(|(number, worker)| {
+            let offloads = worker.offloads.iter();
+            offloads.map(move |(name, is_active)| {
+                let labels = ([("worker", number)], [("offload", name)]);
+                (labels, u64::from(is_active))
+            })
+        });
+        self.gauges("offload_active", "Whether an offload is in use", active)
+    }
+
+    fn residence(&mut self, workers: &[WorkerSnapshot]) -> fmt::Result {
+        let (help, unit) = ("Time that packets spend in the gateway", &Unit::Seconds);
+        let kind = MetricType::Histogram;
+        let mut metric = self
+            .0
+            .encode_descriptor("residence", help, Some(unit), kind)?;
+        for (number, worker) in (0_u16..).zip(workers) {
+            let both = directions(&worker.residence_inbound, &worker.residence_outbound);
+            for (direction, times) in both {
+                let count = times.count();
+                let mut below = 0;
+                let finite = BOUNDS.iter().map(|&bound| {
+                    let within = times.count_within(Duration::from_secs_f64(bound));
+                    let bucket = within - below;
+                    below = within;
+                    (bound, bucket)
+                });
+                let mut buckets: Vec<(f64, u64)> = finite.collect();
+                buckets.push((f64::INFINITY, count - below));
+                metric
+                    .encode_family(&([("worker", number)], direction))?
+                    .encode_histogram::<NoLabelSet>(
+                        times.sum().as_secs_f64(),
+                        count,
+                        &buckets,
+                        None,
+                    )?;
+            }
         }
         Ok(())
     }
@@ -224,15 +303,22 @@ impl Writer<'_> {
 
 /// Name, help and value of a counter that each worker has once.
 type PerWorker = (&'static str, &'static str, fn(&WorkerSnapshot) -> u64);
+/// The same for one that each worker has for each direction.
+type PerDirection = (&'static str, &'static str, fn(&WorkerSnapshot) -> [u64; 2]);
 type Direction = [(&'static str, &'static str); 1];
 
-fn directions(inbound: Traffic, outbound: Traffic) -> [(Direction, Traffic); 2] {
+fn directions<T>(inbound: T, outbound: T) -> [(Direction, T); 2] {
     [
         ([("direction", "in")], inbound),
         ([("direction", "out")], outbound),
     ]
 }
 
+/// Upper bounds of the residence times that are told apart, in seconds.
+const BOUNDS: [f64; 19] = [
+    1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
+    0.2, 0.5, 1.0,
+];
 const NO_LABELS: [(&str, &str); 0] = [];
 /// Enough for most pages, so that the text does not grow step by step.
 const SIZE_ALONE: usize = 32 << 10;

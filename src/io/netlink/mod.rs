@@ -35,6 +35,16 @@ pub fn link_index(name: &str) -> io::Result<Option<u32>> {
     }
 }
 
+/// Whether there is a link of this index, whatever its name may be by now.
+pub fn link_exists(index: u32) -> io::Result<bool> {
+    let socket = net::socket(net::AddressFamily::INET, net::SocketType::DGRAM, None)?;
+    match net::netdevice::index_to_name(&socket, index) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NODEV | rustix::io::Errno::NXIO) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The own address that a packet with this mark would be sent from towards `remote`.
 pub fn source_address(remote: IpAddr, mark: u32) -> io::Result<IpAddr> {
     let (domain, wildcard) = if remote.is_ipv6() {
