@@ -81,6 +81,7 @@ fn pad(role: Role, group: &str) -> Arc<Pad> {
         rand_packets: 0,
         replay_window: 4096,
         rules: HeaderRules::default(),
+        per_cpu_sas: true,
         priority: None,
     };
     let connection = Connection {

@@ -116,6 +116,7 @@ fn the_shortest_file_has_the_documented_defaults() {
     assert_eq!(child.rules.copy_df, DfRule::Copy);
     assert!(child.rules.copy_ecn);
     assert_eq!(child.rules.copy_dscp, CopyDscp::Out);
+    assert!(child.per_cpu_sas);
     assert_eq!(child.priority, None);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
@@ -309,6 +310,7 @@ fn every_key_of_a_child_is_read() {
         copy_df = false
         copy_ecn = "no"
         copy_dscp = true
+        per_cpu_sas = "no"
         priority = 7
         ipcomp = "no"
         [secrets.ike]
@@ -356,6 +358,7 @@ fn every_key_of_a_child_is_read() {
     assert_eq!(child.rules.copy_df, DfRule::Clear);
     assert!(!child.rules.copy_ecn);
     assert_eq!(child.rules.copy_dscp, CopyDscp::Yes);
+    assert!(!child.per_cpu_sas);
     assert_eq!(child.priority, Some(7));
 }
 

@@ -42,5 +42,7 @@ mod patience;
 mod plane;
 #[path = "ike/random.rs"]
 mod random;
+#[path = "ike/siblings.rs"]
+mod siblings;
 #[path = "ike/straight.rs"]
 mod straight;

@@ -192,15 +192,19 @@ fn an_sa_of_another_worker_is_named_where_there_is_no_own_one() {
     assert_eq!(elsewhere(&mut sad, "10.2.1.1"), Some((3, false)));
 }
 
+/// The SA of a peer that lets every worker have one.
+fn sibling(child: u64, number: u32) -> Box<OutboundSa> {
+    let mut sa = sealer(child, number, "10.2.0.0/24");
+    sa.set_per_worker(true);
+    sa
+}
+
 #[test]
-fn an_own_sa_is_preferred_to_newer_ones_of_other_workers() {
+fn an_own_sa_is_preferred_to_newer_ones_of_other_workers_where_each_may_have_one() {
     let mut sad = Sad::default();
     let remote = selectors(HERE, &["10.2.0.0/24"]);
     for (child, number) in [(1, 0x1000), (2, 0x2000)] {
-        assert!(
-            sad.switch_outbound(sealer(child, number, "10.2.0.0/24"))
-                .is_none()
-        );
+        assert!(sad.switch_outbound(sibling(child, number)).is_none());
     }
     for child in [3, 4] {
         let noted = sad.note_elsewhere(ChildId(child), REQID, WorkerId(3), remote.clone(), true);
@@ -211,6 +215,22 @@ fn an_own_sa_is_preferred_to_newer_ones_of_other_workers() {
     assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x1000));
     assert!(sad.remove_outbound(ChildId(1), REQID).is_some());
     assert_eq!(elsewhere(&mut sad, "10.2.0.1"), Some((3, true)));
+}
+
+#[test]
+fn without_that_agreement_the_newest_sa_carries_whosever_it_is() {
+    let remote = selectors(HERE, &["10.2.0.0/24"]);
+    for (own, other) in [(false, false), (false, true), (true, false)] {
+        let mut sad = Sad::default();
+        let mut first = sealer(1, 0x1000, "10.2.0.0/24");
+        first.set_per_worker(own);
+        assert!(sad.switch_outbound(first).is_none());
+        let noted = sad.note_elsewhere(ChildId(2), REQID, WorkerId(3), remote.clone(), other);
+        assert!(noted.is_none());
+        assert_eq!(elsewhere(&mut sad, "10.2.0.1"), Some((3, other)));
+        assert!(sad.remove_outbound(ChildId(2), REQID).is_none());
+        assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x1000));
+    }
 }
 
 #[test]

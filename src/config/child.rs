@@ -62,6 +62,7 @@ pub(super) fn read(name: &str, section: &Section<'_>) -> ChildConfig {
             .read("replay_window", window)
             .unwrap_or(REPLAY_WINDOW),
         rules: rules(section),
+        per_cpu_sas: section.read("per_cpu_sas", per_cpu_sas).unwrap_or(true),
         priority: section
             .read("priority", priority)
             .filter(|priority| *priority != 0),
@@ -152,6 +153,15 @@ fn mode(text: &str) -> Result<ChildMode, String> {
             "{text:?} is not supported yet; allowed: tunnel, pass, drop"
         )),
         _ => value::choice(text, &MODE),
+    }
+}
+
+/// `encap` gives each SA a source port of its own, which raw ESP has not and our steering by SPI
+/// does not need.
+fn per_cpu_sas(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "encap" => Err(format!("{text:?} is not supported yet; allowed: yes, no")),
+        _ => value::boolean(text).map_err(|_| format!("{text:?} is not allowed; allowed: yes, no")),
     }
 }
 

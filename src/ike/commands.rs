@@ -17,7 +17,26 @@ use super::{Command, CommandError, CommandId, CommandOutcome, Event, Pad};
 pub(super) struct Commands {
     waiting: HashMap<CommandId, Waiting>,
     /// Acquires of these policies are ignored until then.
-    held: HashMap<Reqid, Instant>,
+    held: HashMap<(Reqid, Acquire), Instant>,
+}
+
+/// What packets ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Acquire {
+    /// A Child SA where there is none.
+    First,
+    /// One for a worker that has none of its own.
+    Beside,
+}
+
+impl Acquire {
+    /// How long packets cannot start a negotiation after one has failed or its Child SA has gone.
+    fn hold(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::First => 2,
+            Self::Beside => 10,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -61,14 +80,15 @@ impl Commands {
         Some(done.error.map_or(Ok(done.outcome), Err))
     }
 
-    /// A negotiation for this policy failed: packets do not start another one at once.
-    pub(super) fn hold_acquires(&mut self, reqid: Reqid, now: Instant) {
+    /// Packets of this policy do not start another negotiation at once.
+    pub(super) fn hold_acquires(&mut self, reqid: Reqid, kind: Acquire, now: Instant) {
         self.held.retain(|_, until| *until > now);
-        self.held.insert(reqid, now + ACQUIRE_HOLD);
+        self.held.insert((reqid, kind), now + kind.hold());
     }
 
-    pub(super) fn holds(&self, reqid: Reqid, now: Instant) -> bool {
-        self.held.get(&reqid).is_some_and(|until| *until > now)
+    pub(super) fn holds(&self, reqid: Reqid, kind: Acquire, now: Instant) -> bool {
+        let until = self.held.get(&(reqid, kind));
+        until.is_some_and(|until| *until > now)
     }
 }
 
@@ -392,10 +412,13 @@ impl Endpoint {
             .children()
             .iter()
             .filter(|child| child.is_usable());
-        let wishes = children.map(|child| Wish::new(&child.config));
+        let mut wishes = Vec::new();
+        for child in children {
+            Attempt::wish_for(&mut wishes, &child.config);
+        }
         let attempt = Attempt {
             connection: Arc::clone(connection),
-            wishes: wishes.collect(),
+            wishes,
             waiters: Vec::new(),
             tries: 0,
             replaces: Some(ike),
@@ -452,6 +475,3 @@ fn find(
         }
     }
 }
-
-/// How long packets cannot start a negotiation after one has failed.
-const ACQUIRE_HOLD: Duration = Duration::from_secs(2);

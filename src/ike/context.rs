@@ -48,8 +48,8 @@ pub(super) enum Effect {
     Withdrawn { heir: u64 },
     /// The peer could not be reached or refused.
     Failed(Failure),
-    /// Children were closed and are wanted again.
-    Restart(Attempt),
+    /// Children were closed and are wanted again, after this pause.
+    Restart(Attempt, Duration),
     /// This one is due for a new authentication.
     Reauthenticate(u64),
     /// This one was replaced by a new authentication.
@@ -117,6 +117,13 @@ impl Attempt {
         self.wishes.is_empty() && self.waiters.is_empty() && self.replaces.is_none()
     }
 
+    /// Adds a wish for a child, unless there is one already.
+    pub(super) fn wish_for(wishes: &mut Vec<Wish>, child: &Arc<ChildConfig>) {
+        if !wishes.iter().any(|wish| wish.child.reqid == child.reqid) {
+            wishes.push(Wish::new(child));
+        }
+    }
+
     /// Whether it brings a Child SA for this policy.
     pub(super) fn wants(&self, reqid: Reqid) -> bool {
         self.wishes.iter().any(|wish| wish.child.reqid == reqid)
@@ -128,6 +135,7 @@ impl Wish {
         Self {
             child: Arc::clone(child),
             flow: None,
+            worker: None,
             waiters: Vec::new(),
             patience: PATIENCE,
         }
@@ -136,11 +144,11 @@ impl Wish {
     /// Follows a changed configuration; false if the child is gone from it.
     pub(super) fn reconfigure(&mut self, connection: &Connection) -> bool {
         match connection.same_child(&self.child) {
-            Some(child) => {
+            Some(child) if self.worker.is_none() || child.per_cpu_sas => {
                 self.child = Arc::clone(child);
                 true
             }
-            None => false,
+            Some(_) | None => false,
         }
     }
 }
@@ -151,6 +159,8 @@ pub(super) struct Wish {
     pub(super) child: Arc<ChildConfig>,
     /// The packet that asked for it.
     pub(super) flow: Option<Flow>,
+    /// The worker that it is for, besides the Child SA that there is (RFC 9611).
+    pub(super) worker: Option<WorkerId>,
     pub(super) waiters: Vec<CommandId>,
     /// How often the peer may still ask us to wait.
     pub(super) patience: u8,
@@ -351,5 +361,7 @@ impl Context {
 pub(super) const CANCELLED: &str = "not configured any more";
 /// Pause before a peer that refused is tried again.
 pub(super) const RETRY_REFUSED: Duration = Duration::from_secs(20);
+/// Pause before closed children are started again.
+pub(super) const RESTART_WAIT: Duration = Duration::from_millis(500);
 /// A peer that is busy for so many waits is not going to do it.
 const PATIENCE: u8 = 8;

@@ -10,6 +10,7 @@ use crate::ipsec::{ChildId, SaEvent, SaUpdate};
 use crate::wire::isakmp::{ExchangeType, Header};
 
 use super::admission::Admission;
+use super::commands::Acquire;
 use super::context::{Attempt, CANCELLED, Cause, Context, Effect, Failure, RETRY_REFUSED, Wish};
 use super::pad::ChildConfig;
 use super::retransmit::jittered;
@@ -207,12 +208,15 @@ impl Endpoint {
                 initial_contact,
             } => self.on_established(id, initial_contact),
             Effect::Failed(failure) => self.on_failure(failure),
-            Effect::Restart(attempt) => {
-                let wait = jittered(RESTART_WAIT, 50, self.cx.rng());
+            Effect::Restart(attempt, wait) => {
+                let wait = jittered(wait, 50, self.cx.rng());
                 self.retries.push((self.cx.now + wait, attempt));
             }
             Effect::Reauthenticate(id) => self.reauthenticate(id),
-            Effect::Delete(id) => self.end_ike(id, None, false),
+            Effect::Delete(id) => {
+                self.stop_sending(id);
+                self.end_ike(id, None, false);
+            }
         }
     }
 
@@ -277,7 +281,9 @@ impl Endpoint {
         } = failure;
         let now = self.cx.now;
         for wish in &attempt.wishes {
-            self.cx.commands.hold_acquires(wish.child.reqid, now);
+            self.cx
+                .commands
+                .hold_acquires(wish.child.reqid, Acquire::First, now);
         }
         attempt.tries = attempt.tries.saturating_add(1);
         let limit = attempt.connection.keyingtries;
@@ -306,7 +312,16 @@ impl Endpoint {
 
     fn on_sa_event(&mut self, event: SaEvent) {
         match event {
-            SaEvent::Acquire { reqid, flow, .. } => self.on_acquire(reqid, flow),
+            SaEvent::Acquire {
+                reqid,
+                flow,
+                worker: None,
+            } => self.on_acquire(reqid, flow),
+            SaEvent::Acquire {
+                reqid,
+                flow,
+                worker: Some(worker),
+            } => self.on_acquire_beside(reqid, flow, worker),
             SaEvent::SoftLifetime { child } => self.with_child(child, |sa, _, _| {
                 sa.queue_rekey_child(child);
             }),
@@ -352,6 +367,24 @@ impl Endpoint {
         }
     }
 
+    /// An IKE SA is going to be deleted: what another one with the same peer can send, it sends from
+    /// now on.
+    fn stop_sending(&mut self, ike: u64) {
+        let Some(established) = self.table.get(ike).and_then(IkeSa::established) else {
+            return;
+        };
+        let peer = &established.peer;
+        let all = self.cx.peers.between(&peer.local_id, &peer.remote_id);
+        let others = all.iter().filter(|other| **other != ike);
+        let others = others.filter_map(|other| self.table.get(*other)?.established());
+        let reqids: Vec<_> = others.flat_map(Established::sends_for).collect();
+        self.step(ike, |sa, cx| {
+            sa.with_established(cx, |established, _, cx| {
+                established.stop_sending(&reqids, cx)
+            });
+        });
+    }
+
     /// An IKE SA of ours was authenticated: applies the unique policy (RFC 7296 §2.4).
     fn on_established(&mut self, id: u64, initial_contact: bool) {
         for (gone, why) in self.superseded_by(id, initial_contact) {
@@ -365,6 +398,7 @@ impl Endpoint {
                 Superseded::Unwanted => End::Superseded("a newer IKE_SA of the same peer"),
                 Superseded::Redundant => End::Superseded("both sides opened an IKE_SA at once"),
             };
+            self.stop_sending(gone);
             self.step(gone, |sa, cx| {
                 sa.with_established(cx, |established, _, _| {
                     established.queue_delete_ike(end, None);
@@ -438,7 +472,5 @@ pub(super) enum Superseded {
 const MAX_MESSAGE: usize = 16 * 1024;
 /// A step has a handful of effects; more would be a loop.
 const MAX_EFFECTS: usize = 1024;
-/// Pause before closed children are started again.
-const RESTART_WAIT: Duration = Duration::from_millis(500);
 /// Pause before a silent peer is tried again.
 const RETRY_SILENT: Duration = Duration::from_secs(1);

@@ -303,8 +303,10 @@ pub struct Settings {
     pub half_open_per_address: usize,
     /// How long an initiator may take from IKE_SA_INIT to IKE_AUTH.
     pub half_open_timeout: Duration,
-    /// Child SAs of one IKE SA.
+    /// Child SAs of one IKE SA, without those that are for single workers.
     pub children_per_ike: usize,
+    /// Child SAs for single workers that a peer may add to one child (RFC 9611).
+    pub additional_per_child: usize,
     /// IKE SAs of one connection with the same peer identity; the oldest makes room for a new one.
     pub ike_sas_per_peer: usize,
     /// How long a replaced or deleted Child SA still receives.
@@ -352,6 +354,8 @@ impl Settings {
             half_open_per_address: 16,
             half_open_timeout: Duration::from_secs(30),
             children_per_ike: 64,
+            // RFC 9611 recommends at least twice as many as there are CPUs.
+            additional_per_child: 2 * usize::from(workers.get()),
             ike_sas_per_peer: 16,
             inbound_linger: Duration::from_secs(5),
             keepalive: Duration::from_secs(20),

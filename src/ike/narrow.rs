@@ -32,7 +32,11 @@ pub(super) fn configured(child: &ChildConfig, path: Path) -> Selectors {
 
 /// What an initiator asks for: the packet that started it first, then all that is configured.
 pub(super) fn wanted(child: &ChildConfig, path: Path, flow: Option<&Flow>) -> Selectors {
-    let mut selectors = configured(child, path);
+    with_flow(configured(child, path), flow)
+}
+
+/// Selectors with a packet that they cover in front.
+pub(super) fn with_flow(mut selectors: Selectors, flow: Option<&Flow>) -> Selectors {
     if let Some((local, remote)) = flow.and_then(flow_selectors)
         && covers(&selectors.local, &local)
         && covers(&selectors.remote, &remote)

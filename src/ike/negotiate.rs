@@ -154,6 +154,30 @@ pub(super) fn offer(proposals: &[SaProposal], spi: &[u8], with_exchange: bool) -
     offer
 }
 
+/// What is left of proposals if the cipher and the kind of sequence numbers are to be those of a
+/// suite.
+pub(super) fn alike(proposals: &[SaProposal], suite: &EspSuite) -> Vec<SaProposal> {
+    let fits = |transform: &Transform| match transform {
+        Transform::Encryption { id, key_bits } => {
+            *id == suite.cipher.encryption && key_bits.unwrap_or(0) == suite.cipher.key_bits
+        }
+        Transform::Integrity(id) => suite.cipher.integrity.unwrap_or(IntegrityId::NONE) == *id,
+        Transform::SequenceNumbers { extended } => *extended == suite.esn,
+        _ => true,
+    };
+    let mut left = Vec::new();
+    for proposal in proposals {
+        let mut reduced = proposal.clone();
+        reduced.transforms.retain(fits);
+        let same_numbers =
+            has(&reduced, SEQUENCE_NUMBERS) || (!suite.esn && !has(proposal, SEQUENCE_NUMBERS));
+        if cipher(&reduced) == Some(suite.cipher) && same_numbers && !left.contains(&reduced) {
+            left.push(reduced);
+        }
+    }
+    left
+}
+
 fn choose(
     protocol: ProtocolId,
     configured: &[SaProposal],

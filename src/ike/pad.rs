@@ -156,6 +156,8 @@ pub struct ChildConfig {
     pub replay_window: u32,
     /// Treatment of DSCP, ECN and DF.
     pub rules: HeaderRules,
+    /// Announce, accept and make a Child SA for every worker (RFC 9611).
+    pub per_cpu_sas: bool,
     /// Priority of its policies, lower first; computed from the selectors if absent.
     pub priority: Option<u32>,
 }

@@ -149,6 +149,8 @@ pub struct ChildStatus {
     pub suite: EspSuite,
     /// The worker that owns both halves.
     pub owner: WorkerId,
+    /// The peer agrees to a Child SA for every worker (RFC 9611).
+    pub per_worker: bool,
     /// Traffic received.
     pub usage_in: Arc<SaUsage>,
     /// Traffic sent.

@@ -140,32 +140,31 @@ impl Sad {
         true
     }
 
-    /// The newest of this worker's own SAs of a reqid whose selectors cover the flow, or else the
-    /// newest of the other workers'.
+    /// The newest SA of a reqid whose selectors cover the flow. Where the peer lets every worker have
+    /// one of its own, the newest of this worker's own comes before newer ones of others.
     pub fn outbound(&mut self, reqid: Reqid, flow: &Flow) -> OutboundEntry<'_> {
-        let mut elsewhere = OutboundEntry::None;
+        let mut elsewhere = None;
         for slot in self.outbound.get_mut(&reqid.0).into_iter().flatten() {
             match slot {
-                Slot::Owned(sa) if sa.selectors().admits_outbound(flow) => {
-                    return OutboundEntry::Owned(sa);
-                }
+                Slot::Owned(sa) if sa.selectors().admits_outbound(flow) => match elsewhere {
+                    Some((_, false)) => break,
+                    Some((_, true)) if !sa.is_per_worker() => break,
+                    Some((_, true)) | None => return OutboundEntry::Owned(sa),
+                },
                 Slot::Elsewhere {
                     owner,
                     selectors,
                     per_worker,
                     ..
-                } if matches!(elsewhere, OutboundEntry::None)
-                    && selectors.admits_outbound(flow) =>
-                {
-                    elsewhere = OutboundEntry::Elsewhere {
-                        owner: *owner,
-                        per_worker: *per_worker,
-                    };
+                } if elsewhere.is_none() && selectors.admits_outbound(flow) => {
+                    elsewhere = Some((*owner, *per_worker));
                 }
                 Slot::Owned(_) | Slot::Elsewhere { .. } => {}
             }
         }
-        elsewhere
+        elsewhere.map_or(OutboundEntry::None, |(owner, per_worker)| {
+            OutboundEntry::Elsewhere { owner, per_worker }
+        })
     }
 
     /// The newest of this worker's own SAs of a reqid whose selectors cover the flow.

@@ -237,6 +237,14 @@ fn a_wrong_value_of_a_child_says_what_is_allowed() {
             "copy_dscp: \"both\" is not allowed; allowed: out, in, yes, no",
         ),
         (
+            "per_cpu_sas = \"encap\"",
+            "per_cpu_sas: \"encap\" is not supported yet; allowed: yes, no",
+        ),
+        (
+            "per_cpu_sas = 4",
+            "per_cpu_sas: \"4\" is not allowed; allowed: yes, no",
+        ),
+        (
             "copy_df = \"set\"",
             "copy_df: \"set\" is not a boolean; allowed: true, false, \"yes\", \"no\"",
         ),

@@ -168,6 +168,7 @@ pub(crate) fn child(
         rand_packets: 0,
         replay_window: 4096,
         rules: HeaderRules::default(),
+        per_cpu_sas: true,
         priority: None,
     }
 }

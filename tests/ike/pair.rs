@@ -161,9 +161,9 @@ impl Pair {
             return;
         }
         for side in Side::BOTH {
-            for reqid in self.host(side).plane.reqids() {
-                let newest = self.host(side).plane.newest(reqid);
-                let spi = newest.map(|sa| sa.spi()).expect("it has this policy");
+            for (reqid, worker) in self.host(side).plane.sealers() {
+                let own = self.host(side).plane.own(reqid, worker);
+                let spi = own.map(|sa| sa.spi()).expect("it has this policy");
                 assert!(
                     self.host(side.other()).plane.receives(spi.get()),
                     "{side:?} sends on {spi}, which its peer does not have"
@@ -259,14 +259,15 @@ impl Pair {
         panic!("messages without end");
     }
 
-    /// One packet of every child.
+    /// One packet of every child and every worker that has an SA for it.
     pub(crate) fn send_packet(&mut self, from: Side) {
         let arrival = self.now + self.net.latency;
         let now = self.now;
-        for reqid in self.host(from).plane.reqids() {
+        for (reqid, worker) in self.host(from).plane.sealers() {
             let mut events = Vec::new();
-            let packet = self.host(from).plane.seal(reqid, &mut events);
-            let path = self.host(from).plane.newest(reqid).map(|sa| *sa.path());
+            let packet = self.host(from).plane.seal((reqid, worker), &mut events);
+            let own = self.host(from).plane.own(reqid, worker);
+            let path = own.map(|sa| *sa.path());
             if let (Some(packet), Some(path)) = (packet, path) {
                 let raw = |addr: SocketAddr| SocketAddr::new(addr.ip(), 4500);
                 let ends = match path.encap {

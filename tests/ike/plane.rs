@@ -128,20 +128,37 @@ impl Plane {
         all.find(|sa| sa.reqid() == reqid)
     }
 
-    pub(crate) fn reqids(&self) -> Vec<Reqid> {
-        let mut reqids: Vec<_> = self.outbound.iter().map(|sa| sa.reqid()).collect();
-        reqids.sort();
-        reqids.dedup();
-        reqids
+    /// The SA that a worker seals with, if that is one of its own.
+    pub(crate) fn own(&mut self, reqid: Reqid, worker: WorkerId) -> Option<&mut OutboundSa> {
+        let newest = self.newest(reqid)?;
+        let (owner, agreed) = (newest.owner(), newest.is_per_worker());
+        let mut all = self.outbound.iter_mut();
+        let own = all.find(|sa| (sa.reqid(), sa.owner()) == (reqid, worker))?;
+        (owner == worker || (agreed && own.is_per_worker())).then_some(own)
+    }
+
+    /// The policies and workers that can seal.
+    pub(crate) fn sealers(&mut self) -> Vec<(Reqid, WorkerId)> {
+        let all = self.outbound.iter().map(|sa| (sa.reqid(), sa.owner()));
+        let mut all: Vec<_> = all.collect();
+        all.sort();
+        all.dedup();
+        all.retain(|(reqid, worker)| self.own(*reqid, *worker).is_some());
+        all
     }
 
     pub(crate) fn receives(&self, spi: u32) -> bool {
         self.inbound.contains_key(&spi)
     }
 
-    /// A packet of a child, sealed; `None` if nothing sends for it. Crossed lifetimes go to `events`.
-    pub(crate) fn seal(&mut self, reqid: Reqid, events: &mut Vec<SaEvent>) -> Option<Vec<u8>> {
-        let sa = self.newest(reqid)?;
+    /// A packet of a child, sealed by a worker; `None` if it does not send for it. Crossed lifetimes
+    /// go to `events`.
+    pub(crate) fn seal(
+        &mut self,
+        (reqid, worker): (Reqid, WorkerId),
+        events: &mut Vec<SaEvent>,
+    ) -> Option<Vec<u8>> {
+        let sa = self.own(reqid, worker)?;
         let child = sa.child();
         let sealed = seal(sa);
         if sa.take_hard_limit() {

@@ -66,6 +66,7 @@ pub(crate) fn pad(side: usize, change: impl Fn(&mut Connection, &mut ChildConfig
         rand_packets: 0,
         replay_window: 4096,
         rules: HeaderRules::default(),
+        per_cpu_sas: true,
         priority: None,
     };
     let mut connection = Connection {

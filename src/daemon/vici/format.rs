@@ -118,6 +118,9 @@ pub fn child_sa(child: &ChildStatus, used: LastUse, now: Instant) -> Message {
     m.set("spi-in", child.spi_in)
         .set("spi-out", child.spi_out)
         .set("cpu", child.owner.0);
+    if child.per_worker {
+        m.set("per-cpu-sas", "yes");
+    }
     cipher(&mut m, &child.suite.cipher);
     if let Some(group) = child.suite.key_exchange {
         m.set("dh-group", group);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::crypto::Secret;
 use crate::crypto::kdf::{ChildKeys, psk_auth};
 use crate::crypto::prf::Prf;
+use crate::ike::commands::Acquire;
 use crate::ike::context::{Attempt, Cause, Context, Effect};
 use crate::ike::pad::{Connection, Unique};
 use crate::ike::retransmit::Retransmit;
@@ -23,6 +24,7 @@ use super::init::{InitDone, InitExchange, fail};
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
 use super::offer::{Offer, Unanswered, fail_waiters};
 use super::protect::{AuthKeys, SaKeys};
+use super::siblings::Kin;
 use super::tasks::Task;
 use super::window::{Outstanding, Window};
 use super::{Core, State, fill_status, with_port};
@@ -76,7 +78,7 @@ impl AuthSent {
         let mut payloads = identity_payloads(&id_body, first_contact, expected, &proof);
         let offer = (!attempt.wishes.is_empty()).then(|| {
             let wish = attempt.wishes.remove(0);
-            let owner = cx.next_owner();
+            let owner = (cx.next_owner(), Kin::FIRST);
             Offer::new(wish, owner, core.path, false, cx)
         });
         if let Some(offer) = &offer {
@@ -292,7 +294,12 @@ impl Established {
     ) {
         let answer = match offer.check(payloads) {
             Ok(answer) => answer,
-            Err(error) => return self.child_failed(core, offer, &error, cx),
+            Err(error) => {
+                if payloads.sa.is_some() {
+                    self.push(Task::DeleteUnwanted(offer.spi));
+                }
+                return self.child_failed(core, offer, &error, cx);
+            }
         };
         let (ni, nr) = (&exchange.ni, &exchange.nr);
         let cipher = &answer.suite.cipher;
@@ -305,6 +312,7 @@ impl Established {
             suite: answer.suite,
             selectors: answer.selectors,
             keys,
+            kin: offer.kin.after(offer.child(), payloads),
             initiator: true,
         };
         let mut child = ChildSa::install(agreed, esp_path(core.path, self.nat, cx), cx);
@@ -321,10 +329,14 @@ impl Established {
         cx: &mut Context,
     ) {
         let name = offer.child().name.clone();
-        cx.commands.hold_acquires(offer.child().reqid, cx.now);
         core.log(cx, "IKE", format!("CHILD_SA {name} failed: {error}"));
         cx.release_spi(offer.spi);
         let mut wish = offer.wish;
+        if wish.worker.is_some() {
+            return self.close_group(core, &wish, cx);
+        }
+        cx.commands
+            .hold_acquires(wish.child.reqid, Acquire::First, cx.now);
         fail_waiters(std::mem::take(&mut wish.waiters), &error.to_string(), cx);
         let connection = core.connection.as_ref();
         let unlimited = connection.is_some_and(|connection| connection.keyingtries == 0);

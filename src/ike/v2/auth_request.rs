@@ -23,6 +23,7 @@ use super::init::{HalfOpen, InitExchange};
 use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
 use super::offer::esp_spi;
 use super::protect::{AuthKeys, SaKeys};
+use super::siblings::{Kin, Siblings, add_resource_info};
 use super::window::{Arrival, Window};
 use super::{Core, State};
 
@@ -237,6 +238,10 @@ impl Established {
         });
         add_selectors(response, &selectors.remote, &selectors.local);
         add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+        let kin = Kin::FIRST.after(config, payloads);
+        if kin.siblings == Siblings::Welcome {
+            add_resource_info(response, Some(owner));
+        }
         let agreed = Agreed {
             config: Arc::clone(config),
             owner,
@@ -245,6 +250,7 @@ impl Established {
             suite: choice.suite,
             selectors,
             keys,
+            kin,
             initiator: false,
         };
         Ok(ChildSa::install(

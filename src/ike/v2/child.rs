@@ -19,6 +19,7 @@ use crate::ipsec::{
 use crate::wire::ip::Flow;
 use crate::wire::proposal::EspSuite;
 
+use super::siblings::{Kin, Siblings};
 use super::with_port;
 
 /// What a negotiation of a Child SA has led to.
@@ -30,6 +31,7 @@ pub(super) struct Agreed {
     pub(super) suite: EspSuite,
     pub(super) selectors: Selectors,
     pub(super) keys: ChildKeys,
+    pub(super) kin: Kin,
     /// We sent the request of the exchange that made it.
     pub(super) initiator: bool,
 }
@@ -46,6 +48,7 @@ pub(in crate::ike) struct ChildSa {
     pub(super) selectors: Arc<Selectors>,
     pub(super) usage_in: Arc<SaUsage>,
     pub(super) usage_out: Arc<SaUsage>,
+    pub(super) kin: Kin,
     pub(super) times: Times,
     pub(super) phase: Phase,
     /// Made by the peer to replace this one; takes over when the peer deletes this one.
@@ -65,6 +68,8 @@ pub(super) struct Times {
     pub(super) expires_at: Option<Instant>,
     /// The peer should have deleted it by then.
     pub(super) stale_at: Option<Instant>,
+    /// The peer should receive on it by then.
+    pub(super) settled_at: Option<Instant>,
 }
 
 /// What is under way with a Child SA.
@@ -133,6 +138,7 @@ impl ChildSa {
             suite,
             selectors,
             keys,
+            kin,
             initiator,
         } = agreed;
         let (keys_out, keys_in) = if initiator {
@@ -159,7 +165,7 @@ impl ChildSa {
             limits,
             usage: Arc::clone(&usage_in),
         });
-        let outbound = OutboundSa::new(OutboundParams {
+        let mut outbound = OutboundSa::new(OutboundParams {
             spi: spi_out,
             child: id,
             reqid,
@@ -173,6 +179,7 @@ impl ChildSa {
             usage: Arc::clone(&usage_out),
             path_mtu: cx.settings.path_mtu,
         });
+        outbound.set_per_worker(kin.siblings == Siblings::Welcome);
         cx.update(SaUpdate::AddInbound(Box::new(inbound)));
         Self {
             id,
@@ -184,6 +191,7 @@ impl ChildSa {
             selectors,
             usage_in,
             usage_out,
+            kin,
             times,
             phase: Phase::Live,
             successor: None,
@@ -324,6 +332,7 @@ impl ChildSa {
             spi_out: self.spi_out,
             suite: self.suite,
             owner: self.owner,
+            per_worker: self.kin.siblings != Siblings::Unknown,
             usage_in: Arc::clone(&self.usage_in),
             usage_out: Arc::clone(&self.usage_out),
             installed: self.times.installed,
@@ -342,6 +351,7 @@ impl Times {
             rekey_at: early(config.rekey_time, config.rand_time, cx),
             expires_at: (!config.life_time.is_zero()).then(|| cx.now + config.life_time),
             stale_at: None,
+            settled_at: None,
         }
     }
 }

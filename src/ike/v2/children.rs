@@ -10,6 +10,7 @@ use crate::ipsec::ChildId;
 use super::Core;
 use super::child::{ChildSa, End, Phase};
 use super::established::Established;
+use super::siblings::Kin;
 
 impl Established {
     /// A Child SA has come into use.
@@ -55,8 +56,13 @@ impl Established {
         let mut gone = Vec::new();
         for child in &mut self.children {
             match connection.same_child(&child.config) {
-                Some(config) => child.config = Arc::clone(config),
-                None => gone.push(child.id),
+                Some(config) if config.per_cpu_sas || !child.kin.additional => {
+                    child.config = Arc::clone(config);
+                    if !config.per_cpu_sas {
+                        child.kin = Kin::FIRST;
+                    }
+                }
+                Some(_) | None => gone.push(child.id),
             }
         }
         cx.cancel(self.work.reconfigure(connection));

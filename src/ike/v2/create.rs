@@ -24,6 +24,7 @@ use super::message::{
     Datagram, Payloads, add_ke, add_notify, add_selectors, notify_name, rekeyed_spi, wanted_group,
 };
 use super::offer::{Answer, Offer, Unanswered, esp_spi};
+use super::siblings::{Kin, SETTLED, Siblings, add_resource_info};
 use super::tasks::{Pending, Task};
 
 /// Our request for a new Child SA, or for one that replaces another, is unanswered.
@@ -40,6 +41,16 @@ pub(super) struct ChildRequest {
     restarts: u8,
 }
 
+/// What a responder has decided before it looks at the proposals.
+pub(super) struct Chosen {
+    pub(super) config: Arc<ChildConfig>,
+    pub(super) selectors: Selectors,
+    pub(super) owner: WorkerId,
+    pub(super) kin: Kin,
+    /// What tells it from others like it.
+    pub(super) resource: Option<WorkerId>,
+}
+
 /// A Child SA that an answer has brought.
 pub(super) struct Created {
     pub(super) child: ChildSa,
@@ -54,6 +65,9 @@ impl Established {
         payloads: &mut PayloadWriter,
         cx: &mut Context,
     ) -> Option<Pending> {
+        if let Some(worker) = wish.worker {
+            return self.begin_sibling(wish, worker, payloads, cx);
+        }
         if let Some(child) = self.serving(&wish) {
             let outcome = self.outcome(core, Some(child));
             for id in wish.waiters {
@@ -61,8 +75,9 @@ impl Established {
             }
             return None;
         }
-        let owner = cx.next_owner();
-        let request = ChildRequest::new(wish, owner, None, core, cx)?;
+        let owner = (cx.next_owner(), Kin::FIRST);
+        let offer = Offer::new(wish, owner, core.path, true, cx);
+        let request = ChildRequest::new(offer, None, cx)?;
         request.encode(payloads);
         Some(Pending::Child(Box::new(request)))
     }
@@ -122,18 +137,26 @@ impl Established {
         let asked = asked_selectors(payloads)?;
         let (config, selectors) = choose_child(&connection.children, core.path, &asked)?;
         let config = Arc::clone(config);
-        let owner = cx.next_owner();
+        let (kin, owner) = self.place(&config, &selectors, payloads, cx)?;
+        let resource = self.resource(config.reqid, owner);
+        let chosen = Chosen {
+            config,
+            selectors,
+            owner,
+            kin,
+            resource,
+        };
         let mut response = PayloadWriter::new();
-        let created = self.respond_child(
-            core,
-            payloads,
-            (config, selectors, owner),
-            &mut response,
-            cx,
-        )?;
+        let created = self.respond_child(core, payloads, chosen, &mut response, cx)?;
         self.answer(core, datagram, response, cx);
         let mut child = created.child;
-        child.open_outbound(cx);
+        if kin.additional {
+            // Another one carries the traffic until the peer has the answer.
+            child.times.settled_at = Some(cx.now + SETTLED);
+            self.watch_children(cx.now);
+        } else {
+            child.open_outbound(cx);
+        }
         self.child_up(core, child, Vec::new(), cx);
         Ok(())
     }
@@ -157,13 +180,17 @@ impl Established {
         &mut self,
         core: &Core,
         payloads: &Payloads<'_>,
-        (config, selectors, owner): (Arc<ChildConfig>, Selectors, WorkerId),
+        chosen: Chosen,
         response: &mut PayloadWriter,
         cx: &mut Context,
     ) -> Result<Created, ExchangeError> {
-        if self.children.len() >= cx.settings.children_per_ike {
-            return Err(ExchangeError::TooManyChildren);
-        }
+        let Chosen {
+            config,
+            selectors,
+            owner,
+            kin,
+            resource,
+        } = chosen;
         let proposals = payloads.proposals()?;
         let ni = payloads.nonce()?;
         let ke = payloads
@@ -200,6 +227,10 @@ impl Established {
         }
         add_selectors(response, &selectors.remote, &selectors.local);
         add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+        let kin = kin.after(&config, payloads);
+        if payloads.notify(NotifyType::SA_RESOURCE_INFO).is_some() && config.per_cpu_sas {
+            add_resource_info(response, resource);
+        }
         let agreed = Agreed {
             config,
             owner,
@@ -208,6 +239,7 @@ impl Established {
             suite,
             selectors,
             keys,
+            kin,
             initiator: false,
         };
         let child = ChildSa::install(agreed, esp_path(core.path, self.nat, cx), cx);
@@ -258,10 +290,18 @@ impl Established {
             }
             Ok(mut created) => {
                 created.child.open_outbound(cx);
-                self.child_up(core, created.child, request.offer.wish.waiters, cx);
+                let wish = &mut request.offer.wish;
+                if wish.worker.is_some() && created.child.kin.siblings != Siblings::Welcome {
+                    self.close_group(core, wish, cx); // the peer made an ordinary one of it
+                }
+                let waiters = std::mem::take(&mut wish.waiters);
+                self.child_up(core, created.child, waiters, cx);
             }
             Err(error) => {
                 let refused = payloads.error().map(|notify| notify.kind);
+                if payloads.sa.is_some() && !matches!(error, Unanswered::AlreadyDeleted) {
+                    self.push(Task::DeleteUnwanted(request.offer.spi));
+                }
                 self.create_refused(core, request, refused, &error, cx);
             }
         }
@@ -347,6 +387,7 @@ impl Established {
             suite,
             selectors,
             keys,
+            kin: offer.kin.after(offer.child(), payloads),
             initiator: true,
         };
         let child = ChildSa::install(agreed, esp_path(core.path, self.nat, cx), cx);
@@ -389,15 +430,8 @@ impl Established {
 }
 
 impl ChildRequest {
-    /// Reserves an SPI and generates what the request needs; `None` fails the wish.
-    pub(super) fn new(
-        wish: Wish,
-        owner: WorkerId,
-        replaces: Option<ChildId>,
-        core: &Core,
-        cx: &mut Context,
-    ) -> Option<Self> {
-        let offer = Offer::new(wish, owner, core.path, true, cx);
+    /// Generates what the request needs; `None` fails the wish.
+    pub(super) fn new(offer: Offer, replaces: Option<ChildId>, cx: &mut Context) -> Option<Self> {
         let group = exchanges(&offer.proposals).first().copied();
         let exchange = group.map(|group| KeyExchange::generate(group, cx.rng()));
         let Ok(exchange) = exchange.transpose() else {

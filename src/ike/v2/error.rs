@@ -29,6 +29,8 @@ pub(in crate::ike) enum ExchangeError {
     Authentication(AuthenticationError),
     #[error("too many Child SAs on this IKE SA")]
     TooManyChildren,
+    #[error("too many Child SAs with the same selectors")]
+    TooManyAdditional,
     #[error("{0}")]
     Busy(&'static str),
     #[error("no Child SA has SPI {0:08x}")]
@@ -75,6 +77,7 @@ impl ExchangeError {
             Self::Selectors(_) => NotifyType::TS_UNACCEPTABLE,
             Self::Authentication(_) => NotifyType::AUTHENTICATION_FAILED,
             Self::TooManyChildren => NotifyType::NO_ADDITIONAL_SAS,
+            Self::TooManyAdditional => NotifyType::TS_MAX_QUEUE,
             Self::Busy(_) => NotifyType::TEMPORARY_FAILURE,
             Self::NoSuchChild(_) => NotifyType::CHILD_SA_NOT_FOUND,
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::ike::context::{Attempt, Context, Effect};
+use crate::ike::context::{Attempt, Context, Effect, RESTART_WAIT, RETRY_REFUSED};
 use crate::ike::status::{IkeSaStatus, IkeState, NatStatus};
 use crate::ike::{CommandOutcome, Discard, Event, Identity};
 use crate::ipsec::ChildId;
@@ -161,6 +161,7 @@ impl Established {
             Arrival::Fresh => {}
             Arrival::Repeated => {
                 self.window.repeat(datagram.path, cx);
+                self.postpone_settling(cx.now);
                 return Fate::Stays;
             }
             Arrival::Outside => {
@@ -380,7 +381,9 @@ impl Established {
         let ike = Box::new(self.status(core, false));
         let mut wishes = Vec::new();
         for child in std::mem::take(&mut self.children) {
-            wishes.extend(restart_wish(&child, &end));
+            if let Some(wish) = restart_wish(&child, &end) {
+                Attempt::wish_for(&mut wishes, &wish.child);
+            }
             child.tell_down(&ike, &end, cx);
             child.uninstall(false, cx);
         }
@@ -396,8 +399,12 @@ impl Established {
         if let Some(connection) = &core.connection
             && !wishes.is_empty()
         {
+            let wait = match end {
+                End::Failed(_) => RETRY_REFUSED, // it would fail again
+                _ => RESTART_WAIT,
+            };
             cx.effects
-                .push(Effect::Restart(Attempt::new(connection, wishes)));
+                .push(Effect::Restart(Attempt::new(connection, wishes), wait));
         }
     }
 
@@ -415,6 +422,7 @@ impl Established {
         } = inheritance;
         self.children.extend(children);
         self.work.queue.extend(queue);
+        self.watch_children(cx.now);
         self.succession = Succession::None;
         cx.peers
             .add(core.id, &self.peer.local_id, &self.peer.remote_id);

@@ -23,6 +23,7 @@ mod offer;
 mod protect;
 mod rekey;
 mod rekey_child;
+mod siblings;
 mod tasks;
 mod window;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::ike::CommandError;
 use crate::ike::context::{Context, Wish};
-use crate::ike::narrow::{is_narrowing, text, wanted};
+use crate::ike::narrow::{is_narrowing, text, wanted, with_flow};
 use crate::ike::negotiate::{check_answer, esp_suite, offer, proposal_texts};
 use crate::ike::pad::ChildConfig;
 use crate::ike::{CommandId, Path};
@@ -16,6 +16,7 @@ use crate::wire::proposal::{EspSuite, KeyExchangeId, SaProposal};
 
 use super::error::ExchangeError;
 use super::message::{Payloads, add_ke, add_notify, add_selectors, notify_name};
+use super::siblings::{Kin, add_resource_info};
 
 /// A Child SA we have asked for. Its SPI is reserved, so it ends in [`Offer::abandon`] or in a
 /// Child SA.
@@ -26,6 +27,10 @@ pub(super) struct Offer {
     pub(super) spi: Spi,
     pub(super) selectors: Selectors,
     pub(super) proposals: Vec<SaProposal>,
+    /// How it is related to others, as far as that is known.
+    pub(super) kin: Kin,
+    /// What tells it from others like it.
+    resource: Option<WorkerId>,
 }
 
 /// What a valid answer says.
@@ -58,12 +63,16 @@ pub(super) enum Unanswered {
     /// The same for selectors.
     #[error("peer chose selectors {answer} that are not inside {asked}")]
     Widened { answer: String, asked: String },
+    /// A Child SA beside another one has to have the same selectors.
+    #[error("peer chose selectors {answer} out of {asked}")]
+    Narrowed { answer: String, asked: String },
 }
 
 impl Offer {
+    /// One that is the first of its kind, or replaces one with this kin.
     pub(super) fn new(
         wish: Wish,
-        owner: WorkerId,
+        (owner, kin): (WorkerId, Kin),
         path: Path,
         with_exchange: bool,
         cx: &mut Context,
@@ -77,6 +86,33 @@ impl Offer {
             spi,
             selectors,
             proposals,
+            kin,
+            resource: Some(owner),
+        }
+    }
+
+    /// One beside another one, which has these selectors and proposals (RFC 9611).
+    pub(super) fn beside(
+        wish: Wish,
+        owner: WorkerId,
+        resource: Option<WorkerId>,
+        (selectors, proposals): (Selectors, &[SaProposal]),
+        cx: &mut Context,
+    ) -> Self {
+        let spi = cx.reserve_spi(owner);
+        let selectors = with_flow(selectors, wish.flow.as_ref());
+        let kin = Kin {
+            additional: true,
+            ..Kin::FIRST
+        };
+        Self {
+            wish,
+            owner,
+            spi,
+            selectors,
+            proposals: offer(proposals, &spi.to_be_bytes(), true),
+            kin,
+            resource,
         }
     }
 
@@ -98,6 +134,9 @@ impl Offer {
         }
         add_selectors(payloads, &self.selectors.local, &self.selectors.remote);
         add_notify(payloads, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+        if self.wish.child.per_cpu_sas {
+            add_resource_info(payloads, self.resource);
+        }
     }
 
     pub(super) fn check(&self, payloads: &Payloads<'_>) -> Result<Answer, Unanswered> {
@@ -120,6 +159,12 @@ impl Offer {
         };
         if !is_narrowing(&self.selectors, &selectors) {
             return Err(Unanswered::Widened {
+                answer: show(&selectors),
+                asked: show(&self.selectors),
+            });
+        }
+        if self.wish.worker.is_some() && !is_narrowing(&selectors, &self.selectors) {
+            return Err(Unanswered::Narrowed {
                 answer: show(&selectors),
                 asked: show(&self.selectors),
             });

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ike::Event;
+use crate::ike::commands::Acquire;
 use crate::ike::context::{Context, Wish};
 use crate::ike::narrow::choose_child;
 use crate::ike::retransmit::jittered;
@@ -20,11 +21,12 @@ use super::Core;
 use super::child::{ChildSa, End, Phase};
 use super::children::restart_wish;
 use super::collision::{ChildCollision, LowestNonce, PASSIVE_WAIT};
-use super::create::{ChildRequest, Created, add_rekey_notify, asked_selectors, asked_spi};
+use super::create::{ChildRequest, Chosen, Created, add_rekey_notify, asked_selectors, asked_spi};
 use super::error::ExchangeError;
 use super::established::Established;
 use super::message::{Datagram, Payloads};
-use super::offer::Unanswered;
+use super::offer::{Offer, Unanswered};
+use super::siblings::{SETTLED, Siblings};
 use super::tasks::{Pending, Task};
 
 impl Established {
@@ -59,10 +61,11 @@ impl Established {
         }
         add_rekey_notify(payloads, old);
         let wish = Wish::new(&current_config(core, old));
-        let owner = old.owner;
+        let owner = (old.owner, old.kin);
         let description = old.description();
         core.log(cx, "CHD", format!("rekeying CHILD_SA {description}"));
-        let request = ChildRequest::new(wish, owner, Some(id), core, cx)?;
+        let offer = Offer::new(wish, owner, core.path, true, cx);
+        let request = ChildRequest::new(offer, Some(id), cx)?;
         request.encode(payloads);
         Some(Pending::Child(Box::new(request)))
     }
@@ -77,25 +80,28 @@ impl Established {
     ) -> Result<(), ExchangeError> {
         let spi = asked_spi(notify)?;
         let old = self.find_rekeyed(spi)?;
-        let (old_id, owner) = (old.id, old.owner);
+        let (old_id, owner, kin) = (old.id, old.owner, old.kin);
         let config = current_config(core, old);
         let ni = payloads.nonce()?;
         let asked = asked_selectors(payloads)?;
         let (config, selectors) = choose_child(std::slice::from_ref(&config), core.path, &asked)?;
         let config = Arc::clone(config);
+        self.check_room(kin, config.reqid, true, cx)?;
+        // It stays with its worker whatever the request says (RFC 9611).
+        let chosen = Chosen {
+            config,
+            selectors,
+            owner,
+            kin,
+            resource: Some(owner),
+        };
         let mut response = PayloadWriter::new();
-        let created = self.respond_child(
-            core,
-            payloads,
-            (config, selectors, owner),
-            &mut response,
-            cx,
-        )?;
+        let created = self.respond_child(core, payloads, chosen, &mut response, cx)?;
         let successor = created.child.id;
         let lowest = LowestNonce::of(ni, &created.nr);
         self.answer(core, datagram, response, cx);
         self.children.push(created.child);
-        self.switch_at = Some(cx.now + SWITCH_POLL);
+        self.watch_children(cx.now);
         let (stale_at, description) = (cx.now + PASSIVE_WAIT, {
             let child = self.children.last().expect("it was just added");
             child.description()
@@ -295,16 +301,21 @@ impl Established {
             return;
         };
         let child = self.children.remove(place);
+        let spared = self.is_spared(&child);
         core.log(
             cx,
             "CHD",
             format!("CHILD_SA {} closed: {end}", child.description()),
         );
         child.tell_down(&self.status(core, false), end, cx);
+        if child.kin.siblings != Siblings::Unknown {
+            cx.commands
+                .hold_acquires(child.config.reqid, Acquire::Beside, cx.now);
+        }
         if let Some(wish) = restart_wish(&child, end) {
             self.push(Task::CreateChild(wish));
         }
-        child.uninstall(false, cx);
+        child.uninstall(spared, cx);
     }
 
     /// Our DELETE of a Child SA was answered.
@@ -323,6 +334,22 @@ impl Established {
         child.uninstall(true, cx);
     }
 
+    /// Looks again soon whether the peer sends on a new Child SA.
+    pub(super) fn watch_children(&mut self, now: Instant) {
+        self.switch_at = Some(now + SWITCH_POLL);
+    }
+
+    /// The peer has repeated a request, so it did not have our answer.
+    pub(super) fn postpone_settling(&mut self, now: Instant) {
+        for child in &mut self.children {
+            if child.awaits_peer() && child.times.settled_at.is_some() {
+                // Its next repetition comes after a longer time.
+                let waited = now.saturating_duration_since(child.times.installed);
+                child.times.settled_at = Some(now + SETTLED + waited);
+            }
+        }
+    }
+
     /// What is due on Child SAs.
     pub(super) fn poll_children(&mut self, core: &Core, cx: &mut Context) {
         let now = cx.now;
@@ -333,7 +360,8 @@ impl Established {
             let Some(child) = self.child_mut(id) else {
                 continue;
             };
-            if child.awaits_peer() && child.usage_in.packets() > 0 {
+            if child.awaits_peer() && (child.usage_in.packets() > 0 || due(child.times.settled_at))
+            {
                 child.open_outbound(cx); // the peer sends on it, so it receives on it
             }
             if child.awaits_peer() {

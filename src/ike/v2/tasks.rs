@@ -7,7 +7,7 @@ use crate::ike::context::{Context, RETRY_REFUSED, Wish};
 use crate::ike::pad::Connection;
 use crate::ike::retransmit::{Retransmit, jittered};
 use crate::ike::{CommandId, CommandOutcome};
-use crate::ipsec::{ChildId, Reqid};
+use crate::ipsec::{ChildId, Reqid, Spi, WorkerId};
 use crate::wire::ikev2::{Delete, PayloadWriter};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
@@ -27,6 +27,8 @@ pub(in crate::ike) enum Task {
     CreateChild(Wish),
     RekeyChild(ChildId),
     DeleteChild(ChildId, Vec<CommandId>),
+    /// The peer has made a Child SA that we refused; it was to send under this SPI.
+    DeleteUnwanted(Spi),
     RekeyIke,
     DeleteIke(End, Vec<CommandId>),
     Liveness,
@@ -44,6 +46,7 @@ pub(super) struct Work {
 pub(super) enum Pending {
     Liveness,
     DeleteChild(ChildId, Vec<CommandId>),
+    DeleteUnwanted,
     DeleteIke { end: End, waiters: Vec<CommandId> },
     Child(Box<ChildRequest>),
     RekeyIke(Box<IkeRekey>),
@@ -54,7 +57,7 @@ impl Task {
         match self {
             Self::CreateChild(_) => "CHILD_CREATE",
             Self::RekeyChild(_) => "CHILD_REKEY",
-            Self::DeleteChild(..) => "CHILD_DELETE",
+            Self::DeleteChild(..) | Self::DeleteUnwanted(_) => "CHILD_DELETE",
             Self::RekeyIke => "IKE_REKEY",
             Self::DeleteIke(..) => "IKE_DELETE",
             Self::Liveness => "IKE_DPD",
@@ -68,6 +71,7 @@ impl Task {
             Self::CreateChild(_)
                 | Self::RekeyChild(_)
                 | Self::DeleteChild(..)
+                | Self::DeleteUnwanted(_)
                 | Self::DeleteIke(..)
         )
     }
@@ -77,7 +81,7 @@ impl Pending {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Liveness => "IKE_DPD",
-            Self::DeleteChild(..) => "CHILD_DELETE",
+            Self::DeleteChild(..) | Self::DeleteUnwanted => "CHILD_DELETE",
             Self::DeleteIke { .. } => "IKE_DELETE",
             Self::Child(request) if request.replaces.is_some() => "CHILD_REKEY",
             Self::Child(_) => "CHILD_CREATE",
@@ -87,9 +91,10 @@ impl Pending {
 
     pub(super) fn exchange(&self) -> ExchangeType {
         match self {
-            Self::Liveness | Self::DeleteChild(..) | Self::DeleteIke { .. } => {
-                ExchangeType::INFORMATIONAL
-            }
+            Self::Liveness
+            | Self::DeleteChild(..)
+            | Self::DeleteUnwanted
+            | Self::DeleteIke { .. } => ExchangeType::INFORMATIONAL,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
         }
     }
@@ -181,6 +186,27 @@ impl Work {
             })
     }
 
+    /// A Child SA for this worker, besides another one, is queued or requested.
+    pub(super) fn creates_for(&self, reqid: Reqid, worker: WorkerId) -> bool {
+        let wanted = |task: &Task| match task {
+            Task::CreateChild(wish) => wish.child.reqid == reqid && wish.worker == Some(worker),
+            _ => false,
+        };
+        let mut delayed = self.delayed.iter().map(|(_, task)| task);
+        self.queue.iter().any(wanted) || delayed.any(wanted) || self.requests_for(reqid, worker)
+    }
+
+    /// A new Child SA that this worker is to own is requested.
+    pub(super) fn requests_for(&self, reqid: Reqid, worker: WorkerId) -> bool {
+        self.is_pending(|pending| match pending {
+            Pending::Child(request) => {
+                let offer = &request.offer;
+                request.replaces.is_none() && offer.child().reqid == reqid && offer.owner == worker
+            }
+            _ => false,
+        })
+    }
+
     /// Takes what a successor has to do.
     pub(super) fn take_inheritance(&mut self) -> VecDeque<Task> {
         let delayed = std::mem::take(&mut self.delayed);
@@ -204,7 +230,8 @@ impl Work {
                 Task::DeleteChild(_, waiters) | Task::DeleteIke(_, waiters) => {
                     finish_terminated(waiters, cx);
                 }
-                Task::RekeyChild(_) | Task::RekeyIke | Task::Liveness => {}
+                Task::DeleteUnwanted(_) | Task::RekeyChild(_) | Task::RekeyIke | Task::Liveness => {
+                }
             }
         }
         match self.outstanding.map(|outstanding| outstanding.pending) {
@@ -216,7 +243,7 @@ impl Work {
                 retry_or_fail(request.offer.wish, end, &reason, wishes, cx);
             }
             Some(Pending::Child(request)) => request.offer.abandon(&reason, cx),
-            Some(Pending::Liveness | Pending::RekeyIke(_)) | None => {}
+            Some(Pending::DeleteUnwanted | Pending::Liveness | Pending::RekeyIke(_)) | None => {}
         }
     }
 }
@@ -224,7 +251,7 @@ impl Work {
 fn retry_or_fail(wish: Wish, end: &End, reason: &str, wishes: &mut Vec<Wish>, cx: &mut Context) {
     if matches!(end, End::Terminated) {
         fail_waiters(wish.waiters, reason, cx);
-    } else {
+    } else if wish.worker.is_none() {
         wishes.push(wish);
     }
 }
@@ -332,14 +359,24 @@ impl Established {
                 Some(Pending::DeleteIke { end, waiters })
             }
             Task::DeleteChild(id, waiters) => {
+                let child = self.children.iter().find(|child| child.id == id);
+                let spared = child.is_some_and(|child| self.is_spared(child));
                 let Some(child) = self.child_mut(id) else {
                     finish_terminated(waiters, cx);
                     return None;
                 };
                 child.phase = Phase::Deleting;
+                if spared {
+                    child.stop_outbound(cx); // before the peer stops to receive
+                }
                 let spi = child.spi_in.get();
                 payloads.add_with(PayloadType::DELETE, |out| Delete::encode_esp(&[spi], out));
                 Some(Pending::DeleteChild(id, waiters))
+            }
+            Task::DeleteUnwanted(spi) => {
+                let spi = spi.get();
+                payloads.add_with(PayloadType::DELETE, |out| Delete::encode_esp(&[spi], out));
+                Some(Pending::DeleteUnwanted)
             }
             Task::CreateChild(wish) => self.begin_create(wish, core, payloads, cx),
             Task::RekeyChild(id) => self.begin_rekey_child(id, core, payloads, cx),
@@ -383,7 +420,7 @@ impl Established {
         cx: &mut Context,
     ) -> Fate {
         match pending {
-            Pending::Liveness => Fate::Stays,
+            Pending::Liveness | Pending::DeleteUnwanted => Fate::Stays,
             Pending::DeleteIke { end, waiters } => {
                 finish_terminated(waiters, cx);
                 Fate::Ends(end)

@@ -27,6 +27,7 @@ impl NotifyType {
     pub const INVALID_SELECTORS: Self = Self(39);
     pub const TEMPORARY_FAILURE: Self = Self(43);
     pub const CHILD_SA_NOT_FOUND: Self = Self(44);
+    pub const TS_MAX_QUEUE: Self = Self(48);
     pub const INITIAL_CONTACT: Self = Self(16384);
     pub const SET_WINDOW_SIZE: Self = Self(16385);
     pub const ADDITIONAL_TS_POSSIBLE: Self = Self(16386);
@@ -53,6 +54,7 @@ impl NotifyType {
     pub const IKEV2_FRAGMENTATION_SUPPORTED: Self = Self(16430);
     pub const SIGNATURE_HASH_ALGORITHMS: Self = Self(16431);
     pub const INTERMEDIATE_EXCHANGE_SUPPORTED: Self = Self(16438);
+    pub const SA_RESOURCE_INFO: Self = Self(16444);
 
     /// Below 16384: the request failed. An unknown error must be taken for a failure, an unknown
     /// status ignored.
@@ -81,6 +83,7 @@ impl fmt::Display for NotifyType {
             Self::INVALID_SELECTORS => "INVALID_SELECTORS",
             Self::TEMPORARY_FAILURE => "TEMPORARY_FAILURE",
             Self::CHILD_SA_NOT_FOUND => "CHILD_SA_NOT_FOUND",
+            Self::TS_MAX_QUEUE => "TS_MAX_QUEUE",
             Self::INITIAL_CONTACT => "INITIAL_CONTACT",
             Self::SET_WINDOW_SIZE => "SET_WINDOW_SIZE",
             Self::ADDITIONAL_TS_POSSIBLE => "ADDITIONAL_TS_POSSIBLE",
@@ -107,6 +110,7 @@ impl fmt::Display for NotifyType {
             Self::IKEV2_FRAGMENTATION_SUPPORTED => "IKEV2_FRAGMENTATION_SUPPORTED",
             Self::SIGNATURE_HASH_ALGORITHMS => "SIGNATURE_HASH_ALGORITHMS",
             Self::INTERMEDIATE_EXCHANGE_SUPPORTED => "INTERMEDIATE_EXCHANGE_SUPPORTED",
+            Self::SA_RESOURCE_INFO => "SA_RESOURCE_INFO",
             Self(number) => return write!(f, "NOTIFY_{number}"),
         };
         f.write_str(name)
