@@ -8,16 +8,28 @@
 mod flow;
 #[path = "dataplane/gateway.rs"]
 mod gateway;
+#[path = "dataplane/handed_over.rs"]
+mod handed_over;
 #[path = "dataplane/hostile.rs"]
 mod hostile;
+#[path = "dataplane/mix.rs"]
+mod mix;
+#[path = "dataplane/offload.rs"]
+mod offload;
+#[path = "dataplane/offloads.rs"]
+mod offloads;
 #[path = "dataplane/packets.rs"]
 mod packets;
 #[path = "dataplane/path_mtu.rs"]
 mod path_mtu;
 #[path = "dataplane/sockets.rs"]
 mod sockets;
+#[path = "dataplane/supers.rs"]
+mod supers;
 mod support;
 #[path = "dataplane/threads.rs"]
 mod threads;
+#[path = "dataplane/trains.rs"]
+mod trains;
 #[path = "dataplane/workers.rs"]
 mod workers;

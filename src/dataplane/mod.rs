@@ -65,7 +65,7 @@ pub struct DataplaneConfig {
     pub pin: bool,
     /// Wakes the control thread when there are events.
     pub control: Arc<Waker>,
-    /// What the TUN and the sockets can do with several packets at once.
+    /// What the TUN does with several packets at once; the sockets say for themselves.
     pub offloads: Offloads,
     /// How long a worker looks for packets after the last one before it sleeps; zero to sleep at once.
     pub spin: Duration,

@@ -80,16 +80,18 @@ impl Worker {
         let ports = ports.map(|(socket, number)| Port::new(socket, Token(number), &registry));
         let ports = ports.collect::<io::Result<Vec<_>>>()?;
         let now = Instant::now();
+        let core = Core {
+            stats: Arc::clone(pipeline.stats()),
+            pipeline,
+            mailbox,
+            registry,
+            ports,
+            egress: Egress::default(),
+            oldest: None,
+        };
+        core.note_offloads();
         Ok(Self {
-            core: Core {
-                stats: Arc::clone(pipeline.stats()),
-                pipeline,
-                mailbox,
-                registry,
-                ports,
-                egress: Egress::default(),
-                oldest: None,
-            },
+            core,
             poll,
             tun,
             received: ReceiveBurst::new(BURST),

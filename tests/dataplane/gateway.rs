@@ -4,6 +4,7 @@
     reason = "every test program compiles this module and uses its part"
 )]
 
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use lockgate::dataplane::{
     Carrier, Egress, Outbound, Pipeline, Rest, WorkerCommand, WorkerSnapshot, detached_pipelines,
 };
 use lockgate::io::burst::{Received, Transmit, TransmitBurst};
+use lockgate::io::offload::{MergeKinds, MergeScratch, Merger};
 use lockgate::ipsec::{
     Action, ChildId, Direction, DropReason, EspEncap, EspPath, HeaderRules, InboundParams,
     InboundSa, Limits, Mode, OutboundParams, OutboundSa, Policy, PolicyId, Reqid, SaEvent,
@@ -40,6 +42,10 @@ pub(crate) struct Tunnel {
     pub(crate) workers: u16,
     /// The worker that owns both halves, on both sides.
     pub(crate) owner: u16,
+    /// Networks of both sites where the inner packets are IPv6.
+    pub(crate) sites_v6: [&'static str; 2],
+    /// Whether every worker may have an SA of its own.
+    pub(crate) per_worker: bool,
     /// Narrows both selectors.
     pub(crate) protocol_and_port: Option<(u8, u16)>,
 }
@@ -56,6 +62,8 @@ impl Default for Tunnel {
             replay_window: 64,
             workers: 1,
             owner: 0,
+            sites_v6: ["2001:db8:a::/48", "2001:db8:b::/48"],
+            per_worker: false,
             protocol_and_port: None,
         }
     }
@@ -179,7 +187,7 @@ impl Tunnel {
         path: EspPath,
         selectors: Arc<Selectors>,
     ) -> OutboundSa {
-        OutboundSa::new(OutboundParams {
+        let mut sa = OutboundSa::new(OutboundParams {
             spi,
             child,
             reqid: REQID,
@@ -192,7 +200,9 @@ impl Tunnel {
             limits: self.limits,
             usage: Arc::new(SaUsage::default()),
             path_mtu: self.path_mtu,
-        })
+        });
+        sa.set_per_worker(self.per_worker);
+        sa
     }
 
     /// An SPI that is the owner's.
@@ -203,7 +213,7 @@ impl Tunnel {
 
     fn sites(&self) -> [TrafficSelector; 2] {
         let nets = if self.inner_v6 {
-            ["2001:db8:a::/48", "2001:db8:b::/48"]
+            self.sites_v6
         } else {
             ["10.1.0.0/16", "10.2.0.0/16"]
         };
@@ -388,6 +398,41 @@ impl Gateway {
         delivered
     }
 
+    /// A burst of trains arrives at a worker, which merges what came out of them; returns what is
+    /// written to the TUN.
+    pub(crate) fn receive_burst(
+        &mut self,
+        worker: usize,
+        trains: &[Train],
+        kinds: MergeKinds,
+    ) -> Vec<(VnetHeader, Vec<u8>)> {
+        let mut arenas: Vec<_> = trains.iter().map(|train| train.bytes()).collect();
+        let mut written = Vec::new();
+        let mut sink = |header: &VnetHeader, pieces: &[IoSlice<'_>]| {
+            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+            written.push((*header, bytes));
+        };
+        let mut scratch = MergeScratch::new();
+        let mut merger = Merger::new(kinds, &mut scratch);
+        let pipeline = &mut self.pipelines[worker];
+        for (train, bytes) in trains.iter().zip(&mut arenas) {
+            let first = &train.datagrams[0];
+            let received = Received {
+                bytes,
+                remote: SocketAddr::new(first.transmit.local, first.source_port()),
+                local: first.transmit.remote.ip(),
+                tos: first.transmit.tos,
+                segment_size: train.segment_size(),
+            };
+            pipeline.inbound_train(first.carrier, received, |inner| {
+                merger.push(inner, &mut sink);
+            });
+        }
+        merger.finish(&mut sink);
+        pipeline.finish();
+        written
+    }
+
     /// The events of all workers so far.
     pub(crate) fn events(&self) -> Vec<SaEvent> {
         let rings = self.pipelines.iter().map(Pipeline::event_ring);
@@ -398,6 +443,11 @@ impl Gateway {
 
     pub(crate) fn stats(&self, worker: usize) -> WorkerSnapshot {
         self.pipelines[worker].stats().snapshot()
+    }
+
+    /// What waits in the egress, which is empty then.
+    pub(crate) fn drain(&mut self) -> Vec<Datagram> {
+        drain_all(&mut self.egress)
     }
 
     /// How many packets all workers dropped for a reason.
@@ -419,7 +469,7 @@ impl Gateway {
 }
 
 impl Sent {
-    fn note(&mut self, outbound: Outbound<'_>) -> Option<Rest> {
+    pub(crate) fn note(&mut self, outbound: Outbound<'_>) -> Option<Rest> {
         match outbound {
             Outbound::Done => None,
             Outbound::Reply(reply) => {
@@ -443,6 +493,57 @@ fn drain_all(egress: &mut Egress) -> Vec<Datagram> {
         datagrams.extend(drain(burst, carrier));
     }
     datagrams
+}
+
+/// Datagrams that one receive call returned as one.
+#[derive(Clone, Debug)]
+pub(crate) struct Train {
+    pub(crate) datagrams: Vec<Datagram>,
+}
+
+impl Train {
+    /// Each datagram alone.
+    pub(crate) fn singles(datagrams: &[Datagram]) -> Vec<Self> {
+        let single = |datagram: &Datagram| Self {
+            datagrams: vec![datagram.clone()],
+        };
+        datagrams.iter().map(single).collect()
+    }
+
+    /// What the kernel's GRO makes of datagrams: neighbours of one length, the last may be shorter.
+    pub(crate) fn group(datagrams: &[Datagram]) -> Vec<Self> {
+        let mut trains: Vec<Self> = Vec::new();
+        for datagram in datagrams {
+            match trains.last_mut() {
+                Some(train) if train.takes(datagram) => train.datagrams.push(datagram.clone()),
+                _ => trains.extend(Self::singles(std::slice::from_ref(datagram))),
+            }
+        }
+        trains
+    }
+
+    fn takes(&self, next: &Datagram) -> bool {
+        let (first, last) = (
+            &self.datagrams[0],
+            &self.datagrams[self.datagrams.len() - 1],
+        );
+        next.carrier != Carrier::Raw
+            && first.transmit == next.transmit
+            && first.bytes.len() == last.bytes.len()
+            && next.bytes.len() <= first.bytes.len()
+            && self.datagrams.len() < 64
+            && self.bytes().len() + next.bytes.len() < 65_507
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let bytes = self.datagrams.iter().map(|datagram| &datagram.bytes[..]);
+        bytes.collect::<Vec<_>>().concat()
+    }
+
+    pub(crate) fn segment_size(&self) -> Option<u16> {
+        let size = u16::try_from(self.datagrams[0].bytes.len()).expect("a datagram");
+        (self.datagrams.len() > 1).then_some(size)
+    }
 }
 
 impl Datagram {

@@ -21,23 +21,23 @@ use mio::{Poll, Token, Waker};
 use crate::gateway::{CHILD, PORT, REQID, Tunnel};
 use crate::support::{eventually, may_build_a_lab};
 
-const WORKERS: u16 = 2;
+pub(crate) const WORKERS: u16 = 2;
 
 /// A gateway whose own addresses are also the protected hosts.
-struct Site {
-    handle: Handle,
+pub(crate) struct Site {
+    pub(crate) handle: Handle,
     /// Keeps the control sockets in their groups.
     _controls: Vec<UdpGroup>,
     _poll: Poll,
-    space: Namespace,
+    pub(crate) space: Namespace,
 }
 
 impl Site {
     /// Starts the workers in a namespace whose links are ready.
-    fn start(space: Namespace, spd: Spd, inner: [&str; 2]) -> Self {
+    fn start(space: Namespace, spd: Spd, inner: [&str; 2], options: SocketOptions) -> Self {
         let poll = Poll::new().expect("a poll");
         let control = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
-        let (handle, controls) = space.run(move || start_workers(spd, control));
+        let (handle, controls) = space.run(move || start_workers(spd, control, options));
         for address in inner {
             add_address(&space, "ipsec0", address);
         }
@@ -62,10 +62,9 @@ fn add_address(space: &Namespace, link: &str, address: &str) {
     });
 }
 
-fn start_workers(spd: Spd, control: Arc<Waker>) -> (Handle, Vec<UdpGroup>) {
+fn start_workers(spd: Spd, control: Arc<Waker>, options: SocketOptions) -> (Handle, Vec<UdpGroup>) {
     let count = NonZeroU16::new(WORKERS).expect("not zero");
-    let options = SocketOptions::default();
-    let (_, queues) = Tun::create("ipsec0", WORKERS, 1400, Offloads::NONE).expect("a TUN");
+    let (device, queues) = Tun::create("ipsec0", WORKERS, 1400, options.offloads).expect("a TUN");
     let mut workers: Vec<_> = queues
         .into_iter()
         .map(|tun| WorkerPorts {
@@ -93,14 +92,25 @@ fn start_workers(spd: Spd, control: Arc<Waker>) -> (Handle, Vec<UdpGroup>) {
         policies: Arc::new(spd),
         pin: true,
         control,
-        offloads: Offloads::NONE,
+        offloads: device.offloads(),
         spin: Duration::ZERO,
     };
     (Dataplane::start(config).expect("started"), groups)
 }
 
-/// Two sites that reach each other, without SAs.
+/// Two sites that reach each other, without SAs and with all offloads.
 fn sites(tunnel: &Tunnel) -> (Site, Site) {
+    sites_with(
+        tunnel,
+        SocketOptions {
+            offloads: Offloads::ALL,
+            ..SocketOptions::default()
+        },
+    )
+}
+
+/// Two sites whose sockets have these options, and whose TUN has the same offloads.
+pub(crate) fn sites_with(tunnel: &Tunnel, options: SocketOptions) -> (Site, Site) {
     let (a, b) = ["gw-a", "gw-b"]
         .map(|name| Namespace::new(name).expect("a namespace"))
         .into();
@@ -134,12 +144,12 @@ fn sites(tunnel: &Tunnel) -> (Site, Site) {
     }
     let [spd_a, spd_b] = tunnel.policies();
     // 10.0.0.0/14 and 2001:db8:a::/47 are both sites.
-    let a = Site::start(a, spd_a, ["10.1.1.1/14", "2001:db8:a::1:1/47"]);
-    let b = Site::start(b, spd_b, ["10.2.1.1/14", "2001:db8:b::1:1/47"]);
+    let a = Site::start(a, spd_a, ["10.1.1.1/14", "2001:db8:a::1:1/47"], options);
+    let b = Site::start(b, spd_b, ["10.2.1.1/14", "2001:db8:b::1:1/47"], options);
     (a, b)
 }
 
-fn give_sas(tunnel: &Tunnel, a: &mut Site, b: &mut Site, generation: u32) {
+pub(crate) fn give_sas(tunnel: &Tunnel, a: &mut Site, b: &mut Site, generation: u32) {
     let [for_a, for_b] = tunnel.updates(generation);
     for (site, updates) in [(b, for_b), (a, for_a)] {
         updates
@@ -333,7 +343,7 @@ fn a_narrow_path_is_discovered_and_the_sender_is_told() {
 }
 
 /// Ten datagrams there and back, one after the other.
-fn echo(tunnel: &Tunnel, a: &Site, b: &Site) {
+pub(crate) fn echo(tunnel: &Tunnel, a: &Site, b: &Site) {
     let (here, there) = (tunnel.host_a(1, 0), tunnel.host_b(1, 0));
     let near = a.space.run(move || PlainSocket::bind(here)).expect("bound");
     let far = b
@@ -359,7 +369,7 @@ fn echo(tunnel: &Tunnel, a: &Site, b: &Site) {
 }
 
 /// A megabyte over TCP, checked byte by byte.
-fn bulk(tunnel: &Tunnel, a: &Site, b: &Site) {
+pub(crate) fn bulk(tunnel: &Tunnel, a: &Site, b: &Site) {
     let (here, there) = (tunnel.host_a(1, 0), tunnel.host_b(1, 0));
     let listener = b
         .space

@@ -1,6 +1,8 @@
 //! Packets that reach a worker which does not own their SA.
 
-use lockgate::ipsec::DropReason;
+use std::time::Duration;
+
+use lockgate::ipsec::{DropReason, SaEvent, WorkerId};
 
 use crate::gateway::Tunnel;
 use crate::packets::udp;
@@ -103,4 +105,43 @@ fn a_packet_is_handed_on_once_and_never_in_circles() {
     assert!(a.take_over(1).1.is_empty());
     assert_eq!(a.drops(), [DropReason::UnknownSpi]);
     assert_eq!(a.stats(1).handed_off, 0);
+}
+
+/// RFC 9611: until it has an SA of its own, the worker hands over what it reads.
+#[test]
+fn a_worker_that_hands_packets_over_asks_for_an_sa_of_its_own_if_the_peer_allows_it() {
+    for per_worker in [false, true] {
+        let tunnel = Tunnel {
+            per_worker,
+            ..tunnel()
+        };
+        let (mut a, mut b) = tunnel.build();
+        let packet = udp(tunnel.host_a(1, 1), tunnel.host_b(1, 2), &[7; 100], true);
+        for _ in 0..10 {
+            a.send_at(0, &packet);
+        }
+        let events = a.events();
+        let asks = |event: &SaEvent| {
+            matches!(
+                event,
+                SaEvent::Acquire {
+                    worker: Some(WorkerId(0)),
+                    ..
+                }
+            )
+        };
+        assert!(events.iter().all(asks));
+        assert_eq!(events.len(), usize::from(per_worker), "once");
+        a.now += Duration::from_secs(2);
+        a.send_at(0, &packet);
+        assert_eq!(a.events().len(), usize::from(per_worker), "and again");
+        assert_eq!(a.stats(0).handed_off, 11);
+
+        let own = Tunnel { owner: 0, ..tunnel };
+        own.connect(&mut a, &mut b, 1);
+        assert_eq!(a.send_at(0, &packet).datagrams.len(), 1);
+        a.now += Duration::from_secs(2);
+        a.send_at(0, &packet);
+        assert!(a.events().is_empty());
+    }
 }

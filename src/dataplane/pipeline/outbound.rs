@@ -12,7 +12,7 @@ use crate::dataplane::egress::Egress;
 use crate::dataplane::hand_off::Origin;
 use crate::dataplane::mss;
 use crate::io::offload::{Suspended, TunPacket};
-use crate::ipsec::{Action, DropReason, OutboundEntry, Reqid, SaEvent};
+use crate::ipsec::{Action, DropReason, OutboundEntry, Reqid, SaEvent, WorkerId};
 use crate::wire::ip::{self, Flow, IpPacket};
 use crate::wire::vnet::VnetHeader;
 
@@ -122,15 +122,16 @@ impl Pipeline {
         };
         let sa = match entry {
             OutboundEntry::Owned(sa) => sa,
-            OutboundEntry::Elsewhere { owner, .. } => return Err(Stop::Elsewhere(owner)),
+            OutboundEntry::Elsewhere { owner, per_worker } => {
+                if per_worker && !is_quoted {
+                    let worker = Some(self.worker);
+                    self.acquire(now, reqid, flow, worker);
+                }
+                return Err(Stop::Elsewhere(owner));
+            }
             OutboundEntry::None => {
-                let may_ask = finder == Finder::Worker && !is_quoted;
-                if may_ask && self.acquires.is_due(reqid, now) {
-                    self.events.send(SaEvent::Acquire {
-                        reqid,
-                        flow,
-                        worker: None,
-                    });
+                if finder == Finder::Worker && !is_quoted {
+                    self.acquire(now, reqid, flow, None);
                 }
                 return Err(DropReason::NoOutboundSa.into());
             }
@@ -139,6 +140,17 @@ impl Pipeline {
         let sealer = Sealer::new(sa, egress, stats, &mut self.events, fragment, &inner);
         let sealed = sealer.seal_all(packet, &inner, Fragments::default());
         rest_of(packet, sealed, inner, flow, reqid)
+    }
+
+    /// Asks for an SA, unless that was done a moment ago.
+    fn acquire(&mut self, now: Instant, reqid: Reqid, flow: Flow, worker: Option<WorkerId>) {
+        if self.acquires.is_due(reqid, now) {
+            self.events.send(SaEvent::Acquire {
+                reqid,
+                flow,
+                worker,
+            });
+        }
     }
 
     fn seal_rest(

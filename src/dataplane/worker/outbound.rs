@@ -7,6 +7,7 @@ use super::tun::TunWriter;
 use super::{Core, Worker};
 use crate::dataplane::hand_off::Stray;
 use crate::dataplane::pipeline::{Outbound, Pipeline, Rest};
+use crate::io::offload::Offloads;
 use crate::io::udp::{self, SendReport};
 use crate::ipsec::DropReason;
 use crate::wire::vnet::VnetHeader;
@@ -239,6 +240,7 @@ impl Core {
             };
             sent = sent.saturating_add(report.sent);
             self.stats.calls.add(u64::from(report.calls));
+            self.stats.trains_out.add(u64::from(report.trains));
             if report.failed() > 0 {
                 account(&report, port.socket.mark(), &mut self.pipeline, now);
             }
@@ -250,6 +252,21 @@ impl Core {
         }
         if self.egress.is_empty() {
             self.oldest = None;
+        }
+        self.note_offloads();
+    }
+
+    /// Takes note of what the sockets have given up.
+    pub(super) fn note_offloads(&self) {
+        let known = self.stats.offloads();
+        let sockets = self.ports.iter().filter_map(|port| port.socket.offloads());
+        let udp = sockets.reduce(Offloads::and).unwrap_or(Offloads::NONE);
+        if (udp.udp_gso, udp.udp_gro) != (known.udp_gso, known.udp_gro) {
+            self.stats.set_offloads(Offloads {
+                udp_gso: udp.udp_gso,
+                udp_gro: udp.udp_gro,
+                ..known
+            });
         }
     }
 

@@ -8,6 +8,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::dataplane::pipeline::Carrier;
 use crate::io::burst::{ReceiveBurst, TransmitBurst};
+use crate::io::offload::Offloads;
 use crate::io::raw::RawSocket;
 use crate::io::udp::{SendReport, UdpSocket};
 
@@ -92,6 +93,14 @@ impl PortSocket {
         match self {
             Self::Udp(socket) => socket.mark(),
             Self::Raw(socket) => socket.mark(),
+        }
+    }
+
+    /// Which offloads of a UDP socket it uses; `None` of a raw one.
+    pub(super) fn offloads(&self) -> Option<Offloads> {
+        match self {
+            Self::Udp(socket) => Some(socket.offloads()),
+            Self::Raw(_) => None,
         }
     }
 
