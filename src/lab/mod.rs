@@ -7,9 +7,11 @@
 //!
 //! The lab is four network namespaces with their links and addresses; which program joins the two
 //! networks, and how it is started in `gateway_a` and `gateway_b`, is the caller's affair.
-//! [`traffic`] has the generators, [`meter`] counts the processor time that programs take.
+//! [`traffic`] has the generators, [`meter`] counts the processor time that programs take, and
+//! [`report`] shows what came of it.
 
 pub mod meter;
+pub mod report;
 pub mod traffic;
 
 use std::{
