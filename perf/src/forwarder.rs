@@ -1,0 +1,285 @@
+//! A tunnel that protects nothing: what TUN and sockets can carry at best.
+//!
+//! It reads, splits, sends in trains, receives in trains, merges and writes with the very code of
+//! Lockgate's packet path (`lockgate::io`), in one thread. Between them is nothing: no policy, no SA, no
+//! ESP, no cipher. Each inner packet is the payload of one datagram.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use lockgate::io::{
+    burst::{BURST, PushError, ReceiveBurst, Transmit, TransmitBurst},
+    offload::{MergeKinds, MergeScratch, Merger, Offloads, TunPacket},
+    raw::RawSocket,
+    tun::{Tun, TunBuffer, TunQueue},
+    udp::{SendReport, SocketOptions, UdpSocket},
+};
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// A TUN↔UDP forwarder with Lockgate's offloads and without its cipher.
+#[derive(Clone, Debug, Parser)]
+struct Arguments {
+    /// Own outer address.
+    #[arg(long)]
+    local: Ipv4Addr,
+    /// The other forwarder.
+    #[arg(long)]
+    remote: Ipv4Addr,
+    /// UDP port of both.
+    #[arg(long, default_value_t = 4500)]
+    port: u16,
+    /// Packets of IP protocol 50 instead of UDP.
+    #[arg(long)]
+    raw: bool,
+    /// One packet per datagram, TUN read and TUN write.
+    #[arg(long)]
+    no_offloads: bool,
+    /// Name of the TUN device.
+    #[arg(long, default_value = "forward0")]
+    device: String,
+    /// Its MTU.
+    #[arg(long, default_value_t = 1400)]
+    mtu: u16,
+    /// Size asked for each socket buffer.
+    #[arg(long, default_value_t = 4 << 20)]
+    buffer: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    Forwarder::new(&arguments)?.run()
+}
+
+struct Forwarder {
+    poll: Poll,
+    tun: TunQueue,
+    /// The device lives as long as this.
+    _device: Tun,
+    tun_ready: bool,
+    buffer: TunBuffer,
+    socket: Carrier,
+    socket_ready: bool,
+    /// The socket took no more; the TUN waits until it does.
+    blocked: bool,
+    received: ReceiveBurst,
+    waiting: TransmitBurst,
+    transmit: Transmit,
+    kinds: MergeKinds,
+    scratch: MergeScratch,
+}
+
+enum Carrier {
+    Udp(UdpSocket),
+    Raw(RawSocket),
+}
+
+impl Carrier {
+    fn open(arguments: &Arguments, offloads: Offloads) -> Result<Self> {
+        let options = SocketOptions {
+            receive_buffer: arguments.buffer,
+            send_buffer: arguments.buffer,
+            past_xfrm: false,
+            offloads,
+            ..SocketOptions::default()
+        };
+        let opened = if arguments.raw {
+            RawSocket::open(false, 0, NonZeroU16::MIN, &options)?.map(Self::Raw)
+        } else {
+            let local = SocketAddr::from((arguments.local, arguments.port));
+            UdpSocket::bind(local, &options)?.map(Self::Udp)
+        };
+        opened.context("this system has no IPv4")
+    }
+
+    fn recv(&mut self, burst: &mut ReceiveBurst) -> io::Result<usize> {
+        match self {
+            Self::Udp(socket) => socket.recv_burst(burst),
+            Self::Raw(socket) => socket.recv_burst(burst),
+        }
+    }
+
+    fn send(&mut self, burst: &mut TransmitBurst) -> SendReport {
+        match self {
+            Self::Udp(socket) => socket.send_burst(burst),
+            Self::Raw(socket) => socket.send_burst(burst),
+        }
+    }
+
+    /// In the middle of a super-packet there is nothing else to do.
+    fn wait_until_writable(&self) {
+        let fd = match self {
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Raw(socket) => socket.as_fd(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+        // If it fails, the next attempt to send tells.
+        let _ = poll(&mut fds, None);
+    }
+
+    fn descriptor(&self) -> i32 {
+        match self {
+            Self::Udp(socket) => socket.as_raw_fd(),
+            Self::Raw(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl Forwarder {
+    fn new(arguments: &Arguments) -> Result<Self> {
+        let wanted = if arguments.no_offloads {
+            Offloads::NONE
+        } else {
+            Offloads::ALL
+        };
+        let (device, queues) = Tun::create(&arguments.device, 1, arguments.mtu, wanted)
+            .context("cannot create the TUN device")?;
+        let Some(tun) = queues.into_iter().next() else {
+            bail!("the TUN device has no queue");
+        };
+        let socket = Carrier::open(arguments, wanted).context("cannot open the socket")?;
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        registry.register(&mut SourceFd(&tun.as_raw_fd()), TUN, Interest::READABLE)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut SourceFd(&socket.descriptor()), SOCKET, both)?;
+        let active = device.offloads();
+        let port = if arguments.raw { 0 } else { arguments.port };
+        Ok(Self {
+            poll,
+            tun,
+            tun_ready: true,
+            buffer: TunBuffer::new(),
+            socket,
+            socket_ready: true,
+            blocked: false,
+            received: ReceiveBurst::new(BURST),
+            waiting: TransmitBurst::new(),
+            transmit: Transmit {
+                local: IpAddr::V4(arguments.local),
+                remote: SocketAddr::from((arguments.remote, port)),
+                tos: 0,
+                dont_fragment: true,
+            },
+            kinds: MergeKinds {
+                tcp: active.tun_gro && active.tun_tso,
+                udp: active.tun_gro && active.tun_uso,
+            },
+            scratch: MergeScratch::new(),
+            _device: device,
+        })
+    }
+
+    fn run(mut self) -> Result<()> {
+        let mut events = Events::with_capacity(4);
+        let mut turns = 0;
+        loop {
+            let more = self.socket_ready || (self.tun_ready && !self.blocked);
+            // Asking costs a system call, and what is known to be ready need not be asked for.
+            if !more || turns == TURNS_PER_POLL {
+                turns = 0;
+                let patience = more.then_some(std::time::Duration::ZERO);
+                match self.poll.poll(&mut events, patience) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    polled => polled?,
+                }
+                for event in &events {
+                    match event.token() {
+                        TUN => self.tun_ready = true,
+                        _ => {
+                            self.socket_ready |= event.is_readable();
+                            self.blocked &= !event.is_writable();
+                        }
+                    }
+                }
+            }
+            turns += 1;
+            self.from_network();
+            self.to_network();
+        }
+    }
+
+    fn from_network(&mut self) {
+        if !self.socket_ready {
+            return;
+        }
+        if self.socket.recv(&mut self.received).is_err() {
+            // Nothing there, or an error that was reported by being returned.
+            self.socket_ready = false;
+            return;
+        }
+        let tun = &mut self.tun;
+        // A full device queue drops, as any link does.
+        let mut write =
+            |header: &_, pieces: &[io::IoSlice<'_>]| drop(tun.write_vectored(header, pieces));
+        let mut merger = Merger::new(self.kinds, &mut self.scratch);
+        for train in self.received.iter_mut().flatten() {
+            for datagram in train.segments() {
+                merger.push(datagram.bytes, &mut write);
+            }
+        }
+        merger.finish(&mut write);
+    }
+
+    fn to_network(&mut self) {
+        if self.blocked {
+            return;
+        }
+        let mut reads = 0;
+        while self.tun_ready && reads < BURST {
+            if !self.waiting.has_room() {
+                self.blocked = self.socket.send(&mut self.waiting).blocked;
+                if self.blocked {
+                    return;
+                }
+            }
+            match self.tun.read(&mut self.buffer) {
+                Ok((header, packet)) => {
+                    reads += 1;
+                    if let Ok(packet) = TunPacket::parse(&header, packet) {
+                        forward(packet, self.transmit, &mut self.waiting, &mut self.socket);
+                    }
+                }
+                Err(_) => self.tun_ready = false,
+            }
+        }
+        if !self.waiting.is_empty() {
+            self.blocked = self.socket.send(&mut self.waiting).blocked;
+        }
+    }
+}
+
+/// Puts every segment of a packet into the burst, and sends it when it is full.
+fn forward(
+    mut packet: TunPacket<'_>,
+    transmit: Transmit,
+    waiting: &mut TransmitBurst,
+    socket: &mut Carrier,
+) {
+    while let Some(segment) = packet.next_segment() {
+        loop {
+            let copied = waiting.push(transmit, segment.len(), |buffer| {
+                buffer.copy_from_slice(segment);
+                Ok::<(), ()>(())
+            });
+            match copied {
+                Err(PushError::Full) if !waiting.is_empty() => {
+                    if socket.send(waiting).blocked {
+                        socket.wait_until_writable();
+                    }
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+const TUN: Token = Token(0);
+const SOCKET: Token = Token(1);
+const TURNS_PER_POLL: u32 = 8;
