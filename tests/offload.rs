@@ -5,6 +5,10 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "offload/checksum.rs"]
+mod checksum;
+#[path = "offload/kernel.rs"]
+mod kernel;
 #[path = "offload/merge.rs"]
 mod merge;
 #[path = "fuzz/src/merge.rs"]
@@ -19,3 +23,4 @@ mod reference;
 mod split;
 #[path = "fuzz/src/split.rs"]
 mod split_target;
+mod support;

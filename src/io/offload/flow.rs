@@ -2,7 +2,7 @@
 
 use super::checksum::sum;
 use super::merge::MergeKinds;
-use crate::wire::ip::protocol;
+use crate::wire::ip::{checksum, protocol};
 use crate::wire::vnet::VnetHeader;
 
 /// What may be done with a packet.
@@ -276,30 +276,29 @@ impl FlowKey {
         }
     }
 
-    /// Sum of the pseudo-header of a TCP or UDP packet of this length.
-    pub(super) fn pseudo_header(&self, length: u16) -> u32 {
-        let [l0, l1] = length.to_be_bytes();
-        let rest = sum(0, &[0, self.transport.protocol(), l0, l1]);
+    /// Sum of the pseudo-header without its length, which may be added to it.
+    pub(super) fn pseudo_header(&self) -> u32 {
+        let protocol = u32::from(self.transport.protocol());
         match &self.addresses {
-            Addresses::V4(addresses) => sum(rest, addresses),
-            Addresses::V6(addresses) => sum(rest, addresses),
+            Addresses::V4(addresses) => checksum::sum_inline(protocol, addresses),
+            Addresses::V6(addresses) => checksum::sum_inline(protocol, addresses),
         }
     }
+}
 
-    /// Whether the checksums of a packet of this flow are right.
-    pub(super) fn verify(&self, packet: &[u8], transport_at: usize) -> bool {
-        let Some((ip, upper_layer)) = packet.split_at_checked(transport_at) else {
-            return false;
-        };
-        let Ok(length) = u16::try_from(upper_layer.len()) else {
-            return false;
-        };
-        let ip_is_right = match self.addresses {
-            Addresses::V4(_) => sum(0, ip) == ALL_ONES,
-            Addresses::V6(_) => true,
-        };
-        ip_is_right && sum(self.pseudo_header(length), upper_layer) == ALL_ONES
-    }
+/// Whether the checksums of a packet are right, given the sum of its pseudo-header without length.
+pub(super) fn verify(packet: &[u8], transport_at: usize, pseudo_header: u32) -> bool {
+    let Some((ip, upper_layer)) = packet.split_at_checked(transport_at) else {
+        return false;
+    };
+    // IPv6 has no checksum of its own; of IPv4, only headers without options are asked about.
+    let ip_is_right = <&[u8; 20]>::try_from(ip)
+        .is_ok_and(|header| checksum::sum_inline(0, header) == ALL_ONES)
+        || transport_at == IPV6_HEADER_LEN;
+    let Ok(length) = u16::try_from(upper_layer.len()) else {
+        return false;
+    };
+    ip_is_right && sum(pseudo_header + u32::from(length), upper_layer) == ALL_ONES
 }
 
 impl Transport {
@@ -327,6 +326,7 @@ impl Transport {
     }
 }
 
+const IPV6_HEADER_LEN: usize = 40;
 /// Offset and MF of IPv4.
 const FRAGMENT: u16 = 0x3fff;
 /// DF of IPv4, in [`Likeness::ip`].

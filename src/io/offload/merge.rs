@@ -7,9 +7,8 @@
 use std::fmt;
 use std::io::IoSlice;
 
-use super::checksum::sum;
-use super::flow::{Candidate, Class, FlowKey, Likeness, Transport};
-use crate::wire::ip::checksum::finish;
+use super::flow::{Candidate, Class, FlowKey, Likeness, Transport, verify};
+use crate::wire::ip::checksum::{checksum, finish};
 use crate::wire::vnet::VnetHeader;
 
 /// What a [`Merger`] allocates, kept from burst to burst.
@@ -85,7 +84,7 @@ impl<'s, 'a> Merger<'s, 'a> {
         Self {
             kinds,
             scratch,
-            trains: [const { None }; TRAINS],
+            trains: std::array::from_fn(|_| None),
             open: 0,
             recent: 0,
             victim: 0,
@@ -119,8 +118,11 @@ impl<'s, 'a> Merger<'s, 'a> {
     }
 
     /// Emits what was kept back.
-    pub fn finish(mut self, sink: &mut impl FnMut(&VnetHeader, &[IoSlice<'_>])) {
+    pub fn finish(&mut self, sink: &mut impl FnMut(&VnetHeader, &[IoSlice<'_>])) {
         for at in 0..TRAINS {
+            if self.open == 0 {
+                return;
+            }
             self.emit(at, sink);
         }
     }
@@ -199,8 +201,8 @@ struct Train<'a> {
     likeness: Likeness,
     /// The first packet, whose headers will be those of the super-packet.
     head: &'a mut [u8],
-    /// Whether its checksums were found to be right.
-    head_verified: bool,
+    /// Sum of the pseudo-header without its length; known once the head's checksums are verified.
+    pseudo_header: Option<u32>,
     transport_at: usize,
     header_len: usize,
     /// Payload of the first packet.
@@ -226,7 +228,7 @@ impl<'a> Train<'a> {
         Self {
             len: head.len(),
             head,
-            head_verified: false,
+            pseudo_header: None,
             transport_at: candidate.transport_at,
             header_len: candidate.header_len,
             payload_len: candidate.payload_len,
@@ -255,8 +257,12 @@ impl<'a> Train<'a> {
         {
             return false;
         }
-        self.head_verified = self.head_verified || self.key.verify(self.head, self.transport_at);
-        self.head_verified && self.key.verify(packet, self.transport_at)
+        let sum = self.pseudo_header.or_else(|| {
+            let sum = self.key.pseudo_header();
+            verify(self.head, self.transport_at, sum).then_some(sum)
+        });
+        self.pseudo_header = sum;
+        sum.is_some_and(|sum| verify(packet, self.transport_at, sum))
     }
 
     /// Whether the identification goes on as it did.
@@ -329,14 +335,15 @@ impl<'a> Train<'a> {
             [0x45, _, t0, t1, _, _, _, _, _, _, c0, c1, ..] => {
                 [*t0, *t1] = u16::try_from(self.len).ok()?.to_be_bytes();
                 [*c0, *c1] = [0, 0];
-                let checksum = finish(sum(0, ip)).to_be_bytes();
+                let checksum = checksum(ip).to_be_bytes();
                 ip.get_mut(10..12)?.copy_from_slice(&checksum);
             }
             [_, _, _, _, l0, l1, ..] => [*l0, *l1] = upper_layer_len.to_be_bytes(),
             _ => return None,
         }
         // Only the sum of the pseudo-header: whoever splits the packet adds the rest.
-        let [.., p0, p1] = self.key.pseudo_header(upper_layer_len).to_be_bytes();
+        let pseudo_header = self.pseudo_header? + u32::from(upper_layer_len);
+        let [p0, p1] = (!finish(pseudo_header)).to_be_bytes();
         let csum_offset = match (self.key.transport(), upper_layer) {
             #[rustfmt::skip]
             (

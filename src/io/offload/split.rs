@@ -51,7 +51,8 @@ pub struct Suspended {
 #[derive(Clone, Copy, Debug)]
 struct Cut {
     transport: Transport,
-    ipv4: bool,
+    /// Of IPv4: sum of the header without total length, identification and checksum.
+    ip_header: Option<u32>,
     /// Where the TCP or UDP header starts.
     transport_at: usize,
     /// Bytes of all headers, which each segment has.
@@ -264,7 +265,7 @@ impl Cut {
         let payload = upper_layer.len() - transport_len;
         let cut = Self {
             transport,
-            ipv4: view.version() == 4,
+            ip_header: (view.version() == 4).then(|| constant_sum(&view)),
             transport_at: view.upper_layer_offset(),
             header_len: view.upper_layer_offset() + transport_len,
             payload_len,
@@ -281,8 +282,8 @@ impl Cut {
     fn finish(&self, segment: &mut [u8], is_first: bool, is_last: bool) -> Option<()> {
         let length = u16::try_from(segment.len()).ok()?;
         let (ip, upper_layer) = segment.split_at_mut_checked(self.transport_at)?;
-        if self.ipv4 {
-            finish_ipv4(ip, length, is_first)?;
+        if let Some(constant) = self.ip_header {
+            finish_ipv4(ip, constant, length, is_first)?;
         } else if let [_, _, _, _, l0, l1, ..] = ip {
             [*l0, *l1] = length.checked_sub(IPV6_HEADER_LEN)?.to_be_bytes();
         }
@@ -304,16 +305,29 @@ impl Cut {
     }
 }
 
+/// Sum of what all segments have in common of an IPv4 header: all but total length, identification
+/// and checksum.
+fn constant_sum(view: &IpPacket<'_>) -> u32 {
+    let header = view.bytes().get(..view.header_len()).unwrap_or_default();
+    let (words, _) = header.as_chunks::<2>();
+    let constant = words
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| ![1, 2, 5].contains(at));
+    constant.fold(0, |partial, (_, word)| sum(partial, word))
+}
+
 /// Each segment has the next identification (RFC 791 §3.1), also those that may not be fragmented.
-fn finish_ipv4(header: &mut [u8], length: u16, is_first: bool) -> Option<()> {
+fn finish_ipv4(header: &mut [u8], constant: u32, length: u16, is_first: bool) -> Option<()> {
     let [_, _, t0, t1, i0, i1, _, _, _, _, c0, c1, ..] = header else {
         return None;
     };
     [*t0, *t1] = length.to_be_bytes();
     let identification = u16::from_be_bytes([*i0, *i1]).wrapping_add((!is_first).into());
     [*i0, *i1] = identification.to_be_bytes();
-    [*c0, *c1] = [0, 0];
-    put_checksum(header, 10, 0, false)
+    let checksum = finish(constant + u32::from(length) + u32::from(identification));
+    [*c0, *c1] = checksum.to_be_bytes();
+    Some(())
 }
 
 /// CWR belongs to the first segment (RFC 3168 §6.1.2), FIN and PSH to the last. Urgent data end

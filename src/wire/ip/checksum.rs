@@ -13,21 +13,16 @@ pub fn sum(initial: u32, bytes: &[u8]) -> u32 {
 pub fn sum_inline(initial: u32, bytes: &[u8]) -> u32 {
     // Bytes are added in the machine's order and swapped once, at the end (RFC 1071 §2 B). Of each
     // word both halves count: `all` adds them in one piece, and what its upper half lost by
-    // overflow is known from `high`.
-    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-    let (mut all, mut high) = ([0_u64; LANES], [0_u64; LANES]);
-    for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for ((all, high), word) in all.iter_mut().zip(&mut high).zip(words) {
-            let word = u64::from_ne_bytes(*word);
-            *all = all.wrapping_add(word);
-            *high += word >> 32;
-        }
+    // overflow is known from `high`. Vector units do that in three steps per vector.
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (mut all, mut high) = (0_u64, 0_u64);
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        all = all.wrapping_add(word);
+        high += word >> 32;
     }
-    let lanes = all.iter().zip(&high);
-    let mut total: u64 = lanes
-        .map(|(all, high)| all.wrapping_sub(high << 32) + high)
-        .sum();
+    let low = all.wrapping_sub(high << 32);
+    let mut total = low + high;
     let (words, tail) = rest.as_chunks::<4>();
     for word in words {
         total += u64::from(u32::from_ne_bytes(*word));
@@ -69,18 +64,17 @@ pub fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
+/// Adds the upper half to the lower one, carry included, until 16 bits are left. Only zero becomes
+/// zero.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation, reason = "the last sum has 16 bits")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the half that is kept was shifted down"
+)]
 fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32); // at most 33 bits
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32); // at most 17
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
-
-/// 64-bit words that are added side by side.
-const LANES: usize = 8;
-const BLOCK: usize = LANES * 8;
 
 #[cfg(test)]
 mod tests {
