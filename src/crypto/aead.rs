@@ -15,6 +15,17 @@ pub(super) trait AeadCipher: Sized {
     /// Encrypts in place and writes the ICV.
     fn seal(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &mut Icv) -> Option<()>;
 
+    /// Encrypts `head`, then `tail`, to the front of `sealed`, and writes the ICV behind. The length
+    /// of `sealed` is that of all three.
+    fn seal_from(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        head: &[u8],
+        tail: &[u8],
+        sealed: &mut [u8],
+    ) -> Option<()>;
+
     /// Decrypts in place. After a failure the bytes of `text` are unspecified.
     fn open(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &Icv) -> Option<()>;
 }
@@ -74,17 +85,49 @@ impl<C: AeadCipher> AeadKey<C> {
         associated: Associated<'_>,
         buffer: &mut [u8],
     ) -> Result<(), SealError> {
-        let aad = Aad::new(associated).ok_or(SealError::Length)?;
-        let (iv, text, icv) = self.split(buffer).ok_or(SealError::Length)?;
-        let nonce = nonce.to_be_bytes();
-        match iv {
-            Some(iv) => *iv = nonce,
-            None if associated.implicit_iv() == Some(nonce) => {}
-            None => return Err(SealError::Nonce),
-        }
+        let sealed = self.put_iv(nonce, associated, buffer)?;
+        let (text, icv) = sealed.split_last_chunk_mut().ok_or(SealError::Length)?;
+        let mut extended = [0; EXTENDED_LEN];
+        let aad = associated.aad(&mut extended).ok_or(SealError::Length)?;
         self.cipher
-            .seal(salted(self.salt, nonce), aad.as_ref(), text, icv)
+            .seal(salted(self.salt, nonce), aad, text, icv)
             .ok_or(SealError::Length)
+    }
+
+    #[inline]
+    pub(super) fn seal_from(
+        &self,
+        nonce: u64,
+        associated: Associated<'_>,
+        head: &[u8],
+        tail: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<(), SealError> {
+        let sealed = self.put_iv(nonce, associated, buffer)?;
+        let mut extended = [0; EXTENDED_LEN];
+        let aad = associated.aad(&mut extended).ok_or(SealError::Length)?;
+        self.cipher
+            .seal_from(salted(self.salt, nonce), aad, head, tail, sealed)
+            .ok_or(SealError::Length)
+    }
+
+    /// Writes the IV, if there is one; returns what is behind it.
+    #[inline]
+    fn put_iv<'a>(
+        &self,
+        nonce: u64,
+        associated: Associated<'_>,
+        buffer: &'a mut [u8],
+    ) -> Result<&'a mut [u8], SealError> {
+        match self.iv {
+            Iv::Explicit => {
+                let (iv, sealed) = buffer.split_first_chunk_mut().ok_or(SealError::Length)?;
+                *iv = nonce.to_be_bytes();
+                Ok(sealed)
+            }
+            Iv::Implicit if associated.implicit_iv() == Some(nonce) => Ok(buffer),
+            Iv::Implicit => Err(SealError::Nonce),
+        }
     }
 
     #[inline]
@@ -93,34 +136,25 @@ impl<C: AeadCipher> AeadKey<C> {
         associated: Associated<'_>,
         buffer: &'a mut [u8],
     ) -> Result<&'a mut [u8], AuthenticationFailed> {
-        let aad = Aad::new(associated).ok_or(AuthenticationFailed)?;
-        let (iv, text, icv) = self.split(buffer).ok_or(AuthenticationFailed)?;
-        let iv = match iv {
-            Some(iv) => *iv,
-            None => associated.implicit_iv().ok_or(AuthenticationFailed)?,
+        let (nonce, sealed) = match self.iv {
+            Iv::Explicit => {
+                let (iv, sealed) = buffer.split_first_chunk_mut().ok_or(AuthenticationFailed)?;
+                (u64::from_be_bytes(*iv), sealed)
+            }
+            Iv::Implicit => {
+                let nonce = associated.implicit_iv().ok_or(AuthenticationFailed)?;
+                (nonce, buffer)
+            }
         };
+        let (text, icv) = sealed.split_last_chunk_mut().ok_or(AuthenticationFailed)?;
+        let mut extended = [0; EXTENDED_LEN];
+        let aad = associated.aad(&mut extended).ok_or(AuthenticationFailed)?;
         self.cipher
-            .open(salted(self.salt, iv), aad.as_ref(), text, icv)
+            .open(salted(self.salt, nonce), aad, text, icv)
             .ok_or(AuthenticationFailed)?;
         Ok(text)
     }
-
-    /// Cuts a buffer into IV, text and ICV.
-    #[inline]
-    fn split<'a>(&self, buffer: &'a mut [u8]) -> Option<Parts<'a>> {
-        let (iv, rest) = match self.iv {
-            Iv::Explicit => {
-                let (iv, rest) = buffer.split_first_chunk_mut()?;
-                (Some(iv), rest)
-            }
-            Iv::Implicit => (None, buffer),
-        };
-        let (text, icv) = rest.split_last_chunk_mut()?;
-        Some((iv, text, icv))
-    }
 }
-
-type Parts<'a> = (Option<&'a mut [u8; AEAD_IV_LEN]>, &'a mut [u8], &'a mut Icv);
 
 impl<C> Drop for AeadKey<C> {
     fn drop(&mut self) {
@@ -128,55 +162,47 @@ impl<C> Drop for AeadKey<C> {
     }
 }
 
-impl Associated<'_> {
+impl<'a> Associated<'a> {
     /// The sequence number as an IV; `None` unless the header is ESP's.
     #[inline]
-    fn implicit_iv(&self) -> Option<[u8; AEAD_IV_LEN]> {
-        let [.., l0, l1, l2, l3] = <[u8; 8]>::try_from(self.header).ok()?;
-        let [h0, h1, h2, h3] = self.esn_high.unwrap_or(0).to_be_bytes();
-        Some([h0, h1, h2, h3, l0, l1, l2, l3])
-    }
-}
-
-/// The additional authenticated data: the header, or with an extended sequence number SPI, upper
-/// half and lower half (RFC 4106 §5, RFC 7634 §2.1).
-enum Aad<'a> {
-    Header(&'a [u8]),
-    Extended([u8; 12]),
-}
-
-impl<'a> Aad<'a> {
-    /// `None` if an extended sequence number comes with anything but an ESP header.
-    #[inline]
-    fn new(associated: Associated<'a>) -> Option<Self> {
-        let Some(high) = associated.esn_high else {
-            return Some(Self::Header(associated.header));
+    fn implicit_iv(&self) -> Option<u64> {
+        let &[_, low] = self.header.as_chunks().0 else {
+            return None;
         };
-        let [s0, s1, s2, s3, l0, l1, l2, l3] = <[u8; 8]>::try_from(associated.header).ok()?;
-        let [h0, h1, h2, h3] = high.to_be_bytes();
-        Some(Self::Extended([
-            s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3,
-        ]))
+        let high = u64::from(self.esn_high.unwrap_or(0));
+        Some(high << 32 | u64::from(u32::from_be_bytes(low)))
     }
-}
 
-impl AsRef<[u8]> for Aad<'_> {
+    /// The additional authenticated data: the header, or with an extended sequence number SPI, upper
+    /// half and lower half (RFC 4106 §5, RFC 7634 §2.1). `None` if an extended sequence number comes
+    /// with anything but an ESP header.
     #[inline]
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Header(header) => header,
-            Self::Extended(bytes) => bytes,
-        }
+    fn aad(&self, extended: &'a mut [u8; EXTENDED_LEN]) -> Option<&'a [u8]> {
+        let Some(high) = self.esn_high else {
+            return Some(self.header);
+        };
+        let (&[spi, low], []) = self.header.as_chunks() else {
+            return None;
+        };
+        let (words, _) = extended.as_chunks_mut();
+        words.copy_from_slice(&[spi, high.to_be_bytes(), low]);
+        Some(extended)
     }
 }
 
 /// The nonce of both AEADs: salt, then IV.
 #[inline]
-fn salted(salt: [u8; SALT_LEN], iv: [u8; AEAD_IV_LEN]) -> Nonce {
-    let [s0, s1, s2, s3] = salt;
-    let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
-    [s0, s1, s2, s3, i0, i1, i2, i3, i4, i5, i6, i7]
+fn salted(salt: [u8; SALT_LEN], iv: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    if let Some((head, tail)) = nonce.split_first_chunk_mut() {
+        *head = salt;
+        tail.copy_from_slice(&iv.to_be_bytes());
+    }
+    nonce
 }
+
+/// SPI and a sequence number of 64 bits.
+const EXTENDED_LEN: usize = 12;
 
 /// `aws-lc-rs`.
 pub(super) struct FastCipher(aead::LessSafeKey);
@@ -199,6 +225,22 @@ impl AeadCipher for FastCipher {
         let nonce = aead::Nonce::assume_unique_for_key(nonce);
         self.0
             .seal_in_place_scatter(nonce, aead::Aad::from(aad), text, &[], icv)
+            .ok()
+    }
+
+    #[inline]
+    fn seal_from(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        head: &[u8],
+        tail: &[u8],
+        sealed: &mut [u8],
+    ) -> Option<()> {
+        let (text, tail_and_icv) = sealed.split_at_mut_checked(head.len())?;
+        let nonce = aead::Nonce::assume_unique_for_key(nonce);
+        self.0
+            .seal_out_of_place_scatter(nonce, aead::Aad::from(aad), head, text, tail, tail_and_icv)
             .ok()
     }
 

@@ -139,6 +139,35 @@ impl PacketKey {
         }
     }
 
+    /// Encrypts `parts`, then `tail`, to the middle of `buffer` and writes IV and ICV around it.
+    ///
+    /// The same bytes as copying the text there and calling [`seal`](Self::seal), but an AEAD reads
+    /// a single part where it lies.
+    #[inline]
+    pub fn seal_from(
+        &self,
+        nonce: u64,
+        associated: Associated<'_>,
+        parts: &[&[u8]],
+        tail: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<(), SealError> {
+        if let ([head], Cipher::Aead(cipher)) = (parts, &self.cipher) {
+            return cipher.seal_from(nonce, associated, head, tail, buffer);
+        }
+        let text_end = buffer.len().checked_sub(self.icv_len());
+        let text = buffer.get_mut(self.iv_len()..text_end.ok_or(SealError::Length)?);
+        let text = text.ok_or(SealError::Length)?;
+        let (rest, end) = text
+            .len()
+            .checked_sub(tail.len())
+            .and_then(|at| text.split_at_mut_checked(at))
+            .ok_or(SealError::Length)?;
+        end.copy_from_slice(tail);
+        gather(parts, rest).ok_or(SealError::Length)?;
+        self.seal(nonce, associated, buffer)
+    }
+
     /// Checks the ICV and decrypts in place; returns the text in the middle of `buffer`.
     ///
     /// After a failure the bytes of `buffer` are unspecified.
@@ -236,6 +265,18 @@ pub enum SealError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("integrity check failed")]
 pub struct AuthenticationFailed;
+
+/// Copies `parts` one behind the other; `None` unless they fill `text`.
+#[inline]
+pub(super) fn gather(parts: &[&[u8]], text: &mut [u8]) -> Option<()> {
+    let mut rest = text;
+    for part in parts {
+        let (here, behind) = rest.split_at_mut_checked(part.len())?;
+        here.copy_from_slice(part);
+        rest = behind;
+    }
+    rest.is_empty().then_some(())
+}
 
 fn has_mac(suite: &CipherSuite) -> bool {
     integrity_key_len(suite) != 0

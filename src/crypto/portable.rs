@@ -7,6 +7,7 @@ use aes_gcm::{Aes128Gcm, Aes256Gcm, AesGcm};
 use chacha20poly1305::ChaCha20Poly1305;
 
 use super::aead::{AeadCipher, Algorithm, Icv, Nonce};
+use super::packet::gather;
 
 /// The same bytes as [`FastCipher`](super::aead::FastCipher) gives.
 pub(super) enum PortableCipher {
@@ -39,6 +40,19 @@ impl AeadCipher for PortableCipher {
         };
         *icv = tag.ok()?.into();
         Some(())
+    }
+
+    fn seal_from(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        head: &[u8],
+        tail: &[u8],
+        sealed: &mut [u8],
+    ) -> Option<()> {
+        let (text, icv) = sealed.split_last_chunk_mut()?;
+        gather(&[head, tail], text)?;
+        self.seal(nonce, aad, text, icv)
     }
 
     fn open(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &Icv) -> Option<()> {

@@ -69,60 +69,42 @@ impl Framing {
         usize::from(self.mask)
     }
 
-    /// Writes header, payload and trailer of a packet, and leaves IV and ICV to the cipher.
-    ///
-    /// `packet` must be exactly as long as the packet becomes.
+    /// What follows a payload in the text of a packet: padding, its length, next header (RFC 4303
+    /// §2.4 to §2.6), written to the front of `space`.
     #[inline]
-    pub(super) fn write(
+    pub(super) fn trailer<'a>(
         &self,
-        header: [u8; HEADER_LEN],
+        payload: usize,
         next_header: u8,
-        payload: &[&[u8]],
-        packet: &mut [u8],
-    ) -> Option<()> {
-        let (head, body) = packet.split_first_chunk_mut::<HEADER_LEN>()?;
-        *head = header;
-        let text_end = body.len().checked_sub(usize::from(self.icv_len))?;
-        let mut rest = body.get_mut(usize::from(self.iv_len)..text_end)?;
-        for part in payload {
-            let (here, behind) = rest.split_at_mut_checked(part.len())?;
-            here.copy_from_slice(part);
-            rest = behind;
-        }
-        let (padding, trailer) = rest.split_last_chunk_mut::<TRAILER_LEN>()?;
-        match &mut *padding {
-            // What a stream cipher needs, without a call.
-            [] => {}
-            [first] => *first = 1,
-            [first, second] => [*first, *second] = [1, 2],
-            [first, second, third] => [*first, *second, *third] = [1, 2, 3],
-            longer => longer.copy_from_slice(PADDING.get(..longer.len())?),
-        }
-        *trailer = [u8::try_from(padding.len()).ok()?, next_header];
-        Some(())
+        space: &'a mut [u8; TRAILER_SPACE],
+    ) -> Option<&'a [u8]> {
+        let pad_len = payload.wrapping_add(TRAILER_LEN).wrapping_neg() & self.mask();
+        *space = FULL_PADDING;
+        let (trailer, _) = space.split_at_mut_checked(pad_len + TRAILER_LEN)?;
+        *trailer.last_chunk_mut()? = [u8::try_from(pad_len).ok()?, next_header];
+        Some(trailer)
     }
 }
 
-/// Takes the trailer off an authentic text: what remains, and the next header (RFC 4303 §2.4 to §2.6).
+/// How long the payload of an authentic text is, and its next header (RFC 4303 §2.4 to §2.6).
 #[inline]
-pub(super) fn strip_trailer(text: &mut [u8]) -> Result<(&mut [u8], u8), DropReason> {
-    let (rest, &mut [pad_len, next_header]) = text
-        .split_last_chunk_mut::<TRAILER_LEN>()
+pub(super) fn read_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
+    let (rest, &[pad_len, next_header]) = text
+        .split_last_chunk::<TRAILER_LEN>()
         .ok_or(DropReason::BadPadding)?;
     let payload_len = rest
         .len()
         .checked_sub(usize::from(pad_len))
         .ok_or(DropReason::BadPadding)?;
-    let (payload, padding) = rest
-        .split_at_mut_checked(payload_len)
-        .ok_or(DropReason::BadPadding)?;
-    let fits = match &*padding {
+    let padding = rest.get(payload_len..).ok_or(DropReason::BadPadding)?;
+    let fits = match padding {
+        // What a stream cipher needs, without a call.
         [] | [1] | [1, 2] | [1, 2, 3] => true,
         short if short.len() < MIN_ALIGN => false,
         longer => PADDING.get(..longer.len()) == Some(longer),
     };
     if fits {
-        Ok((payload, next_header))
+        Ok((payload_len, next_header))
     } else {
         Err(DropReason::BadPadding)
     }
@@ -136,6 +118,9 @@ pub const NEXT_HEADER_IPV4: u8 = 4;
 pub const NEXT_HEADER_IPV6: u8 = 41;
 /// Next header of a dummy packet (RFC 4303 §2.6).
 pub const NEXT_HEADER_DUMMY: u8 = 59;
+/// No cipher needs more than 15 bytes of padding.
+pub(super) const TRAILER_SPACE: usize = 15 + TRAILER_LEN;
+const FULL_PADDING: [u8; TRAILER_SPACE] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 0];
 /// Pad length and next header.
 const TRAILER_LEN: usize = 2;
 /// RFC 4303 §2.4: the ICV starts on a four-byte boundary.

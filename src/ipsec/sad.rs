@@ -146,11 +146,15 @@ impl Sad {
         let mut elsewhere = None;
         for slot in self.outbound.get_mut(&reqid.0).into_iter().flatten() {
             match slot {
-                Slot::Owned(sa) if sa.selectors().admits_outbound(flow) => match elsewhere {
-                    Some((_, false)) => break,
-                    Some((_, true)) if !sa.is_per_worker() => break,
-                    Some((_, true)) | None => return OutboundEntry::Owned(sa),
-                },
+                Slot::Owned(sa) => {
+                    if sa.admits(flow) {
+                        match elsewhere {
+                            Some((_, false)) => break,
+                            Some((_, true)) if !sa.is_per_worker() => break,
+                            Some((_, true)) | None => return OutboundEntry::Owned(sa),
+                        }
+                    }
+                }
                 Slot::Elsewhere {
                     owner,
                     selectors,
@@ -159,7 +163,7 @@ impl Sad {
                 } if elsewhere.is_none() && selectors.admits_outbound(flow) => {
                     elsewhere = Some((*owner, *per_worker));
                 }
-                Slot::Owned(_) | Slot::Elsewhere { .. } => {}
+                Slot::Elsewhere { .. } => {}
             }
         }
         elsewhere.map_or(OutboundEntry::None, |(owner, per_worker)| {
@@ -170,7 +174,7 @@ impl Sad {
     /// The newest of this worker's own SAs of a reqid whose selectors cover the flow.
     pub fn owned_outbound(&mut self, reqid: Reqid, flow: &Flow) -> Option<&mut OutboundSa> {
         self.owned_mut(reqid)
-            .find(|sa| sa.selectors().admits_outbound(flow))
+            .find_map(|sa| sa.admits(flow).then_some(sa))
     }
 
     fn owned_mut(&mut self, reqid: Reqid) -> impl Iterator<Item = &mut OutboundSa> {

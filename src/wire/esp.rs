@@ -52,8 +52,6 @@ impl EspHeader {
 
     /// The header as bytes.
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let [s0, s1, s2, s3] = self.spi.to_be_bytes();
-        let [n0, n1, n2, n3] = self.sequence.to_be_bytes();
-        [s0, s1, s2, s3, n0, n1, n2, n3]
+        (u64::from(self.spi) << 32 | u64::from(self.sequence)).to_be_bytes()
     }
 }

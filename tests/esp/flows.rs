@@ -1,9 +1,10 @@
 //! What an SA remembers of one packet must not let another one in, or keep it out.
 
-use lockgate::ipsec::{DropReason, InboundParams, InboundSa};
+use lockgate::ipsec::{DropReason, InboundParams, InboundSa, OutboundParams, OutboundSa};
+use lockgate::wire::ip::Flow;
 use proptest::prelude::*;
 
-use crate::support::{forge, gcm, inbound, key, selectors, text, udp_v4, udp_v6};
+use crate::support::{forge, gcm, inbound, key, outbound, selectors, text, udp_v4, udp_v6};
 
 /// A few values for each byte that decides: version and header length, lengths, fragments, protocol,
 /// addresses, ports. Most packets are whole and of one flow.
@@ -81,11 +82,55 @@ fn verdict(sa: &mut InboundSa, esp: &[u8], tos: u8) -> Result<(Vec<u8>, bool), D
         .map(|opened| (opened.inner.to_vec(), opened.foreign_quote.is_some()))
 }
 
+fn flow() -> impl Strategy<Value = Flow> {
+    let hosts = prop::sample::select(vec![
+        ["10.1.0.7", "10.2.0.9"],
+        ["10.1.0.8", "10.2.0.9"],
+        ["10.1.0.7", "10.3.0.9"],
+        ["2001:db8:a::7", "2001:db8:b::9"],
+        ["2001:db8:c::7", "2001:db8:b::9"],
+        ["0.0.0.0", "0.0.0.0"],
+    ]);
+    let upper = prop::sample::select(vec![
+        (17, Some((4000, 53))),
+        (17, Some((4000, 54))),
+        (6, Some((4000, 53))),
+        (17, None),
+        (0, Some((0, 0))),
+    ]);
+    (hosts, upper).prop_map(|(hosts, (protocol, ports))| {
+        let [src, dst] = hosts.map(|host| host.parse().expect("an address"));
+        Flow {
+            src,
+            dst,
+            protocol,
+            ports,
+        }
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
+
+    #[test]
+    fn an_sa_admits_a_flow_as_its_selectors_do_whatever_came_before(
+        flows in prop::collection::vec(flow(), 1..60),
+    ) {
+        let mut sa = OutboundSa::new(OutboundParams {
+            selectors: selectors(
+                &["10.1.0.0/29", "2001:db8:a::/64"],
+                &["10.2.0.0/24[udp/53]", "2001:db8:b::/64[udp]"],
+            ),
+            ..outbound(key(gcm()))
+        });
+        for flow in flows {
+            let expected = sa.selectors().admits_outbound(&flow);
+            prop_assert_eq!(sa.admits(&flow), expected, "{:?}", flow);
+        }
+    }
 
     #[test]
     fn an_sa_judges_a_packet_as_if_it_were_its_first(

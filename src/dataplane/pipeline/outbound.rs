@@ -233,7 +233,7 @@ impl Pipeline {
         {
             return *verdict;
         }
-        let verdict = match self.spd.outbound(flow).map(|policy| policy.action) {
+        let verdict = match self.spd.outbound_action(flow) {
             Some(Action::Protect(template)) => Verdict::Protect(template.reqid),
             Some(Action::Bypass) => Verdict::Drop(DropReason::PolicyBypass),
             Some(Action::Discard) => Verdict::Drop(DropReason::PolicyDiscard),

@@ -7,7 +7,7 @@ use super::last_flow::{FlowV4, FlowV6, Simple};
 use super::{Allowance, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
 use crate::crypto::packet::{Associated, PacketKey};
 use crate::ipsec::esp::{
-    Framing, HEADER_LEN, NEXT_HEADER_DUMMY, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, strip_trailer,
+    Framing, HEADER_LEN, NEXT_HEADER_DUMMY, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, read_trailer,
 };
 use crate::ipsec::{ChildId, DropReason, ReplayWindow, Reqid, Spi, WorkerId};
 use crate::wire::ip::{self, Flow, IpPacket};
@@ -149,11 +149,43 @@ impl InboundSa {
             return Err(DropReason::LifetimeExpired);
         }
         let (text, newest) = self.hot.open(esp)?;
+        let trailer = read_trailer(text);
+        if let Ok((payload_len, NEXT_HEADER_IPV4)) = trailer
+            && let Some(simple) = text.get(..payload_len).and_then(FlowV4::of)
+            && simple.flow == self.hot.last_v4
+            && let Ok(tos) = self.hot.rules.inner_tos(simple.tos, outer_tos)
+        {
+            let inner = text.get_mut(..simple.total_len);
+            let inner = inner.ok_or(DropReason::InnerMalformed)?;
+            if tos != simple.tos {
+                ip::set_tos(inner, tos);
+            }
+            return Ok(Opened {
+                soft_limit_crossed: !self.hot.record(inner.len()) && self.settle(true),
+                inner,
+                newest,
+                foreign_quote: None,
+            });
+        }
+        self.open_other(text, trailer, outer_tos, newest)
+    }
+
+    /// The rest of [`Self::open`] for a packet that is not like the one before.
+    #[inline(never)]
+    fn open_other<'a>(
+        &mut self,
+        text: &'a mut [u8],
+        trailer: Result<(usize, u8), DropReason>,
+        outer_tos: u8,
+        newest: bool,
+    ) -> Result<Opened<'a>, DropReason> {
         let text_len = text.len();
-        let inner = self.unwrap_tunnel(text, outer_tos);
+        let inner = trailer.and_then(|(payload_len, next_header)| {
+            let payload = text.get_mut(..payload_len).ok_or(DropReason::BadPadding)?;
+            self.unwrap_tunnel(payload, next_header, outer_tos)
+        });
         let len = inner.as_ref().map_or(text_len, |inner| inner.bytes.len());
-        self.hot.usage.record(len);
-        let routine = self.hot.allowance.take(len);
+        let routine = self.hot.record(len);
         let soft_limit_crossed = !routine && self.settle(inner.is_ok());
         let inner = inner?;
         Ok(Opened {
@@ -172,14 +204,13 @@ impl InboundSa {
         crossed
     }
 
-    /// From an authentic text to the inner packet (RFC 4303 §3.4.4.1, RFC 4301 §5.2).
-    #[inline]
+    /// From an authentic payload to the inner packet (RFC 4303 §3.4.4.1, RFC 4301 §5.2).
     fn unwrap_tunnel<'a>(
         &mut self,
-        text: &'a mut [u8],
+        payload: &'a mut [u8],
+        next_header: u8,
         outer_tos: u8,
     ) -> Result<Inner<'a>, DropReason> {
-        let (payload, next_header) = strip_trailer(text)?;
         let version = match next_header {
             NEXT_HEADER_IPV4 => 4,
             NEXT_HEADER_IPV6 => 6,
@@ -212,7 +243,6 @@ impl InboundSa {
     }
 
     /// Checks the selectors, unless the packet is of the same flow as the one before.
-    #[inline]
     fn admit(&mut self, payload: &[u8]) -> Result<Admitted, DropReason> {
         if let Some(simple) = FlowV4::of(payload) {
             if simple.flow != self.hot.last_v4 {
@@ -319,6 +349,13 @@ impl InboundSa {
 }
 
 impl Hot {
+    /// Counts a packet; false if a limit has to be looked at.
+    #[inline]
+    fn record(&mut self, len: usize) -> bool {
+        self.usage.record(len);
+        self.allowance.take(len)
+    }
+
     /// Checks number and ICV; returns the text, and whether the number is the highest so far.
     #[inline]
     fn open<'a>(&mut self, esp: &'a mut [u8]) -> Result<(&'a mut [u8], bool), DropReason> {

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::last_flow::FlowV4;
 use super::{Allowance, EspEncap, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
 use crate::crypto::packet::{Associated, PacketKey};
-use crate::ipsec::esp::{Framing, HEADER_LEN, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
+use crate::ipsec::esp::{Framing, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, TRAILER_SPACE};
 use crate::ipsec::{ChildId, DropReason, Reqid, Spi, WorkerId};
 use crate::wire::esp::EspHeader;
+use crate::wire::ip::Flow;
 
 /// What an [`OutboundSa`] is made of.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ struct Hot {
     /// The number of the last packet; zero before the first.
     sequence: u64,
     allowance: Allowance,
+    last_flow: FlowV4,
     spi: Spi,
     inner_mtu: u16,
     framing: Framing,
@@ -111,6 +114,7 @@ impl OutboundSa {
             usage,
             sequence: 0,
             allowance: Allowance::default(),
+            last_flow: FlowV4::default(),
             spi,
             inner_mtu: 0,
             rules,
@@ -132,10 +136,24 @@ impl OutboundSa {
         sa
     }
 
+    /// Whether the selectors cover a flow; for the same flow as the last time without a look at them.
+    #[inline]
+    pub fn admits(&mut self, flow: &Flow) -> bool {
+        let simple = FlowV4::from_flow(flow);
+        if simple == Some(self.hot.last_flow) && self.hot.last_flow != FlowV4::default() {
+            return true;
+        }
+        let admitted = self.selectors.admits_outbound(flow);
+        if admitted && let Some(simple) = simple {
+            self.hot.last_flow = simple;
+        }
+        admitted
+    }
+
     /// Seals one inner packet, given in pieces, into the front of `out`.
     ///
-    /// The pieces are copied once and encrypted where they will be sent from, so a super-packet is
-    /// cut by giving each segment's header and its slice of the payload. The caller has matched the
+    /// An AEAD reads a single piece where it lies and writes where it will be sent from; several
+    /// pieces are put together there first. The caller has matched the
     /// packet to this SA's selectors. Nothing is counted and no number is taken unless the packet
     /// fits.
     ///
@@ -168,7 +186,13 @@ impl OutboundSa {
             self.admit(payload_len)?;
         }
         self.hot.sequence += 1; // below the last one: the allowance ends there too
-        self.hot.seal(next_header, payload, packet)?;
+        let mut space = [0; TRAILER_SPACE];
+        let trailer = self
+            .hot
+            .framing
+            .trailer(payload_len, next_header, &mut space);
+        self.hot
+            .seal(payload, trailer.ok_or(DropReason::SealFailed)?, packet)?;
         self.hot.usage.record(payload_len);
         Ok(Sealed {
             len,
@@ -340,39 +364,31 @@ impl OutboundSa {
 impl Hot {
     /// Writes and encrypts the packet that has the current number. `packet` has its exact length.
     #[inline]
-    fn seal(
-        &self,
-        next_header: u8,
-        payload: &[&[u8]],
-        packet: &mut [u8],
-    ) -> Result<(), DropReason> {
+    fn seal(&self, payload: &[&[u8]], trailer: &[u8], packet: &mut [u8]) -> Result<(), DropReason> {
         let [high, low] = halves(self.sequence);
         let header = EspHeader {
             spi: self.spi.get(),
             sequence: low,
         }
         .encode();
-        self.framing
-            .write(header, next_header, payload, packet)
+        let (head, body) = packet
+            .split_first_chunk_mut()
             .ok_or(DropReason::SealFailed)?;
-        let body = packet.get_mut(HEADER_LEN..).ok_or(DropReason::SealFailed)?;
+        *head = header;
         let associated = Associated {
             header: &header,
             esn_high: self.esn.then_some(high),
         };
         self.key
-            .seal(self.sequence, associated, body)
+            .seal_from(self.sequence, associated, payload, trailer, body)
             .map_err(|_| DropReason::SealFailed)
     }
 }
 
 /// High and low half of a sequence number.
 fn halves(sequence: u64) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = sequence.to_be_bytes();
-    [
-        u32::from_be_bytes([a, b, c, d]),
-        u32::from_be_bytes([e, f, g, h]),
-    ]
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
+    [half(sequence >> 32), half(sequence)]
 }
 
 /// What comes before the ESP header, without options.
