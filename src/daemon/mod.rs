@@ -35,6 +35,7 @@ use sd_notify::NotifyState;
 /// Runs the daemon until a signal ends it. `file` is read again on a reload.
 pub fn run(config: Config, file: &Path, log_level: LogLevel) -> Result<(), DaemonError> {
     let control = start::start(config, file, log_level)?;
+    control.log_offloads();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     // Without a service manager there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);

@@ -43,6 +43,24 @@ impl Control {
         stats
     }
 
+    /// One line that says what the packet path can do with many packets at once.
+    pub(super) fn log_offloads(&self) {
+        let wanted = sockets::wanted_offloads(&self.config.daemon);
+        let active = self.dataplane.stats().total().offloads;
+        let in_state = |is_wanted: bool, is_active: bool| {
+            let both = wanted.iter().zip(active.iter());
+            let found = both.filter(|((_, w), (_, a))| (*w, *a) == (is_wanted, is_active));
+            let names: Vec<&str> = found.map(|((name, _), _)| name).collect();
+            names.join(" ")
+        };
+        tracing::info!(
+            active = in_state(true, true),
+            off = in_state(false, false),
+            unavailable = in_state(true, false),
+            "offloads"
+        );
+    }
+
     fn daemon_stats(&self, worker_count: usize, now: Instant) -> Message {
         let (started, date) = self.started;
         let mut uptime = Message::new();
