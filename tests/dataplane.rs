@@ -22,6 +22,8 @@ mod offloads;
 mod packets;
 #[path = "dataplane/path_mtu.rs"]
 mod path_mtu;
+#[path = "dataplane/settling.rs"]
+mod settling;
 #[path = "dataplane/sockets.rs"]
 mod sockets;
 #[path = "dataplane/supers.rs"]

@@ -1,15 +1,77 @@
 //! How a worker's databases change between two bursts.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::command::WorkerCommand;
 use super::pipeline::Pipeline;
 use crate::ipsec::{OutboundSa, SaEvent, SaUpdate};
 
+/// Changes that would let another worker, or this one, overtake packets that were handed over. They
+/// wait until those are sent, and no packet is taken from the TUN meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    deferred: VecDeque<WorkerCommand>,
+    since: Option<Instant>,
+}
+
 impl Pipeline {
     /// Does what the control thread wants. SAs that leave go back to it.
     pub fn apply(&mut self, command: WorkerCommand) {
+        match &command {
+            WorkerCommand::Barrier(_) => self.apply_deferred(),
+            _ if self.must_wait(&command) => {
+                self.settling.deferred.push_back(command);
+                return;
+            }
+            _ => {}
+        }
+        self.apply_now(command);
+    }
+
+    /// Whether a change has to wait for packets that were handed over, or for one that does.
+    fn must_wait(&self, command: &WorkerCommand) -> bool {
+        let (outbound, moves_flows) = match command {
+            WorkerCommand::Update(SaUpdate::SwitchOutbound(sa)) => (true, sa.is_per_worker()),
+            WorkerCommand::NoteElsewhere { per_worker, .. } => (true, *per_worker),
+            WorkerCommand::ForgetElsewhere { .. } => (true, true),
+            WorkerCommand::Update(
+                SaUpdate::RemoveOutbound { .. } | SaUpdate::MoveOutbound { .. },
+            ) => (true, false),
+            WorkerCommand::Update(
+                SaUpdate::AddInbound(_) | SaUpdate::RemoveInbound { .. } | SaUpdate::SetPolicies(_),
+            )
+            | WorkerCommand::Barrier(_) => (false, false),
+        };
+        outbound && (self.is_settling() || moves_flows && self.hand_off.is_owed())
+    }
+
+    /// Whether changes wait, and the TUN has to.
+    pub fn is_settling(&self) -> bool {
+        !self.settling.deferred.is_empty()
+    }
+
+    /// Makes the changes that wait, if what was handed over is sent or takes too long.
+    pub fn settle(&mut self, now: Instant) {
+        if !self.is_settling() {
+            return;
+        }
+        let since = *self.settling.since.get_or_insert(now);
+        let late = now.saturating_duration_since(since) >= PATIENCE;
+        if late || !self.hand_off.is_owed() {
+            self.apply_deferred();
+        }
+    }
+
+    fn apply_deferred(&mut self) {
+        self.settling.since = None;
+        while let Some(command) = self.settling.deferred.pop_front() {
+            self.apply_now(command);
+        }
+    }
+
+    fn apply_now(&mut self, command: WorkerCommand) {
         match command {
             WorkerCommand::Update(update) => self.update(update),
             WorkerCommand::NoteElsewhere {
@@ -114,3 +176,6 @@ impl Pipeline {
         }
     }
 }
+
+/// A worker that holds packets of others for so long is stuck; then order matters less.
+const PATIENCE: Duration = Duration::from_millis(20);

@@ -7,8 +7,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 use mio::Waker;
 
 use super::pipeline::Carrier;
@@ -23,6 +25,8 @@ pub struct Stray {
     used: usize,
     parts: Vec<Part>,
     packets: u32,
+    /// Number of the worker that gave it.
+    giver: usize,
 }
 
 /// What one call had read: a packet, a super-packet or a train.
@@ -56,6 +60,7 @@ impl Stray {
             used: 0,
             parts: Vec::with_capacity(PARTS),
             packets: 0,
+            giver: 0,
         }
     }
 
@@ -121,6 +126,8 @@ impl Stray {
 pub(super) struct Rings {
     inboxes: Box<[ArrayQueue<Box<Stray>>]>,
     pool: ArrayQueue<Box<Stray>>,
+    /// By giver: strays that were processed and sent.
+    done: Box<[CachePadded<AtomicU64>]>,
 }
 
 impl Rings {
@@ -134,7 +141,12 @@ impl Rings {
                 .expect("the pool was made for this many buffers");
         }
         let inboxes = (0..workers).map(|_| ArrayQueue::new(RING_LEN)).collect();
-        Self { inboxes, pool }
+        let done = (0..workers).map(|_| CachePadded::default()).collect();
+        Self {
+            inboxes,
+            pool,
+            done,
+        }
     }
 }
 
@@ -148,6 +160,10 @@ pub(super) struct HandOff {
     /// Owners that got something since the last wake-up.
     touched: Box<[bool]>,
     wakers: Vec<Arc<Waker>>,
+    /// Strays that have reached the ring of their owner.
+    strays: u64,
+    /// By giver: strays that were processed and are not known to be sent.
+    processed: Box<[u64]>,
     /// Packets that have reached the ring of their owner, and that found no room there.
     given: u32,
     lost: u32,
@@ -163,6 +179,8 @@ impl HandOff {
             open: (0..workers).map(|_| None).collect(),
             touched: vec![false; workers].into_boxed_slice(),
             wakers,
+            strays: 0,
+            processed: vec![0; workers].into_boxed_slice(),
             given: 0,
             lost: 0,
         }
@@ -188,6 +206,7 @@ impl HandOff {
         }
         self.close(owner);
         let mut stray = self.rings.pool.pop().ok_or(DropReason::HandOffFull)?;
+        stray.giver = self.own;
         if !stray.push(bytes, origin, packets) {
             self.recycle(stray);
             return Err(DropReason::HandOffFull);
@@ -214,6 +233,7 @@ impl HandOff {
             self.lost = self.lost.saturating_add(packets);
             return;
         }
+        self.strays += 1;
         self.given = self.given.saturating_add(packets);
         if let Some(touched) = self.touched.get_mut(owner) {
             *touched = true;
@@ -232,10 +252,34 @@ impl HandOff {
     }
 
     /// Puts a buffer back into the pool.
-    pub(super) fn recycle(&self, mut stray: Box<Stray>) {
+    fn recycle(&self, mut stray: Box<Stray>) {
         stray.clear();
         // There are no more buffers than places, so none is ever refused.
         let _ = self.rings.pool.push(stray);
+    }
+
+    /// Takes a stray back whose packets are in the egress, or gone.
+    pub(super) fn finish(&mut self, stray: Box<Stray>) {
+        if let Some(processed) = self.processed.get_mut(stray.giver) {
+            *processed += 1;
+        }
+        self.recycle(stray);
+    }
+
+    /// The egress is empty: what was processed is on its way.
+    pub(super) fn publish(&mut self) {
+        for (processed, done) in self.processed.iter_mut().zip(&self.rings.done) {
+            if *processed > 0 {
+                done.fetch_add(std::mem::take(processed), Ordering::Release);
+            }
+        }
+    }
+
+    /// Whether another worker still has something of this one's to send.
+    pub(super) fn is_owed(&self) -> bool {
+        let done = self.rings.done.get(self.own);
+        self.open.iter().any(Option::is_some)
+            || done.is_some_and(|done| done.load(Ordering::Acquire) != self.strays)
     }
 
     /// Gives what the burst has for other workers and wakes them. Returns how many packets were given

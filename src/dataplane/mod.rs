@@ -47,6 +47,7 @@ use crate::io::raw::RawSocket;
 use crate::io::tun::TunQueue;
 use crate::io::udp::UdpSocket;
 use crate::ipsec::{Spd, WorkerId};
+use databases::Settling;
 use events::EventSender;
 use hand_off::{HandOff, Rings};
 use handle::Mailbox;
@@ -157,6 +158,7 @@ fn pipelines(
             path_mtus: PathMtus::new(),
             stats: Arc::new(WorkerStats::default()),
             events: EventSender::new(ring, control.clone()),
+            settling: Settling::default(),
             hand_off: HandOff::new(Arc::clone(&rings), worker, owners.to_vec()),
             reply: vec![0; pipeline::REPLY_LEN].into_boxed_slice(),
             fragment: vec![0; pipeline::FRAGMENT_LEN].into_boxed_slice(),

@@ -26,6 +26,7 @@ use inbound::MayGive;
 use outbound::Finder;
 pub use outbound::{Outbound, Rest};
 
+use super::databases::Settling;
 use super::egress::Egress;
 use super::events::EventSender;
 use super::hand_off::{HandOff, Origin, Stray};
@@ -62,6 +63,7 @@ pub struct Pipeline {
     pub(super) stats: Arc<WorkerStats>,
     pub(super) events: EventSender,
     pub(super) hand_off: HandOff,
+    pub(super) settling: Settling,
     pub(super) reply: Box<[u8]>,
     pub(super) fragment: Box<[u8]>,
 }
@@ -163,9 +165,14 @@ impl Pipeline {
         }
     }
 
-    /// Takes a stray back whose packets are done.
+    /// Takes a stray back whose packets are in the egress, or gone.
     pub fn recycle(&mut self, stray: Box<Stray>) {
-        self.hand_off.recycle(stray);
+        self.hand_off.finish(stray);
+    }
+
+    /// To be called when the egress is empty: no packet that another worker gave waits here any more.
+    pub fn has_sent(&mut self) {
+        self.hand_off.publish();
     }
 
     /// Ends a burst: gives other workers what is theirs, and wakes whoever was given something.

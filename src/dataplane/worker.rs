@@ -140,7 +140,8 @@ impl Worker {
         let blocked = self.core.is_blocked();
         let readable = self.core.ports.iter().any(|port| port.ready);
         let sealable = self.tun.ready || self.core.pipeline.has_strays() || self.pending.is_some();
-        if readable || sealable && !blocked || !self.core.mailbox.commands.is_empty() {
+        let settling = self.core.pipeline.is_settling();
+        if settling || readable || sealable && !blocked || !self.core.mailbox.commands.is_empty() {
             let recently = now.saturating_duration_since(self.pace.last_poll) < POLL_EVERY;
             return (!recently || self.pace.turns >= TURNS_PER_POLL).then_some(Duration::ZERO);
         }
@@ -187,6 +188,7 @@ impl Worker {
     /// Gives every source one bounded chance. Whether there was any packet.
     fn turn(&mut self, now: Instant) -> bool {
         self.core.obey(now);
+        self.core.pipeline.settle(now);
         let mut busy = self.take_over(now);
         for index in 0..self.core.ports.len() {
             busy |= self.receive(index, now);

@@ -359,6 +359,7 @@ impl Gateway {
         pipeline.recycle(stray);
         pipeline.finish();
         sent.datagrams.extend(drain_all(&mut self.egress));
+        pipeline.has_sent();
         (sent, written)
     }
 

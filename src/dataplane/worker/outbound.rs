@@ -35,7 +35,7 @@ impl Worker {
             return false;
         }
         for number in 0..READS_PER_TURN {
-            if !self.core.has_room(now) {
+            if self.core.pipeline.is_settling() || !self.core.has_room(now) {
                 return number > 0;
             }
             self.core.stats.calls.add(1);
@@ -252,6 +252,7 @@ impl Core {
         }
         if self.egress.is_empty() {
             self.oldest = None;
+            self.pipeline.has_sent();
         }
         self.note_offloads();
     }
