@@ -63,13 +63,13 @@ fn hint(error: &io::Error) -> String {
 }
 
 /// What every socket of the daemon is opened with.
-pub(super) fn options(config: &DaemonConfig) -> SocketOptions {
+pub(super) fn options(config: &DaemonConfig, offloads: Offloads) -> SocketOptions {
     let buffer = usize::try_from(config.socket_buffer).unwrap_or(usize::MAX);
     SocketOptions {
         mark: Some(config.fwmark),
         receive_buffer: buffer,
         send_buffer: buffer,
-        offloads: wanted_offloads(config),
+        offloads,
         ..SocketOptions::default()
     }
 }
@@ -89,9 +89,13 @@ impl Sockets {
     /// Binds both ports in both address families. Returns the workers' sockets, per worker.
     pub(super) fn bind(
         config: &DaemonConfig,
+        options: &SocketOptions,
         workers: NonZeroU16,
     ) -> Result<(Self, Vec<Vec<UdpSocket>>), PortError> {
-        let options = options(config);
+        let single = SocketOptions {
+            offloads: Offloads::NONE,
+            ..*options
+        };
         let mut members = Vec::new();
         let mut shares: Vec<Vec<UdpSocket>> = (0..workers.get()).map(|_| Vec::new()).collect();
         for wildcard in [
@@ -100,11 +104,11 @@ impl Sockets {
         ] {
             let fail = |port| move |error| PortError { port, error };
             let address = SocketAddr::new(wildcard, config.port);
-            let plain = UdpSocket::bind(address, &options).map_err(fail(config.port))?;
+            let plain = UdpSocket::bind(address, &single).map_err(fail(config.port))?;
             members.extend(plain.map(|socket| Member::new(socket, false)));
             let address = SocketAddr::new(wildcard, config.port_nat_t);
             let group =
-                UdpGroup::bind(address, workers, &options).map_err(fail(config.port_nat_t))?;
+                UdpGroup::bind(address, workers, options).map_err(fail(config.port_nat_t))?;
             if let Some(group) = group {
                 members.push(Member::new(group.control, true));
                 for (share, socket) in shares.iter_mut().zip(group.workers) {

@@ -42,10 +42,11 @@ use crate::{
     dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts},
     ike::{Endpoint, Settings},
     io::{
+        offload::probe,
         process,
         raw::RawSocket,
         tun::{Tun, TunQueue},
-        udp::UdpSocket,
+        udp::{SocketOptions, UdpSocket},
     },
     ipsec::Spd,
 };
@@ -247,20 +248,24 @@ fn build(
         .register(poll.registry(), SIGNALS)
         .map_err(failed("cannot poll signals"))?;
 
-    let bind = || Sockets::bind(daemon, workers);
+    let wanted = probe::probe(sockets::wanted_offloads(daemon));
+    let options = sockets::options(daemon, wanted);
+    let bind = || Sockets::bind(daemon, &options, workers);
     let (sockets, udp) = patiently(bind, PortError::is_in_use)?;
     sockets
         .register(poll.registry(), SOCKETS)
         .map_err(failed("cannot poll sockets"))?;
-    let raw = raw_sockets(daemon, workers);
+    let raw = raw_sockets(&options, workers);
     let tun = |error| DaemonError::Tun {
         name: daemon.tun.clone(),
         error,
     };
-    let wanted = sockets::wanted_offloads(daemon);
     let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu, wanted);
     let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
     let (device, queues) = patiently(create, is_busy).map_err(tun)?;
+    if let Some(length) = daemon.tun_queue_len {
+        device.set_queue_length(length.get()).map_err(tun)?;
+    }
     if let Some(guard) = &kernel.guard {
         guard.exempt(device.name())?;
     }
@@ -375,9 +380,8 @@ fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, DaemonError> {
 }
 
 /// Raw ESP is for peers without encapsulation; a daemon that may not have it does without.
-fn raw_sockets(config: &DaemonConfig, workers: NonZeroU16) -> Vec<Vec<RawSocket>> {
-    let options = sockets::options(config);
-    let open = |worker, ipv6| match RawSocket::open(ipv6, worker, workers, &options) {
+fn raw_sockets(options: &SocketOptions, workers: NonZeroU16) -> Vec<Vec<RawSocket>> {
+    let open = |worker, ipv6| match RawSocket::open(ipv6, worker, workers, options) {
         Ok(socket) => socket,
         Err(error) => {
             if worker == 0 {

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read},
     mem::size_of,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
 
@@ -11,12 +11,25 @@ use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::netns::link_index;
+use super::sockopt::set_bytes;
+use crate::wire::vnet::VnetHeader;
 
 /// Every frame that enters or leaves one link of the namespace in which it was opened.
 #[derive(Debug)]
 pub struct Capture {
     socket: Socket,
     buffer: Box<[u8]>,
+    /// Whether each frame comes with a vnet header.
+    described: bool,
+}
+
+/// A frame as it passed the link; virtual links pass trains and super-packets on as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Ethernet header first.
+    pub bytes: &'a [u8],
+    /// Payload of each packet that the frame would be cut into on a real link, if it is one of several.
+    pub segment_size: Option<u16>,
 }
 
 impl Capture {
@@ -31,19 +44,25 @@ impl Capture {
         set_socket_recv_buffer_size_force(&socket, QUEUE)
             .map_err(io::Error::from)
             .or_else(|_| socket.set_recv_buffer_size(QUEUE))?;
+        let one = 1_i32.to_ne_bytes();
+        let asked = set_bytes(socket.as_fd(), libc::SOL_PACKET, PACKET_VNET_HDR, &one);
         socket.bind(&link_address(link_index(link)?)?)?;
         Ok(Self {
             socket,
             buffer: vec![0; LONGEST].into(),
+            described: asked.is_ok(),
         })
     }
 
-    /// The next frame, Ethernet header first; `None` when none came within `patience`.
-    pub fn next(&mut self, patience: Duration) -> io::Result<Option<&[u8]>> {
+    /// The next frame; `None` when none came within `patience`.
+    pub fn next(&mut self, patience: Duration) -> io::Result<Option<Frame<'_>>> {
         self.socket
             .set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
         match self.socket.read(&mut self.buffer) {
-            Ok(length) => Ok(self.buffer.get(..length)),
+            Ok(length) => {
+                let whole = self.buffer.get(..length).unwrap_or_default();
+                Ok(Some(frame(whole, self.described)))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
             Err(error) => Err(error),
@@ -77,6 +96,19 @@ impl Capture {
     }
 }
 
+fn frame(whole: &[u8], described: bool) -> Frame<'_> {
+    match VnetHeader::parse(whole).filter(|_| described) {
+        Some((header, bytes)) => Frame {
+            bytes,
+            segment_size: Some(header.gso_size).filter(|_| header.gso_type != VnetHeader::GSO_NONE),
+        },
+        None => Frame {
+            bytes: whole,
+            segment_size: None,
+        },
+    }
+}
+
 /// All protocols on the link with this index.
 fn link_address(index: u32) -> io::Result<SockAddr> {
     let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
@@ -102,3 +134,4 @@ fn link_address(index: u32) -> io::Result<SockAddr> {
 const QUEUE: usize = 16 << 20;
 /// The longest frame: an unsegmented super-packet and its link header.
 const LONGEST: usize = (64 << 10) + 64;
+const PACKET_VNET_HDR: i32 = 15;

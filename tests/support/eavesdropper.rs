@@ -12,7 +12,11 @@ use std::{
 
 use lockgate::{
     cli::demo::wiretap::{Sighting, classify},
-    io::{capture::Capture, netns::Namespace},
+    io::{
+        capture::{Capture, Frame},
+        netns::Namespace,
+    },
+    wire::ip::IpPacket,
 };
 
 use super::lab::{Lab, OUTER};
@@ -63,16 +67,17 @@ fn listen(mut capture: Capture, outer: &[IpAddr], stop: &AtomicBool) -> Overhear
     let mut overheard = Overheard::default();
     loop {
         match capture.next(Duration::from_millis(20)).unwrap() {
-            Some(frame) => match classify(frame, outer) {
+            Some(frame) => match classify(frame.bytes, outer) {
                 Sighting::Ike | Sighting::Esp if !overheard.clear.is_empty() => {
                     overheard.protected_after_clear += 1;
                 }
                 Sighting::Esp => {
-                    overheard.esp += 1;
-                    overheard.largest_esp = overheard.largest_esp.max(frame.len() - 14);
+                    let (packets, largest) = packets(frame);
+                    overheard.esp += packets;
+                    overheard.largest_esp = overheard.largest_esp.max(largest);
                 }
                 Sighting::Ike => overheard.ike += 1,
-                Sighting::Clear => overheard.clear.push(frame.to_vec()),
+                Sighting::Clear => overheard.clear.push(frame.bytes.to_vec()),
                 Sighting::Housekeeping => {}
             },
             None if stop.load(Ordering::Relaxed) => break,
@@ -81,6 +86,18 @@ fn listen(mut capture: Capture, outer: &[IpAddr], stop: &AtomicBool) -> Overhear
     }
     overheard.unseen = capture.lost().unwrap();
     overheard
+}
+
+/// How many IP packets a frame stands for, and the length of the largest.
+fn packets(frame: Frame<'_>) -> (u64, usize) {
+    let packet = &frame.bytes[14..];
+    let Some(segment) = frame.segment_size.map(usize::from) else {
+        return (1, packet.len());
+    };
+    let headers = IpPacket::parse(packet).unwrap().upper_layer_offset() + 8;
+    let payload = packet.len() - headers;
+    let count = u64::try_from(payload.div_ceil(segment)).unwrap();
+    (count, headers + segment.min(payload))
 }
 
 impl Overheard {

@@ -145,7 +145,7 @@ fn listen(mut capture: Capture, outer: [IpAddr; 2], stop: &AtomicBool) -> io::Re
     let mut findings = Findings::default();
     loop {
         match capture.next(Duration::from_millis(50))? {
-            Some(frame) => match classify(frame, &outer) {
+            Some(frame) => match classify(frame.bytes, &outer) {
                 Sighting::Esp => findings.esp_sampled += 1,
                 Sighting::Clear => findings.clear += 1,
                 Sighting::Ike | Sighting::Housekeeping => {}
