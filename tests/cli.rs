@@ -122,6 +122,8 @@ fn worker() -> Message {
         ("super-packets-out", "120"),
         ("trains-in", "44"),
         ("trains-out", "118"),
+        ("train-packets-in", "1106"),
+        ("train-packets-out", "934"),
         ("handed-off", "0"),
     ])
 }
@@ -188,8 +190,8 @@ site-c  DOWN  to 203.0.113.7
 
 offloads: tun-tso tun-gro udp-gro; off: udp-gso; unavailable: tun-uso
 
-worker   packets in  packets out  calls/packet  super in/out  trains in/out  handed off
-  0            1204          980          0.08        31/120         44/118           0
+worker   packets in  packets out  calls/packet  super in/out  trains in/out  in a train  handed off
+  0            1204          980          0.08        31/120         44/118    25.1/7.9           0
 
 in the gateway       p50        p99        max      packets
   in              8.2 us    31.0 us     2.5 ms         1204

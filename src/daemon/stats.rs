@@ -118,6 +118,8 @@ fn worker(worker: &WorkerSnapshot) -> Message {
         .set("super-packets-out", worker.super_out)
         .set("trains-in", worker.trains_in)
         .set("trains-out", worker.trains_out)
+        .set("train-packets-in", worker.train_packets_in)
+        .set("train-packets-out", worker.train_packets_out)
         .set("handed-off", worker.handed_off)
         .set("taken-over", worker.taken_over)
         .set("too-big-replies", worker.too_big_replies);

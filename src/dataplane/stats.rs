@@ -29,6 +29,10 @@ pub struct WorkerSnapshot {
     pub trains_in: u64,
     /// Trains of datagrams sent as one.
     pub trains_out: u64,
+    /// Datagrams in the trains received.
+    pub train_packets_in: u64,
+    /// Datagrams in the trains sent.
+    pub train_packets_out: u64,
     /// System calls made for packets: waiting, reading and writing. Polling that finds nothing while
     /// the worker spins is left out.
     pub calls: u64,
@@ -76,6 +80,8 @@ impl WorkerSnapshot {
         self.super_out += other.super_out;
         self.trains_in += other.trains_in;
         self.trains_out += other.trains_out;
+        self.train_packets_in += other.train_packets_in;
+        self.train_packets_out += other.train_packets_out;
         self.calls += other.calls;
         self.residence_inbound.merge(&other.residence_inbound);
         self.residence_outbound.merge(&other.residence_outbound);
@@ -126,6 +132,8 @@ pub struct WorkerStats {
     pub(super) super_out: Counter,
     pub(super) trains_in: Counter,
     pub(super) trains_out: Counter,
+    pub(super) train_packets_in: Counter,
+    pub(super) train_packets_out: Counter,
     pub(super) calls: Counter,
     pub(super) residence_inbound: Latency,
     pub(super) residence_outbound: Latency,
@@ -179,6 +187,8 @@ impl WorkerStats {
             super_out: self.super_out.get(),
             trains_in: self.trains_in.get(),
             trains_out: self.trains_out.get(),
+            train_packets_in: self.train_packets_in.get(),
+            train_packets_out: self.train_packets_out.get(),
             calls: self.calls.get(),
             residence_inbound: self.residence_inbound.snapshot(),
             residence_outbound: self.residence_outbound.snapshot(),

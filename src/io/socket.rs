@@ -52,6 +52,8 @@ pub struct SendReport {
     pub sent: u32,
     /// Messages that carried more than one of those sent.
     pub trains: u32,
+    /// Datagrams that such messages carried.
+    pub in_trains: u32,
     /// Refused with EMSGSIZE: larger than the path MTU, with DF set.
     pub too_big: u32,
     /// Refused because there is no route or no such source address.
@@ -255,6 +257,8 @@ impl BurstSocket {
         let sent = burst.advance(messages, self.most());
         report.sent += sent.datagrams;
         report.trains += sent.trains;
+        let alone = messages.saturating_sub(sent.trains);
+        report.in_trains += sent.datagrams.saturating_sub(alone);
         if let Some(error) = sent.blame
             && self.offloads.udp_gso
         {

@@ -6,8 +6,8 @@ use crate::wire::vici::{Message, Value};
 /// ```text
 /// offloads: tun-tso tun-gro udp-gro; off: udp-gso; unavailable: tun-uso
 ///
-/// worker   packets in  packets out  calls/packet  super in/out  trains in/out  handed off
-///   0            1204          980          0.08        31/120         44/118           0
+/// worker   packets in  packets out  calls/packet  super in/out  trains in/out  in a train  handed off
+///   0            1204          980          0.08        31/120         44/118    25.1/7.9           0
 ///
 /// in the gateway       p50        p99        max    packets
 ///   in              8.2 us    31.0 us   120.4 us       1204
@@ -25,7 +25,7 @@ pub(super) fn show(text: &mut String, stats: &Message) {
         line(
             text,
             format_args!(
-                "\nworker   packets in  packets out  calls/packet  super in/out  trains in/out  handed off"
+                "\nworker   packets in  packets out  calls/packet  super in/out  trains in/out  in a train  handed off"
             ),
         );
     }
@@ -85,12 +85,13 @@ fn one_worker(text: &mut String, name: &str, worker: &Message) {
     line(
         text,
         format_args!(
-            "  {number:4} {:>12} {:>12} {:>13} {:>13} {:>14} {:>11}",
+            "  {number:4} {:>12} {:>12} {:>13} {:>13} {:>14} {:>11} {:>11}",
             field("packets-in"),
             field("packets-out"),
             calls_per_packet(worker),
             pair("super-packets"),
             pair("trains"),
+            train_lengths(worker),
             field("handed-off"),
         ),
     );
@@ -107,6 +108,26 @@ fn calls_per_packet(worker: &Message) -> String {
         }
         _ => "-".to_owned(),
     }
+}
+
+/// Datagrams in a train on average, in and out.
+fn train_lengths(worker: &Message) -> String {
+    let length = |direction: &str| {
+        let count = |key| {
+            worker
+                .get(&format!("{key}-{direction}"))?
+                .parse::<u64>()
+                .ok()
+        };
+        match (count("train-packets"), count("trains")) {
+            (Some(packets), Some(trains @ 1..)) => {
+                let tenths = u128::from(packets) * 10 / u128::from(trains);
+                format!("{}.{}", tenths / 10, tenths % 10)
+            }
+            _ => "-".to_owned(),
+        }
+    };
+    format!("{}/{}", length("in"), length("out"))
 }
 
 /// Nanoseconds with one decimal of the unit that fits.

@@ -203,7 +203,7 @@ impl Writer<'_> {
             let counts = each().map(|(number, worker)| ([("worker", number)], count(worker)));
             self.counters(name, help, None, counts)?;
         }
-        let directed: [PerDirection; 2] = [
+        let directed: [PerDirection; 3] = [
             (
                 "worker_super_packets",
                 "Super-packets read from and written to the TUN",
@@ -213,6 +213,11 @@ impl Writer<'_> {
                 "worker_trains",
                 "Trains of datagrams received and sent as one",
                 |worker| [worker.trains_in, worker.trains_out],
+            ),
+            (
+                "worker_train_packets",
+                "Datagrams that came and went in trains",
+                |worker| [worker.train_packets_in, worker.train_packets_out],
             ),
         ];
         for (name, help, counts) in directed {

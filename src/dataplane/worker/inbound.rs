@@ -34,13 +34,16 @@ impl Worker {
             writer.write_merged(header, pieces, stats);
         };
         let mut merger = Merger::new(kinds(stats), &mut self.scratch);
-        let (mut packets, mut trains) = (0_u32, 0);
+        let (mut packets, mut trains, mut in_trains) = (0_u32, 0, 0);
         for received in self.received.iter_mut() {
             let Some(received) = received.filter(|received| !received.bytes.is_empty()) else {
                 stats.dropped(DropReason::OuterMalformed);
                 continue;
             };
-            trains += u64::from(received.segment_size.is_some());
+            if let Some(size) = received.segment_size {
+                trains += 1;
+                in_trains += received.bytes.len().div_ceil(usize::from(size.max(1)));
+            }
             let deliver = |inner| {
                 packets += 1;
                 merger.push(inner, &mut sink);
@@ -49,6 +52,7 @@ impl Worker {
         }
         merger.finish(&mut sink);
         stats.trains_in.add(trains);
+        stats.train_packets_in.add_len(in_trains);
         stats.residence_inbound.record(began.elapsed(), packets);
         self.core.pipeline.finish();
         true

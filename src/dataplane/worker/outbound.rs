@@ -241,6 +241,8 @@ impl Core {
             sent = sent.saturating_add(report.sent);
             self.stats.calls.add(u64::from(report.calls));
             self.stats.trains_out.add(u64::from(report.trains));
+            let in_trains = u64::from(report.in_trains);
+            self.stats.train_packets_out.add(in_trains);
             if report.failed() > 0 {
                 account(&report, port.socket.mark(), &mut self.pipeline, now);
             }
