@@ -1,5 +1,7 @@
 //! Each family inside each family, in UDP and as protocol 50, with one worker and with two.
 
+use lockgate::wire::vici::Message;
+
 use crate::support::{
     eavesdropper::Eavesdropper,
     eventually,
@@ -123,14 +125,20 @@ fn carries(plan: &Plan) {
     let child = &a.child_sas()[0];
     assert_eq!(child.get("encap"), plan.encap.then_some("yes"));
     let overheard = eavesdropper.finish();
-    assert!(overheard.esp > 500, "{overheard:?}");
+    assert!(overheard.esp > 100, "{overheard:?}");
     overheard.assert_nothing_in_clear();
 }
 
 fn counters_agree(a: &Gateway, b: &Gateway) -> bool {
-    let (at_a, at_b) = (&a.child_sas()[0], &b.child_sas()[0]);
-    ["spi", "packets", "bytes"].iter().all(|key| {
-        let (into, out) = (format!("{key}-in"), format!("{key}-out"));
-        at_a.get(&into) == at_b.get(&out) && at_a.get(&out) == at_b.get(&into)
-    })
+    let (at_a, at_b) = (a.child_sas(), b.child_sas());
+    let is_same = |one: &Message, other: &Message| {
+        ["spi", "packets", "bytes"].iter().all(|key| {
+            let (into, out) = (format!("{key}-in"), format!("{key}-out"));
+            one.get(&into) == other.get(&out) && one.get(&out) == other.get(&into)
+        })
+    };
+    at_a.len() == at_b.len()
+        && at_a
+            .iter()
+            .all(|one| at_b.iter().any(|other| is_same(one, other)))
 }

@@ -1,5 +1,7 @@
 //! New keys while traffic flows: nothing may be lost and nothing delivered twice.
 
+use lockgate::wire::vici::Message;
+
 use crate::support::{
     eavesdropper::Eavesdropper,
     eventually,
@@ -35,6 +37,63 @@ fn child_rekeys_over_raw_esp_lose_and_repeat_nothing() {
     rekeys_under_traffic(&plan, &[("child", "net")]);
 }
 
+/// RFC 9611: flows move to the SA of their worker, are rekeyed with it, and survive its end.
+#[test]
+fn a_child_sa_for_every_worker_comes_and_goes_without_loss() {
+    for encap in [true, false] {
+        let plan = Plan {
+            workers: 2,
+            encap,
+            ..Plan::default()
+        };
+        let Some(lab) = Lab::new() else { return };
+        let gateways = lab.tunnel(&plan);
+        let [a, b] = &gateways;
+        let stream = || Stream::start(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+        let streams: Vec<_> = (0..4).map(|_| stream()).collect();
+        let every_worker_has_one = |gateway: &Gateway| {
+            let children = gateway.child_sas();
+            let announced = |child: &Message| child.get("per-cpu-sas") == Some("yes");
+            ["0", "1"].iter().all(|worker| {
+                let mut own = children.iter().filter(|child| announced(child));
+                own.any(|child| child.get("cpu") == Some(worker))
+            })
+        };
+        for round in 0..2 {
+            // A flow stays with the worker whose SA has brought it, so a worker without an SA sees
+            // only the beginnings of new ones.
+            eventually("every worker has a Child SA", || {
+                let fresh = stream();
+                fresh.wait_for(10);
+                assert_clean(fresh);
+                gateways.iter().all(every_worker_has_one).then_some(())
+            });
+            let before = spis(a);
+            assert!(before.len() <= 3, "{before:?}");
+            gateways[round].command("rekey", &[("child", "net")]);
+            eventually("both ends use nothing but new keys", || {
+                let (at_a, at_b) = (spis(a), spis(b));
+                let new = at_a.iter().all(|key| !before.contains(key));
+                (at_a == at_b && new).then_some(())
+            });
+            streams.iter().for_each(|stream| stream.wait_for(50));
+            let child = gateways[round].child_sas().remove(round);
+            let id = child.get("uniqueid").unwrap();
+            gateways[round].command("terminate", &[("child-id", id)]);
+            streams.iter().for_each(|stream| stream.wait_for(50));
+            let ids = |child: &Message| child.get("uniqueid").unwrap().to_owned();
+            assert!(
+                gateways[round]
+                    .child_sas()
+                    .iter()
+                    .all(|child| ids(child) != id)
+            );
+        }
+        streams.into_iter().for_each(assert_clean);
+        one_tunnel_is_left(a, b, plan.workers);
+    }
+}
+
 /// A few packets make the key old: rekeying by volume, by whichever side notices first.
 #[test]
 fn rekeys_by_packet_count_lose_and_repeat_nothing() {
@@ -54,7 +113,7 @@ fn rekeys_by_packet_count_lose_and_repeat_nothing() {
     }
     assert_clean(stream);
     assert_ne!(spis(&a), first);
-    one_tunnel_is_left(&a, &b);
+    one_tunnel_is_left(&a, &b, plan.workers);
 }
 
 /// Both sides ask at the same moment, so that requests cross (RFC 7296 §2.8.1, §2.8.2).
@@ -80,7 +139,7 @@ fn rekeys_from_both_sides_at_once_lose_and_repeat_nothing() {
         }
     }
     assert_clean(stream);
-    one_tunnel_is_left(a, b);
+    one_tunnel_is_left(a, b, 1);
 }
 
 fn rekeys_under_traffic(plan: &Plan, what: &[(&str, &str)]) {
@@ -97,16 +156,17 @@ fn rekeys_under_traffic(plan: &Plan, what: &[(&str, &str)]) {
             for what in what {
                 let before = keys(gateway, what.0);
                 gateway.command("rekey", &[*what]);
-                eventually("both ends use the new keys", || {
+                eventually("both ends use nothing but new keys", || {
                     let (at_a, at_b) = (keys(&a, what.0), keys(&b, what.0));
-                    (at_a.len() == 1 && at_a == at_b && at_a != before).then_some(())
+                    let new = at_a.iter().all(|key| !before.contains(key));
+                    (!at_a.is_empty() && at_a == at_b && new).then_some(())
                 });
                 streams.iter().for_each(|stream| stream.wait_for(200));
             }
         }
     }
     streams.into_iter().for_each(assert_clean);
-    one_tunnel_is_left(&a, &b);
+    one_tunnel_is_left(&a, &b, plan.workers);
     eavesdropper.finish().assert_nothing_in_clear();
 }
 
@@ -120,10 +180,13 @@ fn assert_clean(stream: Stream) {
     );
 }
 
-fn one_tunnel_is_left(a: &Gateway, b: &Gateway) {
+/// With a Child SA for each worker that has asked for one.
+fn one_tunnel_is_left(a: &Gateway, b: &Gateway, workers: u16) {
     for gateway in [a, b] {
         eventually("one tunnel is left", || {
-            (gateway.ike_sas().len() == 1 && gateway.child_sas().len() == 1).then_some(())
+            let children = gateway.child_sas().len();
+            let is_one = (1..=usize::from(2 * workers - 1)).contains(&children);
+            (gateway.ike_sas().len() == 1 && is_one).then_some(())
         });
         for reason in [
             "integrity-failed",
@@ -139,7 +202,7 @@ fn one_tunnel_is_left(a: &Gateway, b: &Gateway) {
 
 /// What names the keys in use, the same at both ends: the IKE SPIs, or the sum of both ESP SPIs.
 fn keys(gateway: &Gateway, kind: &str) -> Vec<String> {
-    let text = |sa: &lockgate::wire::vici::Message, key| sa.get(key).unwrap().to_owned();
+    let text = |sa: &Message, key| sa.get(key).unwrap().to_owned();
     if kind == "ike" {
         let sas = gateway.established();
         return sas.iter().map(|sa| text(sa, "initiator-spi")).collect();
@@ -150,7 +213,9 @@ fn keys(gateway: &Gateway, kind: &str) -> Vec<String> {
         pair.sort();
         pair.concat()
     };
-    children.iter().map(pair).collect()
+    let mut keys: Vec<String> = children.iter().map(pair).collect();
+    keys.sort();
+    keys
 }
 
 fn spis(gateway: &Gateway) -> Vec<String> {
