@@ -409,3 +409,29 @@ fn a_super_packet_is_whole_until_its_first_segment_is_taken() {
     assert!(packet.is_super() && packet.plain_mut().is_none());
     assert_eq!(packet.next_segment().map(<[u8]>::len), Some(1028));
 }
+
+#[test]
+fn taking_segments_can_be_interrupted_anywhere_and_goes_on_with_the_last_one_taken() {
+    let whole = Packet::tcp(false, 1, 0).with(|packet| packet.payload = pattern(2500));
+    let (header, bytes) = whole.build_super(1000);
+    let wanted = split(&header, &bytes).unwrap();
+    for taken in 0..=3 {
+        let mut copy = bytes.clone();
+        let mut packet = TunPacket::parse(&header, &mut copy).unwrap();
+        for segment in &wanted[..taken] {
+            assert_eq!(packet.next_segment(), Some(&segment[..]));
+        }
+        let suspended = packet.suspend();
+        let mut packet = TunPacket::resume(suspended, &mut copy);
+        let rest = &wanted[taken.saturating_sub(1)..];
+        assert_eq!(packet.segments_left(), rest.len());
+        for segment in rest {
+            assert_eq!(packet.next_segment(), Some(&segment[..]));
+        }
+        assert_eq!(packet.next_segment(), None);
+        assert_eq!(packet.segments_left(), 0);
+
+        let other = &mut copy[..100];
+        assert_eq!(TunPacket::resume(suspended, other).next_segment(), None);
+    }
+}

@@ -123,13 +123,16 @@ impl<'a> TunPacket<'a> {
     /// Goes on where [`suspend`](Self::suspend) interrupted, with the packet as it was left.
     #[must_use]
     pub fn resume(suspended: Suspended, packet: &'a mut [u8]) -> Self {
+        let bytes = packet.get_mut(..suspended.len);
+        // Of another packet there is nothing to go on with.
+        let is_same = bytes.is_some();
         Self {
-            bytes: packet.get_mut(..suspended.len).unwrap_or_default(),
+            bytes: bytes.unwrap_or_default(),
             header: suspended.header,
             cut: suspended.cut,
-            next: suspended.next,
-            taken: suspended.taken,
-            again: suspended.taken.is_some(),
+            next: suspended.next.filter(|_| is_same),
+            taken: suspended.taken.filter(|_| is_same),
+            again: suspended.taken.is_some() && is_same,
         }
     }
 

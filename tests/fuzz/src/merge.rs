@@ -5,7 +5,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic is how a target reports")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::packets::{ACK, CWR, ECE, FIN, PSH, Packet, URG, checksum, field, joined, put};
 use super::{packets, reference};
@@ -62,18 +62,16 @@ fn split((header, packet): &(VnetHeader, Vec<u8>)) -> (bool, Vec<Vec<u8>>) {
 /// The place in the burst of each packet that came out, all bytes compared. Packets of one flow come
 /// in order, and those of no visible flow as well.
 fn origins(burst: &[Vec<u8>], merged: &[(bool, Vec<Vec<u8>>)]) -> Vec<usize> {
-    let mut flows: HashMap<Option<Flow>, std::vec::IntoIter<usize>> = HashMap::new();
-    for flow in burst.iter().map(|packet| flow_of(packet)) {
-        let places = (0..burst.len()).filter(|at| flow_of(&burst[*at]) == flow);
-        let places: Vec<usize> = places.collect();
-        flows.entry(flow).or_insert(places.into_iter());
+    let mut flows: HashMap<Option<Flow>, VecDeque<usize>> = HashMap::new();
+    for (place, packet) in burst.iter().enumerate() {
+        flows.entry(flow_of(packet)).or_default().push_back(place);
     }
     let mut origins = Vec::new();
     for (is_super, packets) in merged {
         let own: Vec<usize> = packets
             .iter()
             .map(|packet| flow_of(packet))
-            .map(|flow| flows.get_mut(&flow).and_then(Iterator::next))
+            .map(|flow| flows.get_mut(&flow).and_then(VecDeque::pop_front))
             .map(|origin| origin.expect("nothing is written twice or invented"))
             .collect();
         let came: Vec<&[u8]> = own.iter().map(|at| burst[*at].as_slice()).collect();
@@ -87,12 +85,17 @@ fn origins(burst: &[Vec<u8>], merged: &[(bool, Vec<Vec<u8>>)]) -> Vec<usize> {
 
 /// A packet whose flow is not visible stays between those that may be of its flow.
 fn check_order(burst: &[Vec<u8>], origins: &[usize]) {
+    let hidden: Vec<bool> = burst
+        .iter()
+        .map(|packet| flow_of(packet).is_none())
+        .collect();
+    if !hidden.contains(&true) {
+        return;
+    }
     for (position, origin) in origins.iter().enumerate() {
         for later in origins.iter().skip(position + 1) {
-            let (one, other) = (&burst[*origin], &burst[*later]);
-            let is_hidden = flow_of(one).is_none() || flow_of(other).is_none();
-            if is_hidden && origin > later {
-                assert!(!may_be_one_flow(one, other));
+            if origin > later && (hidden[*origin] || hidden[*later]) {
+                assert!(!may_be_one_flow(&burst[*origin], &burst[*later]));
             }
         }
     }
