@@ -38,7 +38,6 @@ use crate::{
         self, A, B, Lab, LabOptions, OUTER_LINK, Side, Unprepared,
         traffic::{Bulk, Probe, Transfer, gigabits_per_second},
     },
-    wire::vici::Message,
 };
 
 /// Arguments of `lockgate demo`.
@@ -199,22 +198,12 @@ impl Tunnel {
 
     /// Has A bring the tunnel up and returns how long that took.
     fn negotiate(&self) -> Result<Duration, Failure> {
-        let mut control = self.a.control()?;
-        let mut request = Message::new();
-        request
-            .set("child", "lan")
-            .set("ike", "demo")
-            .set("timeout", 10_000);
-        let start = Instant::now();
-        let answer = control.command("initiate", request)?;
-        let time = start.elapsed();
-        if answer.get("success") == Some("yes") {
-            return Ok(time);
-        }
-        let reason = answer.get("errmsg").unwrap_or("no reason given").to_owned();
-        Err(Failure::Handshake {
-            reason,
-            words: self.last_words(),
+        self.a.initiate("demo", "lan").map_err(|error| match error {
+            GatewayError::NoTunnel(reason) => Failure::Handshake {
+                reason,
+                words: self.last_words(),
+            },
+            other => other.into(),
         })
     }
 

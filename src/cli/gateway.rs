@@ -24,6 +24,8 @@ pub(super) enum GatewayError {
         status: ExitStatus,
         words: String,
     },
+    #[error("the gateways could not agree on a tunnel: {0}")]
+    NoTunnel(String),
     #[error("control socket: {0}")]
     Control(#[from] ClientError),
     #[error(transparent)]
@@ -71,6 +73,24 @@ impl Gateway {
     /// Connects to the daemon's control socket.
     pub(super) fn control(&self) -> Result<Client, GatewayError> {
         Ok(Client::connect(&self.socket)?)
+    }
+
+    /// Brings a child up and returns how long that took.
+    pub(super) fn initiate(&self, ike: &str, child: &str) -> Result<Duration, GatewayError> {
+        let mut control = self.control()?;
+        let mut request = Message::new();
+        request
+            .set("child", child)
+            .set("ike", ike)
+            .set("timeout", 10_000);
+        let start = Instant::now();
+        let answer = control.command("initiate", request)?;
+        let time = start.elapsed();
+        if answer.get("success") == Some("yes") {
+            return Ok(time);
+        }
+        let reason = answer.get("errmsg").unwrap_or("no reason given");
+        Err(GatewayError::NoTunnel(reason.to_owned()))
     }
 
     /// The configuration file.

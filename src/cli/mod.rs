@@ -1,9 +1,10 @@
 //! The command line: one file per subcommand.
 //!
 //! Every command is a function from its arguments to an exit code: 0 it worked, 1 the operation
-//! failed, 2 the arguments or the configuration are wrong. All but `run`, `check` and `demo` are
+//! failed, 2 the arguments or the configuration are wrong. All but `run`, `check`, `demo` and `bench` are
 //! clients of the daemon's VICI socket.
 
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod control;
@@ -47,6 +48,8 @@ pub enum Command {
     Monitor(monitor::Args),
     /// Build two gateways on this machine and measure the tunnel between them
     Demo(demo::Args),
+    /// Measure what a packet costs, stage by stage or end to end
+    Bench(bench::Args),
 }
 
 /// Where the daemon listens.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => output::finish(control::reload(&args)),
         Command::Monitor(args) => output::finish(monitor::execute(&args)),
         Command::Demo(args) => demo::execute(&args),
+        Command::Bench(args) => bench::execute(&args),
     }
 }
 
@@ -87,5 +91,6 @@ Examples:
   lockgate status                               tunnels, traffic, drops
   lockgate initiate --child lan                 bring a tunnel up
   lockgate monitor                              watch tunnels come and go
+  lockgate bench --report bench.html            what a packet costs on this machine
 
 Exit codes: 0 fine, 1 the operation failed, 2 wrong arguments or configuration.";

@@ -16,5 +16,6 @@ mod socket;
 mod sockopt;
 pub mod steering;
 mod train;
+pub mod tsc;
 pub mod tun;
 pub mod udp;

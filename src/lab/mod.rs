@@ -10,6 +10,7 @@
 //! [`traffic`] has the generators, [`meter`] counts the processor time that programs take, and
 //! [`report`] shows what came of it.
 
+pub mod machine;
 pub mod meter;
 pub mod report;
 pub mod traffic;
