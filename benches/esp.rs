@@ -17,9 +17,13 @@ use lockgate::wire::selector::TrafficSelector;
 const SIZES: [usize; 5] = [64, 576, 1400, 8192, 65_535];
 
 const SHA256: Option<IntegrityId> = Some(IntegrityId::HMAC_SHA2_256_128);
-const SUITES: [(&str, CipherSuite); 6] = [
+const SUITES: [(&str, CipherSuite); 7] = [
     ("aes128gcm16", suite(EncryptionId::AES_GCM_16, 128, None)),
     ("aes256gcm16", suite(EncryptionId::AES_GCM_16, 256, None)),
+    (
+        "aes256gcm16iiv",
+        suite(EncryptionId::AES_GCM_16_IIV, 256, None),
+    ),
     (
         "chacha20poly1305",
         suite(EncryptionId::CHACHA20_POLY1305, 0, None),

@@ -59,11 +59,11 @@ fn spd(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("hit", count), |bencher| {
             bencher.iter(|| {
                 number = (number + 7919) % count;
-                spd.outbound(black_box(&flow(number + 1))).is_some()
+                spd.outbound_action(black_box(&flow(number + 1))).is_some()
             });
         });
         group.bench_function(BenchmarkId::new("miss", count), |bencher| {
-            bencher.iter(|| spd.outbound(black_box(&flow(60_000))).is_some());
+            bencher.iter(|| spd.outbound_action(black_box(&flow(60_000))).is_some());
         });
     }
 
@@ -88,7 +88,7 @@ fn spd(c: &mut Criterion) {
     group.bench_function("hit/10000 of 17 prefix lengths", |bencher| {
         bencher.iter(|| {
             number = (number + 7919) % 10_000;
-            spd.outbound(black_box(&flow(number + 1))).is_some()
+            spd.outbound_action(black_box(&flow(number + 1))).is_some()
         });
     });
     group.finish();

@@ -230,7 +230,7 @@ impl ReplayWindow {
     #[inline]
     fn place(&self, number: u64) -> (usize, usize) {
         let mask = (self.ring.len() as u64).wrapping_sub(1);
-        let line = number / WORDS_PER_LINE as u64 & mask;
+        let line = (number / WORDS_PER_LINE as u64) & mask;
         let word = number % WORDS_PER_LINE as u64;
         let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         (index(line), index(word))
