@@ -113,7 +113,9 @@ impl Server {
         let sleep = next.map(|at| at.saturating_duration_since(now));
         // An error left the listener unread, and readiness is told only once.
         let retry = self.accepting.then_some(ACCEPT_RETRY);
-        [sleep, retry].into_iter().flatten().min()
+        let text = self.text.as_ref();
+        let stale = text.map(|(_, until)| until.saturating_duration_since(now));
+        [sleep, retry, stale].into_iter().flatten().min()
     }
 
     fn accept(&mut self, now: Instant) {
@@ -235,8 +237,9 @@ impl Server {
         }
     }
 
-    /// Ends what has taken too long.
+    /// Ends what has taken too long, and frees a text that is not served again: it may be large.
     fn expire(&mut self, now: Instant) {
+        self.text.take_if(|(_, until)| *until <= now);
         for place in 0..self.clients.len() {
             let Some(Some(client)) = self.clients.get(place) else {
                 continue;
