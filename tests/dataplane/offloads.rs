@@ -9,7 +9,7 @@ use lockgate::io::udp::SocketOptions;
 
 use crate::gateway::Tunnel;
 use crate::support::{eventually, may_build_a_lab};
-use crate::threads::{Site, WORKERS, bulk, echo, give_sas, sites_with};
+use crate::threads::{Site, WORKERS, bulk, echo, give_sas, sites_that_spin, sites_with};
 
 fn options(offloads: Offloads) -> SocketOptions {
     SocketOptions {
@@ -79,7 +79,7 @@ fn judge(wanted: Offloads, a: &Site, b: &Site) {
 
 #[test]
 fn a_socket_that_takes_no_more_loses_nothing_and_goes_on_in_order() {
-    const PACKETS: u16 = 200;
+    const PACKETS: u16 = 100; // fit the buffer of a plain socket
     if !may_build_a_lab() {
         return;
     }
@@ -89,7 +89,7 @@ fn a_socket_that_takes_no_more_loses_nothing_and_goes_on_in_order() {
             ..Tunnel::default()
         };
         let small = SocketOptions {
-            send_buffer: 16 << 10,
+            send_buffer: 4 << 10,
             ..options(offloads)
         };
         let (mut a, mut b) = sites_with(&tunnel, small);
@@ -132,4 +132,27 @@ fn a_socket_that_takes_no_more_loses_nothing_and_goes_on_in_order() {
         let lost = a.handle.stats().total().drops.iter().sum::<u64>();
         assert_eq!(lost, 0);
     }
+}
+
+#[test]
+fn workers_that_spin_carry_the_same_and_end_when_they_are_told() {
+    if !may_build_a_lab() {
+        return;
+    }
+    let tunnel = Tunnel {
+        workers: WORKERS,
+        ..Tunnel::default()
+    };
+    let spin = Duration::from_millis(5);
+    let (mut a, mut b) = sites_that_spin(&tunnel, options(Offloads::ALL), spin);
+    give_sas(&tunnel, &mut a, &mut b, 0);
+    echo(&tunnel, &a, &b);
+    bulk(&tunnel, &a, &b);
+    a.handle.shutdown();
+    b.handle.shutdown();
+    let (sent, received) = (a.handle.stats().total(), b.handle.stats().total());
+    assert_eq!(sent.outbound, received.inbound);
+    assert_eq!(received.drops.iter().sum::<u64>(), 0, "{received:?}");
+    // Looking in vain is not counted.
+    assert!(sent.bursts <= sent.calls && sent.calls < 20 * sent.outbound.packets);
 }

@@ -34,10 +34,15 @@ pub(crate) struct Site {
 
 impl Site {
     /// Starts the workers in a namespace whose links are ready.
-    fn start(space: Namespace, spd: Spd, inner: [&str; 2], options: SocketOptions) -> Self {
+    fn start(
+        space: Namespace,
+        spd: Spd,
+        inner: [&str; 2],
+        (options, spin): (SocketOptions, Duration),
+    ) -> Self {
         let poll = Poll::new().expect("a poll");
         let control = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
-        let (handle, controls) = space.run(move || start_workers(spd, control, options));
+        let (handle, controls) = space.run(move || start_workers(spd, control, options, spin));
         for address in inner {
             add_address(&space, "ipsec0", address);
         }
@@ -62,7 +67,12 @@ fn add_address(space: &Namespace, link: &str, address: &str) {
     });
 }
 
-fn start_workers(spd: Spd, control: Arc<Waker>, options: SocketOptions) -> (Handle, Vec<UdpGroup>) {
+fn start_workers(
+    spd: Spd,
+    control: Arc<Waker>,
+    options: SocketOptions,
+    spin: Duration,
+) -> (Handle, Vec<UdpGroup>) {
     let count = NonZeroU16::new(WORKERS).expect("not zero");
     let (device, queues) = Tun::create("ipsec0", WORKERS, 1400, options.offloads).expect("a TUN");
     let mut workers: Vec<_> = queues
@@ -93,7 +103,7 @@ fn start_workers(spd: Spd, control: Arc<Waker>, options: SocketOptions) -> (Hand
         pin: true,
         control,
         offloads: device.offloads(),
-        spin: Duration::ZERO,
+        spin,
     };
     (Dataplane::start(config).expect("started"), groups)
 }
@@ -111,6 +121,15 @@ fn sites(tunnel: &Tunnel) -> (Site, Site) {
 
 /// Two sites whose sockets have these options, and whose TUN has the same offloads.
 pub(crate) fn sites_with(tunnel: &Tunnel, options: SocketOptions) -> (Site, Site) {
+    sites_that_spin(tunnel, options, Duration::ZERO)
+}
+
+/// Two sites whose workers look for packets that long before they sleep.
+pub(crate) fn sites_that_spin(
+    tunnel: &Tunnel,
+    options: SocketOptions,
+    spin: Duration,
+) -> (Site, Site) {
     let (a, b) = ["gw-a", "gw-b"]
         .map(|name| Namespace::new(name).expect("a namespace"))
         .into();
@@ -144,8 +163,18 @@ pub(crate) fn sites_with(tunnel: &Tunnel, options: SocketOptions) -> (Site, Site
     }
     let [spd_a, spd_b] = tunnel.policies();
     // 10.0.0.0/14 and 2001:db8:a::/47 are both sites.
-    let a = Site::start(a, spd_a, ["10.1.1.1/14", "2001:db8:a::1:1/47"], options);
-    let b = Site::start(b, spd_b, ["10.2.1.1/14", "2001:db8:b::1:1/47"], options);
+    let a = Site::start(
+        a,
+        spd_a,
+        ["10.1.1.1/14", "2001:db8:a::1:1/47"],
+        (options, spin),
+    );
+    let b = Site::start(
+        b,
+        spd_b,
+        ["10.2.1.1/14", "2001:db8:b::1:1/47"],
+        (options, spin),
+    );
     (a, b)
 }
 

@@ -34,8 +34,9 @@ impl Worker {
         if !self.tun.ready || !self.finish_pending(now) {
             return false;
         }
+        let mut budget = BYTES_PER_TURN;
         for number in 0..READS_PER_TURN {
-            if self.core.pipeline.is_settling() || !self.core.has_room(now) {
+            if budget == 0 || self.core.pipeline.is_settling() || !self.core.has_room(now) {
                 return number > 0;
             }
             self.core.stats.calls.add(1);
@@ -46,6 +47,7 @@ impl Worker {
             if number == 0 {
                 self.core.stats.bursts.add(1);
             }
+            budget = budget.saturating_sub(packet.len());
             self.core.oldest.get_or_insert_with(Instant::now);
             self.core.obey(now); // an SA that was reported to be up is up for this packet
             if let Some(rest) = self.core.seal(now, &header, packet, &mut self.tun.writer) {
@@ -310,6 +312,9 @@ fn ask_path_mtu(
 
 /// Reads from the TUN in one turn, each at most a super-packet.
 const READS_PER_TURN: usize = 64;
+/// Bytes read from the TUN in one turn: what the egress takes before it is sent. The sockets, and the
+/// small packets that wait in them, get their chance after that.
+const BYTES_PER_TURN: usize = 512 << 10;
 /// Strays in one turn, each at most 64 KiB.
-const STRAYS_PER_TURN: usize = 16;
+const STRAYS_PER_TURN: usize = 8;
 const PATHS_PER_CHECK: usize = 16;
