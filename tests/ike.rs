@@ -42,6 +42,8 @@ mod patience;
 mod plane;
 #[path = "ike/random.rs"]
 mod random;
+#[path = "ike/sibling_limits.rs"]
+mod sibling_limits;
 #[path = "ike/siblings.rs"]
 mod siblings;
 #[path = "ike/straight.rs"]

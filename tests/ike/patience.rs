@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use lockgate::wire::isakmp::ExchangeType;
+use lockgate::wire::isakmp::{ExchangeType, PayloadType};
 
-use super::config::Side;
+use super::actor::{Actor, sa, selectors};
+use super::config::{Side, esp_proposals};
 use super::network::{Fate, Sent};
 use super::pair::{Pair, initiate, rekey_child, seconds};
 
@@ -147,4 +148,60 @@ fn an_established_peer_that_does_not_answer_is_given_up_with_all_its_children() 
         pair.assert_clean(1);
         pair.finish();
     }
+}
+
+/// B wants a second child, and its peer is made by hand.
+fn asked_for_a_child() -> (Pair, Actor, Vec<u8>) {
+    let mut pair = Pair::with(|side, setup| setup.add_second_child(side));
+    let mut actor = Actor::connect(&mut pair, 1);
+    pair.command(Side::B, initiate("lab"));
+    let request = actor.take_request(&pair).unwrap();
+    let offer = request.body(PayloadType::SA).unwrap().to_vec();
+    let mut proposals = esp_proposals(&["aes128gcm16-esn"]);
+    proposals[0].spi = vec![0x70, 0, 0, 1];
+    let mut answer = vec![
+        (PayloadType::SA, sa(&proposals)),
+        (PayloadType::NONCE, actor.nonce()),
+    ];
+    answer.extend(selectors("10.102.0.0/16", "10.101.0.0/16"));
+    actor.answer(&mut pair, &request, &answer);
+    (pair, actor, offer)
+}
+
+#[test]
+fn a_child_sa_whose_answer_is_refused_is_deleted_at_the_peer() {
+    let (mut pair, mut actor, offer) = asked_for_a_child();
+    assert!(pair.host(Side::B).logged("not inside"));
+    let request = actor.take_request(&pair).unwrap();
+    let spi = &offer[8..12];
+    let delete = request.body(PayloadType::DELETE).unwrap();
+    assert_eq!(delete, [&[3, 4, 0, 1], spi].concat());
+    actor.answer(&mut pair, &request, &vec![]);
+    assert_eq!(pair.children(Side::B).len(), 1);
+    assert_eq!(pair.host(Side::B).plane.counts(), (1, 1));
+}
+
+#[test]
+fn a_peer_whose_answers_are_broken_is_not_called_again_at_once() {
+    let mut pair = Pair::with(|side, setup| {
+        setup.add_second_child(side);
+        setup.connection.keyingtries = 0;
+        for child in &mut setup.children {
+            child.start_action = lockgate::ike::StartAction::Start;
+        }
+    });
+    let mut actor = Actor::connect(&mut pair, 1);
+    pair.command(Side::B, initiate("lab"));
+    let request = actor.take_request(&pair).unwrap();
+    let before = pair.net.sent();
+    actor.answer(&mut pair, &request, &vec![(PayloadType::SA, vec![1, 2])]);
+    let calls = |pair: &Pair| {
+        let sent = pair.net.from(Side::B, before);
+        let first = |sent: &&&Sent| sent.is(ExchangeType::IKE_SA_INIT, false);
+        sent.iter().filter(first).count()
+    };
+    pair.run_for(seconds(9));
+    assert_eq!(calls(&pair), 0);
+    pair.run_for(seconds(60));
+    assert!(calls(&pair) > 0);
 }

@@ -4,20 +4,18 @@ use std::num::NonZeroU16;
 
 use lockgate::ike::{ChildState, Command, CommandOutcome};
 use lockgate::ipsec::{ChildId, Reqid, SaEvent, WorkerId};
-use lockgate::wire::ikev2::{Notify, NotifyType};
 use lockgate::wire::ip::Flow;
-use lockgate::wire::isakmp::{ExchangeType, PayloadType};
+use lockgate::wire::isakmp::ExchangeType;
 
-use super::actor::{Actor, notify};
-use super::config::{Setup, Side, esp_proposals, selectors};
+use super::config::{Setup, Side, esp_proposals};
 use super::network::Fate;
 use super::pair::{
     Pair, initiate, millis, rekey, rekey_child, rekey_ike, seconds, terminate_child, terminate_ike,
 };
 
-const LAN: Reqid = Reqid(1);
+pub(crate) const LAN: Reqid = Reqid(1);
 
-fn workers(a: u16, b: u16) -> impl Fn(Side, &mut Setup) {
+pub(crate) fn workers(a: u16, b: u16) -> impl Fn(Side, &mut Setup) {
     move |side, setup| {
         let count = [a, b][side.index()];
         setup.settings = lockgate::ike::Settings::new(NonZeroU16::new(count).unwrap());
@@ -25,7 +23,7 @@ fn workers(a: u16, b: u16) -> impl Fn(Side, &mut Setup) {
 }
 
 /// A worker has to hand packets from behind `side` to another worker.
-fn ask(pair: &mut Pair, side: Side, worker: u16) {
+pub(crate) fn ask(pair: &mut Pair, side: Side, worker: u16) {
     let [src, dst] = match side {
         Side::A => [[10, 1, 0, 7], [10, 2, 0, 8]],
         Side::B => [[10, 2, 0, 8], [10, 1, 0, 7]],
@@ -45,7 +43,7 @@ fn ask(pair: &mut Pair, side: Side, worker: u16) {
 }
 
 /// Every worker of a side that has no SA of its own asks for one.
-fn ask_all(pair: &mut Pair, side: Side) {
+pub(crate) fn ask_all(pair: &mut Pair, side: Side) {
     let workers = pair.setup(side).settings.workers.get();
     for worker in 0..workers {
         if pair.host(side).plane.own(LAN, WorkerId(worker)).is_none() {
@@ -55,7 +53,7 @@ fn ask_all(pair: &mut Pair, side: Side) {
 }
 
 /// How many Child SAs each worker of a side has, by what `list-sas` says.
-fn owners(pair: &Pair, side: Side, workers: u16) -> Vec<usize> {
+pub(crate) fn owners(pair: &Pair, side: Side, workers: u16) -> Vec<usize> {
     let children = pair.children(side);
     let count = |worker| {
         let own = children.iter().filter(|child| child.owner.0 == worker);
@@ -66,7 +64,7 @@ fn owners(pair: &Pair, side: Side, workers: u16) -> Vec<usize> {
 
 /// Both sides have the same Child SAs, all in use, and every worker's packets arrive.
 #[track_caller]
-fn assert_siblings(pair: &mut Pair, count: usize) {
+pub(crate) fn assert_siblings(pair: &mut Pair, count: usize) {
     pair.run_for(seconds(12)); // the lingering of replaced ones is over, and new ones are settled
     let mut pairs = Vec::new();
     for side in Side::BOTH {
@@ -212,83 +210,6 @@ fn a_side_that_does_not_want_them_gets_one_child_sa_and_is_never_asked() {
         assert_siblings(&mut pair, 1);
         pair.finish();
     }
-}
-
-#[test]
-fn the_answer_repeats_the_announcement_only_if_it_was_made() {
-    for announced in [false, true] {
-        let mut pair = Pair::with(|_, _| {});
-        let mut actor = Actor::half_open(&mut pair, 1);
-        let mut payloads = actor.auth();
-        if announced {
-            payloads.push(notify(NotifyType::SA_RESOURCE_INFO, &[0, 0, 0, 7, 9]));
-        }
-        let answer = actor.request(&mut pair, ExchangeType::IKE_AUTH, &payloads);
-        let answer = answer.unwrap();
-        assert_eq!(answer.error(), None);
-        let says = answer.notifies().contains(&NotifyType::SA_RESOURCE_INFO);
-        assert_eq!(says, announced);
-        assert_eq!(pair.child(Side::B).per_worker, announced);
-    }
-}
-
-#[test]
-fn the_announcement_names_the_worker_and_no_protocol() {
-    let mut pair = Pair::with(workers(2, 4));
-    let mut actor = Actor::half_open(&mut pair, 1);
-    let mut payloads = actor.auth();
-    payloads.push(notify(NotifyType::SA_RESOURCE_INFO, &[]));
-    let answer = actor.request(&mut pair, ExchangeType::IKE_AUTH, &payloads);
-    let answer = answer.unwrap();
-    let owner = pair.child(Side::B).owner.0;
-    let mut all = answer.payloads.iter();
-    let found = all.find_map(|(kind, body)| {
-        let notify = (*kind == PayloadType::NOTIFY).then(|| Notify::parse(body).unwrap())?;
-        (notify.kind == NotifyType::SA_RESOURCE_INFO).then_some(notify)
-    });
-    let found = found.unwrap();
-    assert_eq!((found.protocol, found.spi), (0, &[][..]));
-    assert_eq!(found.data, u32::from(owner).to_be_bytes());
-}
-
-#[test]
-fn a_peer_that_wants_no_more_is_not_asked_again_until_a_rekey() {
-    let mut pair = Pair::up_with(|side, setup| {
-        workers(4, 4)(side, setup);
-        if side == Side::B {
-            setup.settings.additional_per_child = 1;
-        }
-    });
-    ask_all(&mut pair, Side::A);
-    pair.settle();
-    assert!(pair.host(Side::A).logged("TS_MAX_QUEUE"));
-    assert_siblings(&mut pair, 2);
-    let sent = pair.net.sent();
-    for _ in 0..20 {
-        ask_all(&mut pair, Side::A);
-        pair.run_for(seconds(1));
-    }
-    assert_eq!(pair.net.sent(), sent);
-    let missing: Vec<u16> = (0..4)
-        .filter(|worker| {
-            pair.host(Side::A)
-                .plane
-                .own(LAN, WorkerId(*worker))
-                .is_none()
-        })
-        .collect();
-    assert_eq!(missing.len(), 2);
-
-    pair.command(Side::A, rekey_child());
-    pair.settle();
-    let sent = pair.net.sent();
-    ask(&mut pair, Side::A, missing[0]);
-    pair.settle();
-    assert_eq!(pair.net.sent(), sent + 2);
-    ask(&mut pair, Side::A, missing[1]);
-    assert_eq!(pair.net.sent(), sent + 2);
-    assert_siblings(&mut pair, 2);
-    pair.finish();
 }
 
 #[test]
@@ -576,28 +497,6 @@ fn a_reload_that_switches_them_off_deletes_the_additional_ones() {
 }
 
 #[test]
-fn an_additional_child_sa_with_narrower_selectors_is_refused_and_deleted_at_the_peer() {
-    let mut pair = Pair::up_with(workers(3, 3));
-    pair.gapless = false; // the peer takes it for the first of a kind
-    pair.setup(Side::B).children[0].local_ts = selectors(&["10.2.0.0/25"]);
-    let pad = pair.setup(Side::B).pad();
-    let now = pair.now;
-    pair.host(Side::B).reload(now, pad);
-    pair.collect();
-    ask_all(&mut pair, Side::A);
-    pair.settle();
-    assert!(pair.host(Side::A).logged("out of"));
-    pair.run_for(seconds(12));
-    for side in Side::BOTH {
-        assert_eq!(pair.children(side).len(), 1, "{side:?}");
-    }
-    let sent = pair.net.sent();
-    ask_all(&mut pair, Side::A);
-    assert_eq!(pair.net.sent(), sent, "that would end in the same way");
-    pair.finish();
-}
-
-#[test]
 fn a_lifetime_that_ends_one_of_them_leaves_the_others() {
     let mut pair = all_up(3, 3, 3);
     let child = pair.children(Side::A)[1].id;
@@ -645,59 +544,6 @@ fn an_additional_child_sa_is_used_by_the_responder_even_if_the_peer_sends_nothin
     pair.run_for(seconds(6));
     assert_eq!(pair.host(Side::B).plane.counts(), (2, 2));
     pair.finish();
-}
-
-#[test]
-fn a_peer_that_asks_for_ten_thousand_gets_a_few() {
-    for announced in [false, true] {
-        let mut pair = Pair::with(workers(2, 2));
-        let mut actor = Actor::half_open(&mut pair, 1);
-        let mut payloads = actor.auth();
-        if announced {
-            payloads.push(notify(NotifyType::SA_RESOURCE_INFO, &[]));
-        }
-        let answer = actor.request(&mut pair, ExchangeType::IKE_AUTH, &payloads);
-        assert_eq!(answer.unwrap().error(), None);
-        let mut refused = 0;
-        for round in 0..10_000 {
-            let mut payloads = actor.create_child(Side::A.network(), Side::B.network());
-            payloads.push(notify(NotifyType::SA_RESOURCE_INFO, &[0xff; 64]));
-            let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
-            match answer.unwrap().error() {
-                None => assert!(round < 4, "{round}"),
-                Some(error) => {
-                    assert_eq!(error, NotifyType::TS_MAX_QUEUE);
-                    refused += 1;
-                }
-            }
-        }
-        assert_eq!(refused, 10_000 - 4);
-        assert_eq!(pair.children(Side::B).len(), 5);
-        assert_eq!(pair.host(Side::B).plane.counts().0, 5);
-        let owners = owners(&pair, Side::B, 2);
-        assert!(owners.iter().all(|own| *own >= 2), "{owners:?}");
-    }
-}
-
-#[test]
-fn rekeys_without_a_delete_are_bounded_too() {
-    let mut pair = Pair::with(workers(2, 2));
-    let mut actor = Actor::connect(&mut pair, 1);
-    for _ in 0..4 {
-        let mut payloads = actor.create_child(Side::A.network(), Side::B.network());
-        payloads.push(notify(NotifyType::SA_RESOURCE_INFO, &[]));
-        let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
-        assert_eq!(answer.unwrap().error(), None);
-    }
-    let mut newest = actor.child_spi;
-    for _ in 0..200 {
-        let payloads = actor.rekey_child(newest);
-        let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
-        if answer.unwrap().error().is_none() {
-            newest = actor.child_spi;
-        }
-    }
-    assert!(pair.children(Side::B).len() <= 1 + 2 * 4);
 }
 
 #[test]
