@@ -35,6 +35,9 @@ impl Machine {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .unwrap_or_default()
                 .trim()
+                .split('-')
+                .next()
+                .unwrap_or_default()
                 .to_owned(),
             virtual_machine: field("flags").split(' ').any(|flag| flag == "hypervisor"),
         }

@@ -156,9 +156,10 @@ impl Plan {
     pub(crate) fn summary(&self) -> String {
         let time = |job: Job| job.weight() * self.scale;
         format!(
-            "{} rounds of {} programs, {} measurements each, interleaved; a TCP stream for {:.1} s, a search \
+            "{} {} of {} programs, {} measurements each, interleaved; a TCP stream for {:.1} s, a search \
              for the highest UDP rate for {:.1} s",
             self.rounds,
+            if self.rounds == 1 { "round" } else { "rounds" },
             self.programs.len(),
             self.steps.len(),
             time(Job::Tcp1),

@@ -90,6 +90,13 @@ impl Program {
         }
     }
 
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Lockgate | Self::LockgateChacha | Self::LockgateEsp
+        )
+    }
+
     pub(crate) fn is_peer(self) -> bool {
         Self::PEERS.contains(&self)
     }

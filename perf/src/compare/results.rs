@@ -72,7 +72,7 @@ impl Metric {
         match self {
             Self::Tcp1 | Self::Tcp4 => "Gbit/s",
             Self::CpuPerGigabit => "s/Gbit",
-            Self::UdpLarge | Self::UdpSmall | Self::UdpTrains => "1000 packets/s",
+            Self::UdpLarge | Self::UdpSmall | Self::UdpTrains => "kpps",
             Self::RttIdle => "µs",
             Self::RttLoaded => "ms",
             Self::Memory => "MiB",

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use lockgate::lab::report::figure;
 
 use crate::{
     machine::{Machine, SocketDefaults, Ticks, load},
@@ -42,12 +43,13 @@ pub(crate) fn run(plan: &Plan, tools: &Tools, revision: &str, file: &Path) -> Re
         samples: Vec::new(),
         failures: Vec::new(),
     };
+    let limit = plan.duration().mul_f64(PATIENCE) + SLACK;
     println!("{}", results.machine);
     println!("{}", results.plan);
     println!(
         "takes about {:.0} minutes and at most {:.0}; partial results are in {}",
         plan.duration().as_secs_f64() / 60.0,
-        plan.duration().mul_f64(PATIENCE).as_secs_f64() / 60.0,
+        limit.as_secs_f64() / 60.0,
         file.display()
     );
     println!("load average {:.2}", load());
@@ -62,7 +64,7 @@ pub(crate) fn run(plan: &Plan, tools: &Tools, revision: &str, file: &Path) -> Re
                 let slot = tunnels
                     .get_mut(index)
                     .context("an index below the length")?;
-                let late = begin.elapsed() > plan.duration().mul_f64(PATIENCE);
+                let late = begin.elapsed() > limit;
                 if late {
                     fail(
                         &mut results,
@@ -163,8 +165,7 @@ fn one(slot: &mut Slot, step: Step, round: u32, tools: &Tools, results: &mut Res
         Ok(values) => {
             let mut line = format!("  {round}  {what}:");
             for (metric, value) in values {
-                let figure = crate::page::figure(value);
-                line.push_str(&format!(" {figure} {}", metric.unit()));
+                line.push_str(&format!(" {} {}", figure(value), metric.unit()));
                 results.samples.push(Sample {
                     round,
                     mode: step.mode,
@@ -206,6 +207,7 @@ fn utc_now() -> String {
 }
 
 /// How much longer than planned a run may take: searches for a rate are not equally long.
-const PATIENCE: f64 = 1.25;
+const PATIENCE: f64 = 1.2;
+const SLACK: Duration = Duration::from_secs(90);
 /// Acknowledgements of the measurement before are gone by then.
 const SETTLE: Duration = Duration::from_millis(300);

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::{page::figure, results::Results, targets::judge, tunnel::Mode};
+use lockgate::lab::report::figure;
+
+use crate::{results::Results, targets::judge, tunnel::Mode};
 
 /// Tables of medians with their least and greatest values, then the targets.
 pub(crate) fn render(results: &Results) -> String {

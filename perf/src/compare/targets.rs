@@ -25,8 +25,8 @@ impl Bound {
 impl std::fmt::Display for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::AtLeast(bound) => write!(f, "≥ {}", short(*bound)),
-            Self::AtMost(bound) => write!(f, "≤ {}", short(*bound)),
+            Self::AtLeast(bound) => write!(f, "≥\u{a0}{}", short(*bound)),
+            Self::AtMost(bound) => write!(f, "≤\u{a0}{}", short(*bound)),
         }
     }
 }
