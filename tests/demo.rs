@@ -66,7 +66,7 @@ fn the_demo_measures_a_tunnel_and_its_checks_pass() {
     }
     for count in [
         "/round_trip_idle/answered",
-        "/gateway_a/sa/packets_out",
+        "/gateway_a/sas/0/packets_out",
         "/a_to_b/bytes",
     ] {
         assert!(

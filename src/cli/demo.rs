@@ -231,7 +231,7 @@ impl Tunnel {
         loop {
             let at_a = Snapshot::fetch(&mut control_a, &self.lab.gateway_a)?;
             let at_b = Snapshot::fetch(&mut control_b, &self.lab.gateway_b)?;
-            let now = (at_a.child.clone(), at_b.child.clone());
+            let now = (at_a.children.clone(), at_b.children.clone());
             if before.as_ref() == Some(&now) {
                 return Ok((at_a, at_b));
             }

@@ -29,7 +29,8 @@ pub(super) struct SaCounters {
 pub(super) struct Snapshot {
     pub(super) ike_suite: String,
     pub(super) esp_suite: String,
-    pub(super) child: SaCounters,
+    /// The Child SAs of the tunnel, one per worker that has asked for one.
+    pub(super) children: Vec<SaCounters>,
     /// Packets by reason for which they were dropped; reasons without any are left out.
     pub(super) drops: BTreeMap<String, u64>,
     /// Datagrams that the kernel dropped between the daemons: full socket buffers, full outer link.
@@ -52,16 +53,17 @@ impl Snapshot {
             .iter()
             .find_map(|sa| sa.get_section("demo"))
             .ok_or(Failure::NoTunnel)?;
-        let child = sa
+        let children = sa
             .get_section("child-sas")
-            .and_then(first_section)
-            .ok_or(Failure::NoTunnel)?;
+            .map(sections)
+            .unwrap_or_default();
+        let first = children.first().ok_or(Failure::NoTunnel)?;
         let stats = control.command("stats", Message::new())?;
         let (lost_outside, lost_inside) = namespace.run(lost_in_kernel)?;
         Ok(Self {
             ike_suite: suite(sa),
-            esp_suite: suite(child),
-            child: SaCounters::read(child),
+            esp_suite: suite(first),
+            children: children.into_iter().map(SaCounters::read).collect(),
             drops: stats.get_section("drops").map(drops).unwrap_or_default(),
             lost_outside,
             lost_inside,
@@ -92,26 +94,16 @@ impl SaCounters {
 /// Checks one direction: every packet that `from` sealed was opened by `to`, or its loss was
 /// counted by somebody; and nobody opened what was not sealed. Says what is wrong.
 pub(super) fn add_up(from: &Snapshot, to: &Snapshot) -> Result<(), String> {
-    let (sealed, opened) = (&from.child, &to.child);
-    if sealed.spi_out != opened.spi_in {
-        return Err(format!(
-            "SPI {} is {} at the other end",
-            sealed.spi_out, opened.spi_in
-        ));
+    if from.children.len() != to.children.len() {
+        let (here, there) = (from.children.len(), to.children.len());
+        return Err(format!("{here} SAs at one end, {there} at the other"));
     }
-    let (out, into) = (sealed.packets_out, opened.packets_in);
-    let Some(missing) = out.checked_sub(into) else {
-        return Err(format!(
-            "SA {}: {into} packets opened, {out} sealed",
-            sealed.spi_out
-        ));
-    };
-    if missing == 0 && sealed.bytes_out != opened.bytes_in {
-        let (sealed_bytes, opened_bytes) = (sealed.bytes_out, opened.bytes_in);
-        return Err(format!(
-            "SA {}: {opened_bytes} bytes opened, {sealed_bytes} sealed",
-            sealed.spi_out
-        ));
+    let mut missing = 0;
+    for sealed in &from.children {
+        let spi = &sealed.spi_out;
+        let opened = to.children.iter().find(|opened| opened.spi_in == *spi);
+        let opened = opened.ok_or_else(|| format!("SA {spi} is unknown at the other end"))?;
+        missing += missing_in_one(sealed, opened)?;
     }
     let counted = |side: &Snapshot, reasons: &[DropReason]| -> u64 {
         let counts = reasons
@@ -123,11 +115,26 @@ pub(super) fn add_up(from: &Snapshot, to: &Snapshot) -> Result<(), String> {
     let explained = at_ends + from.lost_outside + to.lost_outside;
     if missing > explained {
         return Err(format!(
-            "SA {}: {missing} packets are missing, {explained} losses were counted",
-            sealed.spi_out
+            "{missing} packets are missing, {explained} losses were counted"
         ));
     }
     Ok(())
+}
+
+/// How many of the packets that one SA sealed were not opened.
+fn missing_in_one(sealed: &SaCounters, opened: &SaCounters) -> Result<u64, String> {
+    let spi = &sealed.spi_out;
+    let (out, into) = (sealed.packets_out, opened.packets_in);
+    let Some(missing) = out.checked_sub(into) else {
+        return Err(format!("SA {spi}: {into} packets opened, {out} sealed"));
+    };
+    let (sealed_bytes, opened_bytes) = (sealed.bytes_out, opened.bytes_in);
+    if missing == 0 && sealed_bytes != opened_bytes {
+        return Err(format!(
+            "SA {spi}: {opened_bytes} bytes opened, {sealed_bytes} sealed"
+        ));
+    }
+    Ok(missing)
 }
 
 fn suite(sa: &Message) -> String {
@@ -151,11 +158,12 @@ fn suite(sa: &Message) -> String {
     parts.join("/")
 }
 
-fn first_section(message: &Message) -> Option<&Message> {
-    message.iter().find_map(|(_, value)| match value {
+fn sections(message: &Message) -> Vec<&Message> {
+    let sections = message.iter().filter_map(|(_, value)| match value {
         Value::Section(section) => Some(section),
         Value::Text(_) | Value::List(_) => None,
-    })
+    });
+    sections.collect()
 }
 
 fn drops(section: &Message) -> BTreeMap<String, u64> {
@@ -238,9 +246,29 @@ mod tests {
             bytes_out: packets_out * 100,
         };
         Snapshot {
-            child,
+            children: vec![child],
             ..Snapshot::default()
         }
+    }
+
+    #[test]
+    fn each_sa_of_the_tunnel_is_held_against_its_other_half() {
+        let (mut sender, mut receiver) = (snapshot(0, 7), snapshot(7, 0));
+        let second = |packets_in, packets_out| SaCounters {
+            spi_in: "c0ffee02".to_owned(),
+            spi_out: "c0ffee02".to_owned(),
+            packets_in,
+            packets_out,
+            ..SaCounters::default()
+        };
+        sender.children.push(second(0, 3));
+        assert!(add_up(&sender, &receiver).is_err());
+        receiver.children.insert(0, second(3, 0));
+        assert_eq!(add_up(&sender, &receiver), Ok(()));
+        receiver.children[0].packets_in = 2;
+        assert!(add_up(&sender, &receiver).is_err());
+        receiver.lost_outside = 1;
+        assert_eq!(add_up(&sender, &receiver), Ok(()));
     }
 
     #[test]
@@ -261,9 +289,9 @@ mod tests {
     fn packets_nobody_sealed_and_bytes_that_differ_do_not_add_up() {
         assert!(add_up(&snapshot(0, 7), &snapshot(8, 0)).is_err());
         let mut receiver = snapshot(7, 0);
-        receiver.child.bytes_in += 1;
+        receiver.children[0].bytes_in += 1;
         assert!(add_up(&snapshot(0, 7), &receiver).is_err());
-        receiver.child.spi_in = "c0ffee02".to_owned();
+        receiver.children[0].spi_in = "c0ffee02".to_owned();
         assert!(add_up(&snapshot(0, 7), &receiver).is_err());
     }
 

@@ -48,7 +48,7 @@ struct Latency {
 
 #[derive(Clone, Debug, Serialize)]
 struct Gateway {
-    sa: SaCounters,
+    sas: Vec<SaCounters>,
     drops: BTreeMap<String, u64>,
     lost_outside: u64,
     lost_inside: u64,
@@ -134,22 +134,25 @@ fn checks(measured: &Measured) -> Vec<Check> {
         Findings { esp_sampled: 0, .. } => Err("no ESP packet was seen at all".to_owned()),
         Findings { .. } => Ok(()),
     };
-    let carried = |sa: &SaCounters, transfer: &Transfer| {
-        if sa.bytes_out >= transfer.bytes && transfer.bytes > 0 {
+    let carried = |from: &Snapshot, transfer: &Transfer| {
+        let counted: u64 = from.children.iter().map(|sa| sa.bytes_out).sum();
+        if counted >= transfer.bytes && transfer.bytes > 0 {
             return Ok(());
         }
-        let (moved, counted) = (transfer.bytes, sa.bytes_out);
-        Err(format!("TCP moved {moved} bytes, the SA counted {counted}"))
+        let moved = transfer.bytes;
+        Err(format!(
+            "TCP moved {moved} bytes, the SAs counted {counted}"
+        ))
     };
     [
         ("no inner packet in clear on the outer link", none_in_clear),
         (
             "the tunnel carried the transfer from A to B",
-            carried(&at_a.child, a_to_b),
+            carried(at_a, a_to_b),
         ),
         (
             "the tunnel carried the transfer from B to A",
-            carried(&at_b.child, b_to_a),
+            carried(at_b, b_to_a),
         ),
         (
             "the gateways' counters add up from A to B",
@@ -196,14 +199,14 @@ fn microseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
 impl From<Snapshot> for Gateway {
     fn from(snapshot: Snapshot) -> Self {
         let Snapshot {
-            child,
+            children,
             drops,
             lost_outside,
             lost_inside,
             ..
         } = snapshot;
         Self {
-            sa: child,
+            sas: children,
             drops,
             lost_outside,
             lost_inside,
@@ -255,11 +258,13 @@ impl fmt::Display for Report {
             "SA         direction      packets           bytes   counted by"
         )?;
         for (side, gateway) in [(A, &self.gateway_a), (B, &self.gateway_b)] {
-            let sa = &gateway.sa;
-            for (spi, way, packets, bytes) in [
-                (&sa.spi_out, "out", sa.packets_out, sa.bytes_out),
-                (&sa.spi_in, "in", sa.packets_in, sa.bytes_in),
-            ] {
+            let halves = gateway.sas.iter().flat_map(|sa| {
+                [
+                    (&sa.spi_out, "out", sa.packets_out, sa.bytes_out),
+                    (&sa.spi_in, "in", sa.packets_in, sa.bytes_in),
+                ]
+            });
+            for (spi, way, packets, bytes) in halves {
                 writeln!(
                     f,
                     "{spi}   {way:<9} {packets:>12} {bytes:>15}   {}",
@@ -332,7 +337,7 @@ mod tests {
             ..SaCounters::default()
         };
         let snapshot = Snapshot {
-            child,
+            children: vec![child],
             ..Snapshot::default()
         };
         Measured {
@@ -366,8 +371,8 @@ mod tests {
             |measured| measured.wiretap.esp_sampled = 0,
             |measured| measured.a_to_b.bytes = 2000,
             |measured| measured.b_to_a.bytes = 0,
-            |measured| measured.at_a.child.packets_in = 1,
-            |measured| measured.at_b.child.spi_out = "c0ffee01".to_owned(),
+            |measured| measured.at_a.children[0].packets_in = 1,
+            |measured| measured.at_b.children[0].spi_out = "c0ffee01".to_owned(),
         ];
         for (index, spoil) in spoil.into_iter().enumerate() {
             let mut measured = measured();
