@@ -1,4 +1,4 @@
-//! Time per packet: the median over slices of a given length.
+//! Time per packet: the median over slices of a millisecond.
 
 use std::{
     hint::black_box,
@@ -42,9 +42,10 @@ pub(super) struct Cost {
     pub(super) packets: u64,
 }
 
-/// Repeats `batch` for `seconds` in all, after a fifth of that to warm up.
+/// Repeats `batch` for about `seconds`, after one slice to warm up.
 pub(super) fn repeat(seconds: f64, mut batch: impl FnMut() -> Batch) -> Cost {
-    let slice = Duration::from_secs_f64(seconds / SLICES as f64);
+    let whole = Duration::from_secs_f64(seconds);
+    let slice = SLICE.min(whole / FEWEST);
     let mut run = || {
         let start = Instant::now();
         let mut sum = batch();
@@ -54,9 +55,13 @@ pub(super) fn repeat(seconds: f64, mut batch: impl FnMut() -> Batch) -> Cost {
         sum
     };
     run();
-    let mut slices: Vec<Batch> = (0..SLICES).map(|_| run()).collect();
+    let start = Instant::now();
+    let mut slices = Vec::new();
+    while slices.len() < 3 || start.elapsed() < whole {
+        slices.push(run());
+    }
     slices.sort_by(|a, b| per_packet(a).total_cmp(&per_packet(b)));
-    let median = slices.get(SLICES / 2).copied().unwrap_or_default();
+    let median = slices.get(slices.len() / 2).copied().unwrap_or_default();
     Cost {
         ns_per_packet: per_packet(&median),
         gbit_per_s: median.bytes as f64 * 8.0 / nanoseconds(median.time),
@@ -80,5 +85,7 @@ fn nanoseconds(time: Duration) -> f64 {
     time.as_secs_f64().max(1e-9) * 1e9
 }
 
-const SLICES: usize = 5;
+/// Shorter than a scheduler's turn: on a machine with other work most slices are whole.
+const SLICE: Duration = Duration::from_millis(1);
+const FEWEST: u32 = 5;
 const CALIBRATION: Duration = Duration::from_millis(20);

@@ -3,7 +3,7 @@
 use super::{
     Figures, Stage,
     lab::LabFigures,
-    table::{find, sizes, suites},
+    table::{find, full_size, sizes, suites},
 };
 use crate::lab::{
     machine::Machine,
@@ -61,7 +61,7 @@ pub(super) fn in_process(all: &Figures) -> Page {
     let method = vec![
         (
             "A figure is",
-            "the median of 5 slices after one to warm up".to_owned(),
+            "the median of slices of a millisecond".to_owned(),
         ),
         (
             "Time for each figure",
@@ -148,10 +148,7 @@ fn breakdown(all: &Figures) -> Section {
         ),
     ] {
         let rows = suites(all).into_iter().filter_map(|suite| {
-            let size = sizes(all, suite)
-                .into_iter()
-                .filter(|size| size.parse::<usize>().is_ok_and(|n| n <= 1400))
-                .max_by_key(|size| size.parse::<usize>().ok())?;
+            let size = full_size(all, suite)?;
             let [cipher, esp, offload, whole] = stages.map(|stage| {
                 let suite = (!matches!(stage, Stage::Split | Stage::Merge)).then_some(suite);
                 find(all, stage, suite, size).map_or(f64::NAN, |figure| figure.ns_per_packet)
@@ -180,26 +177,26 @@ fn breakdown(all: &Figures) -> Section {
 
 /// ESP beside the bare cipher.
 fn ciphers(all: &Figures) -> Section {
-    let groups = suites(all).into_iter().flat_map(|suite| {
-        let wanted = sizes(all, suite)
-            .into_iter()
-            .filter(|size| ["64", "1400"].contains(size));
-        wanted.map(move |size| BarGroup {
-            label: format!("{suite}, {size} bytes"),
-            bars: [
-                ("cipher seal", Stage::AeadSeal, false),
-                ("ESP seal", Stage::EspSeal, true),
-                ("cipher open", Stage::AeadOpen, false),
-                ("ESP open", Stage::EspOpen, true),
-            ]
-            .into_iter()
-            .filter_map(|(name, stage, ours)| {
+    let mut groups = Vec::new();
+    for suite in suites(all) {
+        let Some(size) = full_size(all, suite) else {
+            continue;
+        };
+        for (doing, cipher, esp) in [
+            ("seal", Stage::AeadSeal, Stage::EspSeal),
+            ("open", Stage::AeadOpen, Stage::EspOpen),
+        ] {
+            let bars = [("cipher", cipher, false), ("ESP", esp, true)];
+            let bars = bars.into_iter().filter_map(|(name, stage, ours)| {
                 let value = find(all, stage, Some(suite), size)?.ns_per_packet;
                 Some(bar(name, value, ours))
-            })
-            .collect(),
-        })
-    });
+            });
+            groups.push(BarGroup {
+                label: format!("{suite}, {size} bytes, {doing}"),
+                bars: bars.collect(),
+            });
+        }
+    }
     Section {
         title: "ESP beside its cipher".to_owned(),
         text: "ESP adds sequence number, padding, replay window and selectors to the cipher, and \
@@ -209,7 +206,7 @@ fn ciphers(all: &Figures) -> Section {
             title: "Sealing and opening one packet".to_owned(),
             unit: "ns".to_owned(),
             better: Better::Lower,
-            groups: groups.collect(),
+            groups,
         })],
     }
 }
@@ -435,7 +432,7 @@ fn inside(all: &LabFigures) -> Section {
         .drops
         .iter()
         .map(|(name, count)| (name.clone(), count.to_string()));
-    Section {
+    let mut section = Section {
         title: "Inside gateway A".to_owned(),
         text: "Over the whole run.".to_owned(),
         blocks: vec![
@@ -450,13 +447,16 @@ fn inside(all: &LabFigures) -> Section {
                 columns: Vec::new(),
                 rows: pairs(offloads.collect()),
             }),
-            Block::Table(Table {
-                title: "Packets dropped; an overloaded trial of the search drops some".to_owned(),
-                columns: Vec::new(),
-                rows: pairs(drops.collect()),
-            }),
         ],
+    };
+    if !gateway.drops.is_empty() {
+        section.blocks.push(Block::Table(Table {
+            title: "Packets dropped; the search overloads on purpose".to_owned(),
+            columns: Vec::new(),
+            rows: pairs(drops.collect()),
+        }));
     }
+    section
 }
 
 /// Machine and method.

@@ -47,7 +47,7 @@ fn heading(all: &Figures) -> String {
         .tsc_ghz
         .map(|rate| format!("; cycles are of the time-stamp counter, {rate:.2} GHz"));
     format!(
-        "lockgate {} on {}, {} cores{virtual_machine}, Linux {}\nmedian of 5 slices, {} s a figure{}",
+        "lockgate {} on {}, {} cores{virtual_machine}, Linux {}\nmedian of slices of a millisecond, {} s a figure{}",
         all.version,
         machine.processor,
         machine.cores,
@@ -178,6 +178,14 @@ pub(super) fn sizes<'a>(all: &'a Figures, suite: &str) -> Vec<&'a str> {
         .filter(|figure| figure.suite == Some(suite) && figure.stage == Stage::EspSeal)
         .map(|figure| figure.size.as_str())
         .collect()
+}
+
+/// The size nearest to a full segment.
+pub(super) fn full_size<'a>(all: &'a Figures, suite: &str) -> Option<&'a str> {
+    let length = |size: &&str| size.parse::<usize>().ok();
+    let sizes = sizes(all, suite).into_iter();
+    let fitting = sizes.filter(|size| length(size).is_some_and(|length| length <= 1500));
+    fitting.max_by_key(length)
 }
 
 /// The figure of one worker.
