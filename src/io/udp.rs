@@ -174,3 +174,56 @@ pub fn path_mtu(local: IpAddr, remote: SocketAddr, mark: Option<u32>) -> io::Res
 
 /// Nothing is sent to it; connecting needs some port.
 const PROBE_PORT: u16 = 4500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::burst::{PushError, Received};
+
+    /// A socket that sends no checksums may send no trains: the kernel says EINVAL.
+    #[test]
+    fn a_socket_whose_trains_are_refused_sends_one_by_one_from_then_on() {
+        let options = SocketOptions {
+            mark: None,
+            receive_buffer: 1 << 20,
+            send_buffer: 1 << 20,
+            past_xfrm: false,
+            offloads: Offloads::ALL,
+        };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let open = || {
+            UdpSocket::bind(any, &options)
+                .expect("bound")
+                .expect("IPv4")
+        };
+        let (mut sender, mut receiver) = (open(), open());
+        sockopt::set_int(sender.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("set");
+        let transmit = Transmit {
+            local: any.ip(),
+            remote: receiver.local_addr(),
+            tos: 0,
+            dont_fragment: true,
+        };
+        let mut burst = TransmitBurst::new();
+        let mut received = ReceiveBurst::new(64);
+        for round in 0..2 {
+            for number in 0..100 {
+                let pushed: Result<(), PushError<()>> = burst.push(transmit, 50, |buffer| {
+                    buffer.fill(number);
+                    Ok(())
+                });
+                assert_eq!(pushed, Ok(()));
+            }
+            let report = sender.send_burst(&mut burst);
+            assert_eq!((report.sent, report.trains, report.failed()), (100, 0, 0));
+            assert!(!sender.offloads().udp_gso);
+            assert!(round == 0 || report.calls == 1, "{report:?}");
+            let mut arrived = Vec::new();
+            while receiver.recv_burst(&mut received).is_ok() {
+                let datagrams = received.iter_mut().flatten().flat_map(Received::segments);
+                arrived.extend(datagrams.filter_map(|one| one.bytes.first().copied()));
+            }
+            assert_eq!(arrived, (0..100).collect::<Vec<u8>>());
+        }
+    }
+}
