@@ -88,7 +88,13 @@ fn build(reads: &[Read], ipv6: bool) -> Vec<(VnetHeader, Vec<u8>)> {
 /// The packets of each flow in order.
 fn by_flow(packets: Vec<Vec<u8>>, ipv6: bool) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-    for packet in packets {
+    for mut packet in packets {
+        let is_atomic = !ipv6 && packet[6] & 0x40 != 0;
+        if is_atomic {
+            // Its identification means nothing (RFC 6864 §4.1), and a run of equal ones may be merged.
+            packet[4..6].fill(0);
+            packet[10..12].fill(0);
+        }
         let (addresses, protocol) = if ipv6 {
             (&packet[8..40], packet[6])
         } else {
