@@ -70,7 +70,8 @@ fn a_child_has_its_traffic_in_the_metrics_and_keeps_it_when_its_sas_are_replaced
         [inward, outward].map(|labels| page.get("lockgate_child_packets_total", &labels).unwrap())
     };
     let page = scrape(&lab.gateway_a);
-    assert_eq!(page.get("lockgate_child_sa_up", &net), Some(1.0));
+    // Workers that want an SA of their own may have one by now.
+    assert!(page.get("lockgate_child_sa_up", &net) >= Some(1.0));
     assert_eq!(page.get("lockgate_ike_sa_up", &net[..1]), Some(1.0));
     let [before_in, before_out] = carried(&page);
 
@@ -83,7 +84,7 @@ fn a_child_has_its_traffic_in_the_metrics_and_keeps_it_when_its_sas_are_replaced
     a.command("rekey", &[("child", "net")]);
     eventually("the rekeying is counted", || {
         let page = scrape(&lab.gateway_a);
-        (page.get("lockgate_child_rekeys_total", &[]) == Some(1.0)).then_some(())
+        (page.get("lockgate_child_rekeys_total", &[]) >= Some(1.0)).then_some(())
     });
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V6));
     a.command("terminate", &[("ike", "lab")]);
