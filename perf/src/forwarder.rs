@@ -200,12 +200,12 @@ impl Forwarder {
                 }
             }
             turns += 1;
-            self.from_network();
-            self.to_network();
+            self.drain_socket();
+            self.drain_tun();
         }
     }
 
-    fn from_network(&mut self) {
+    fn drain_socket(&mut self) {
         if !self.socket_ready {
             return;
         }
@@ -227,7 +227,7 @@ impl Forwarder {
         merger.finish(&mut write);
     }
 
-    fn to_network(&mut self) {
+    fn drain_tun(&mut self) {
         if self.blocked {
             return;
         }

@@ -52,6 +52,9 @@ struct Arguments {
     /// The page and the tables of results that are there already; measures nothing.
     #[arg(long, value_name = "FILE")]
     render: Option<PathBuf>,
+    /// With `--render`: the tables in Markdown.
+    #[arg(long, requires = "render")]
+    markdown: bool,
     /// Which programs are there and which are missing.
     #[arg(long)]
     list: bool,
@@ -81,6 +84,10 @@ fn main() -> ExitCode {
 fn command(arguments: &Arguments) -> Result<()> {
     if let Some(file) = &arguments.render {
         let results = Results::load(file)?;
+        if arguments.markdown {
+            print!("{}", table::markdown(&results));
+            return Ok(());
+        }
         print!("{}", table::render(&results));
         return write_page(&results, &file.with_extension("html"));
     }

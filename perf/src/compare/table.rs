@@ -4,7 +4,52 @@ use std::fmt::Write as _;
 
 use lockgate::lab::report::figure;
 
-use crate::{results::Results, targets::judge, tunnel::Mode};
+use crate::{
+    results::{Results, Spread},
+    targets::judge,
+    tunnel::Mode,
+};
+
+/// The same in Markdown, for a document.
+pub(crate) fn markdown(results: &Results) -> String {
+    let mut text = format!("{}. {}.\n", results.machine, results.plan);
+    let cell = |spread: Option<Spread>| {
+        spread.map_or("–".to_owned(), |spread| {
+            let (min, max) = (figure(spread.min), figure(spread.max));
+            format!("{} ({min}–{max})", figure(spread.median))
+        })
+    };
+    for mode in [Mode::AsIs, Mode::Wire] {
+        let metrics = results.metrics(mode);
+        if metrics.is_empty() {
+            continue;
+        }
+        let _ = write!(text, "\n| {} |", mode.title());
+        for metric in &metrics {
+            let _ = write!(text, " {} |", metric.short());
+        }
+        let _ = writeln!(text, "\n|{}", "---|".repeat(metrics.len() + 1));
+        for program in results.programs() {
+            let _ = write!(text, "| {} |", program.title());
+            for metric in &metrics {
+                let spread = results.spread(program, mode, *metric);
+                let _ = write!(text, " {} |", cell(spread));
+            }
+            text.push('\n');
+        }
+    }
+    text.push_str("\n| target | bound | median (min–max) of the ratios | |\n|---|---|---|---|\n");
+    for verdict in judge(results) {
+        let (bound, word) = (verdict.bound, verdict.word());
+        let _ = writeln!(
+            text,
+            "| {} | {bound} | {} | {word} |",
+            verdict.text,
+            cell(verdict.value)
+        );
+    }
+    text
+}
 
 /// Tables of medians with their least and greatest values, then the targets.
 pub(crate) fn render(results: &Results) -> String {
