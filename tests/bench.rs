@@ -93,8 +93,11 @@ fn every_stage_is_measured_for_every_suite_and_size() {
         find("merge", Value::Null, size, 1);
     }
     find("replay", Value::Null, "any", 1);
-    for stage in ["outbound", "inbound"] {
-        find(stage, "aes256gcm16".into(), "1400", 2);
+    for stage in ["scaling-outbound", "scaling-inbound"] {
+        for workers in [1, 2] {
+            let figure = find(stage, "aes256gcm16".into(), "1400", workers);
+            assert!(number(&figure, "/gbit_per_s") > 0.0);
+        }
     }
     // Rate and time are two views of one thing.
     let seal = find("esp-seal", "aes256gcm16".into(), "1400", 1);

@@ -156,6 +156,10 @@ enum Stage {
     Split,
     Merge,
     Replay,
+    /// [`Self::Outbound`] by several workers at once.
+    ScalingOutbound,
+    /// [`Self::Inbound`] by several workers at once.
+    ScalingInbound,
 }
 
 fn in_process(args: &Args) -> anyhow::Result<()> {
@@ -242,7 +246,8 @@ impl Bench {
         Ok(())
     }
 
-    /// The whole path on more than one core at once: the first suite, the largest size up to 1400.
+    /// The whole path on one core and on more at once, in turn, so that what disturbs one disturbs the
+    /// others: the first suite, the largest size up to 1400.
     fn workers(&mut self, args: &Args, cores: &[usize], most: usize) -> anyhow::Result<()> {
         let Some(Named { name, suite }) = args.suites.first().copied() else {
             return Ok(());
@@ -255,15 +260,30 @@ impl Bench {
             return Ok(());
         };
         let size = Size::Bytes(length);
-        for workers in 2..=most {
-            self.show(&format!("{workers} workers"));
-            let pinned: Vec<usize> = cores.iter().copied().cycle().take(workers).collect();
-            let way = |inbound| together(&pinned, suite, size, self.seconds, inbound);
-            let (outbound, inbound) = (way(false)?, way(true)?);
-            for (stage, cost) in [(Stage::Outbound, outbound), (Stage::Inbound, inbound)] {
-                self.add(stage, Some(name), &size.to_string(), cost);
+        if most < 2 {
+            return Ok(());
+        }
+        let mut rounds = vec![[Vec::new(), Vec::new()]; most];
+        for round in 1..=ROUNDS {
+            self.show(&format!("1 to {most} workers, round {round} of {ROUNDS}"));
+            for (workers, samples) in (1..).zip(&mut rounds) {
+                let pinned: Vec<usize> = cores.iter().copied().cycle().take(workers).collect();
+                for (inbound, samples) in [false, true].into_iter().zip(samples) {
+                    let seconds = self.seconds / f64::from(ROUNDS);
+                    samples.push(together(&pinned, suite, size, seconds, inbound)?);
+                }
+            }
+        }
+        for (workers, samples) in (1..).zip(rounds) {
+            let stages = [Stage::ScalingOutbound, Stage::ScalingInbound];
+            for (stage, mut samples) in stages.into_iter().zip(samples) {
+                samples.sort_by(|a, b| a.gbit_per_s.total_cmp(&b.gbit_per_s));
+                let Some(median) = samples.get(samples.len() / 2) else {
+                    continue;
+                };
+                self.add(stage, Some(name), &size.to_string(), *median);
                 if let Some(figure) = self.figures.last_mut() {
-                    figure.workers = u16::try_from(workers)?;
+                    figure.workers = workers;
                 }
             }
         }
@@ -351,3 +371,6 @@ fn pin(core: usize) -> io::Result<()> {
     set.set(core);
     Ok(sched_setaffinity(None, &set)?)
 }
+
+/// How often each number of workers has its turn.
+const ROUNDS: u32 = 5;

@@ -212,16 +212,18 @@ fn ciphers(all: &Figures) -> Section {
 }
 
 fn workers(all: &Figures) -> Option<Section> {
-    let scaled = all.figures.iter().find(|figure| figure.workers > 1)?;
-    let groups = [("outbound", Stage::Outbound), ("inbound", Stage::Inbound)];
+    let mut figures = all.figures.iter();
+    let scaled = figures.find(|figure| figure.stage == Stage::ScalingOutbound)?;
+    let groups = [
+        ("outbound", Stage::ScalingOutbound),
+        ("inbound", Stage::ScalingInbound),
+    ];
     let groups = groups.map(|(label, stage)| BarGroup {
         label: label.to_owned(),
         bars: all
             .figures
             .iter()
-            .filter(|figure| {
-                (figure.stage, figure.suite, &figure.size) == (stage, scaled.suite, &scaled.size)
-            })
+            .filter(|figure| figure.stage == stage)
             .map(|figure| {
                 bar(
                     &format!("{} workers", figure.workers),
@@ -234,7 +236,7 @@ fn workers(all: &Figures) -> Option<Section> {
     let suite = scaled.suite.unwrap_or_default();
     Some(Section {
         title: "More workers".to_owned(),
-        text: "Each on a core of its own, nothing shared.".to_owned(),
+        text: "Each on a core of its own, nothing shared; medians of rounds in turn.".to_owned(),
         blocks: vec![Block::Bars(BarChart {
             title: format!("{suite}, {} bytes", scaled.size),
             unit: "Gbit/s".to_owned(),

@@ -139,7 +139,7 @@ fn write_workers(f: &mut fmt::Formatter<'_>, all: &Figures) -> fmt::Result {
     let many: Vec<&Figure> = all
         .figures
         .iter()
-        .filter(|figure| figure.workers > 1)
+        .filter(|figure| figure.stage == Stage::ScalingOutbound)
         .collect();
     let Some(first) = many.first() else {
         return Ok(());
@@ -155,14 +155,11 @@ fn write_workers(f: &mut fmt::Formatter<'_>, all: &Figures) -> fmt::Result {
     for workers in 1..=most {
         let rate = |stage, workers| {
             let mut figures = all.figures.iter();
-            let figure = figures.find(|figure| {
-                (figure.stage, figure.workers, figure.suite) == (stage, workers, first.suite)
-                    && figure.size == first.size
-            });
+            let figure = figures.find(|one| one.stage == stage && one.workers == workers);
             figure.map_or(f64::NAN, |figure| figure.gbit_per_s)
         };
         write!(f, "{workers:>7}")?;
-        for stage in [Stage::Outbound, Stage::Inbound] {
+        for stage in [Stage::ScalingOutbound, Stage::ScalingInbound] {
             let (one, these) = (rate(stage, 1), rate(stage, workers));
             write!(f, " │ {these:>9.2} {:>5.2}×", these / one)?;
         }
