@@ -1,6 +1,6 @@
 //! How long packets stay in the gateway: log-linear histograms with one writer.
 //!
-//! Each power of two of nanoseconds is cut into [`STEPS`] equal buckets, so a value is known to
+//! Each power of two of nanoseconds is cut into `STEPS` equal buckets, so a value is known to
 //! about 1.6 %, from 64 ns to one second, in 6 KiB and without allocation or read-modify-write.
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ pub struct Stamp {
     pub trial: u32,
     /// Counts from 0 within the trial.
     pub sequence: u64,
-    /// When the schedule wanted it sent, on [`now`]'s clock. A sender that comes late does not
+    /// When the schedule wanted it sent, on the clock of `now`. A sender that comes late does not
     /// change this, so that waiting behind a busy sender counts as delay.
     pub intended: u64,
 }
