@@ -19,7 +19,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use self::{
-    measure::{Batch, Cost, repeat, ticks_per_nanosecond},
+    measure::{Batch, Cost, repeat, repeat_both, ticks_per_nanosecond},
     scene::{SUITES, Size},
 };
 use super::FAILED;
@@ -231,12 +231,14 @@ impl Bench {
         let Named { name, suite } = named;
         self.show(&format!("{name}, {size} bytes"));
         let label = size.to_string();
-        let [seal, open] = stages::aead(suite, size, self.seconds);
-        self.add(Stage::AeadSeal, Some(name), &label, seal);
-        self.add(Stage::AeadOpen, Some(name), &label, open);
-        let [seal, open] = stages::esp(suite, size, self.seconds);
-        self.add(Stage::EspSeal, Some(name), &label, seal);
-        self.add(Stage::EspOpen, Some(name), &label, open);
+        let mut aead = stages::Aead::new(suite, size);
+        let mut esp = stages::Esp::new(suite, size);
+        let [bare, whole] = repeat_both(self.seconds, || aead.seal(), || esp.seal());
+        self.add(Stage::AeadSeal, Some(name), &label, bare);
+        self.add(Stage::EspSeal, Some(name), &label, whole);
+        let [bare, whole] = repeat_both(self.seconds, || aead.open(), || esp.open());
+        self.add(Stage::AeadOpen, Some(name), &label, bare);
+        self.add(Stage::EspOpen, Some(name), &label, whole);
         let mut path = stages::Path::new(suite, size);
         let outbound = repeat(self.seconds, || path.outbound());
         let inbound = repeat(self.seconds, || path.inbound());

@@ -46,20 +46,46 @@ pub(super) struct Cost {
 pub(super) fn repeat(seconds: f64, mut batch: impl FnMut() -> Batch) -> Cost {
     let whole = Duration::from_secs_f64(seconds);
     let slice = SLICE.min(whole / FEWEST);
-    let mut run = || {
-        let start = Instant::now();
-        let mut sum = batch();
-        while start.elapsed() < slice {
-            sum.add(batch());
-        }
-        sum
-    };
-    run();
+    run(slice, &mut batch);
     let start = Instant::now();
     let mut slices = Vec::new();
     while slices.len() < 3 || start.elapsed() < whole {
-        slices.push(run());
+        slices.push(run(slice, &mut batch));
     }
+    median(slices)
+}
+
+/// Repeats two kinds of batches in turn, `seconds` for each, so that what disturbs one disturbs the
+/// other and they can be compared.
+pub(super) fn repeat_both(
+    seconds: f64,
+    mut first: impl FnMut() -> Batch,
+    mut second: impl FnMut() -> Batch,
+) -> [Cost; 2] {
+    let whole = Duration::from_secs_f64(seconds * 2.0);
+    let slice = SLICE.min(whole / (2 * FEWEST));
+    run(slice, &mut first);
+    run(slice, &mut second);
+    let start = Instant::now();
+    let mut slices = [Vec::new(), Vec::new()];
+    let [of_first, of_second] = &mut slices;
+    while of_first.len() < 3 || start.elapsed() < whole {
+        of_first.push(run(slice, &mut first));
+        of_second.push(run(slice, &mut second));
+    }
+    slices.map(median)
+}
+
+fn run(slice: Duration, batch: &mut impl FnMut() -> Batch) -> Batch {
+    let start = Instant::now();
+    let mut sum = batch();
+    while start.elapsed() < slice {
+        sum.add(batch());
+    }
+    sum
+}
+
+fn median(mut slices: Vec<Batch>) -> Cost {
     slices.sort_by(|a, b| per_packet(a).total_cmp(&per_packet(b)));
     let median = slices.get(slices.len() / 2).copied().unwrap_or_default();
     Cost {

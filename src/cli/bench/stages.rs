@@ -7,89 +7,134 @@ use super::{
     scene::{self, Size},
 };
 use crate::{
-    crypto::packet::Associated,
+    crypto::packet::{Associated, PacketKey},
     dataplane::{Carrier, Egress, Outbound, Pipeline},
     io::{
         burst::Received,
         offload::{MergeKinds, MergeScratch, Merger, TunPacket},
     },
-    ipsec::{OutboundSa, ReplayWindow},
+    ipsec::{InboundSa, OutboundSa, ReplayWindow},
     wire::{proposal::CipherSuite, vnet::VnetHeader},
 };
 
-/// The bare cipher, in place: seal and open.
-pub(super) fn aead(suite: CipherSuite, size: Size, seconds: f64) -> [Cost; 2] {
-    let key = scene::key(suite);
-    let header = [0x5a; 8];
-    let associated = || Associated {
-        header: &header,
-        esn_high: Some(0),
-    };
-    let lengths = size.lengths();
-    let overhead = key.iv_len() + key.icv_len();
-    let mut buffers: Vec<Vec<u8>> = lengths
-        .iter()
-        .map(|length| vec![0x42; length.next_multiple_of(key.block_len().max(1)) + overhead])
-        .collect();
-    let mut nonce = 0;
-    let seal = repeat(seconds, || {
-        Batch::timed(&lengths, || {
-            for buffer in &mut buffers {
-                nonce += 1;
-                let sealed = key.seal(nonce, associated(), buffer);
+/// The bare cipher, in place.
+pub(super) struct Aead {
+    key: PacketKey,
+    nonce: u64,
+    buffers: Vec<Vec<u8>>,
+    lengths: Vec<usize>,
+}
+
+impl Aead {
+    pub(super) fn new(suite: CipherSuite, size: Size) -> Self {
+        let key = scene::key(suite);
+        let lengths = size.lengths();
+        let overhead = key.iv_len() + key.icv_len();
+        let block = key.block_len().max(1);
+        let buffers = lengths.iter().map(|length| length.next_multiple_of(block));
+        Self {
+            nonce: 0,
+            buffers: buffers.map(|text| vec![0x42; text + overhead]).collect(),
+            key,
+            lengths,
+        }
+    }
+
+    pub(super) fn seal(&mut self) -> Batch {
+        let Self {
+            key,
+            nonce,
+            buffers,
+            lengths,
+        } = self;
+        Batch::timed(lengths, || {
+            for buffer in buffers {
+                *nonce += 1;
+                let sealed = key.seal(*nonce, ASSOCIATED, buffer);
                 sealed.expect("the buffer has room for IV and ICV");
             }
         })
-    });
-    let sealed = buffers;
-    let mut buffers = sealed.clone();
-    let open = repeat(seconds, || {
-        for (buffer, sealed) in buffers.iter_mut().zip(&sealed) {
-            buffer.copy_from_slice(sealed);
-        }
-        Batch::timed(&lengths, || {
-            for buffer in &mut buffers {
-                let opened = key.open(associated(), buffer);
+    }
+
+    pub(super) fn open(&mut self) -> Batch {
+        self.seal();
+        let Self {
+            key,
+            buffers,
+            lengths,
+            ..
+        } = self;
+        Batch::timed(lengths, || {
+            for buffer in buffers {
+                let opened = key.open(ASSOCIATED, buffer);
                 black_box(opened.expect("it was sealed with this key"));
             }
         })
-    });
-    [seal, open]
+    }
 }
 
-/// ESP with its SA: sequence number, padding, replay window, selectors. Seal and open.
-pub(super) fn esp(suite: CipherSuite, size: Size, seconds: f64) -> [Cost; 2] {
-    let lengths = size.lengths();
-    let packets: Vec<Vec<u8>> = lengths
-        .iter()
-        .map(|length| scene::plain_packet(*length))
-        .collect();
-    let mut sealer = scene::outbound_sa(suite);
-    let mut buffers: Vec<Vec<u8>> = lengths
-        .iter()
-        .map(|length| vec![0; sealer.sealed_len(*length)])
-        .collect();
-    let seal_all = |sealer: &mut OutboundSa, buffers: &mut [Vec<u8>]| {
-        for (packet, buffer) in packets.iter().zip(buffers) {
-            sealer
-                .seal(&[packet], buffer)
-                .expect("the buffer has the length asked for");
+/// ESP with its SA: sequence number, padding, replay window, selectors.
+pub(super) struct Esp {
+    sealer: OutboundSa,
+    opener: InboundSa,
+    packets: Vec<Vec<u8>>,
+    buffers: Vec<Vec<u8>>,
+    lengths: Vec<usize>,
+}
+
+impl Esp {
+    pub(super) fn new(suite: CipherSuite, size: Size) -> Self {
+        let lengths = size.lengths();
+        let sealer = scene::outbound_sa(suite);
+        let packets = lengths.iter().map(|length| scene::plain_packet(*length));
+        let buffers = lengths
+            .iter()
+            .map(|length| vec![0; sealer.sealed_len(*length)]);
+        Self {
+            packets: packets.collect(),
+            buffers: buffers.collect(),
+            opener: scene::inbound_sa(suite),
+            sealer,
+            lengths,
         }
-    };
-    let seal = repeat(seconds, || {
-        Batch::timed(&lengths, || seal_all(&mut sealer, &mut buffers))
-    });
-    let mut opener = scene::inbound_sa(suite);
-    let open = repeat(seconds, || {
-        seal_all(&mut sealer, &mut buffers);
-        Batch::timed(&lengths, || {
-            for buffer in &mut buffers {
+    }
+
+    pub(super) fn seal(&mut self) -> Batch {
+        let Self {
+            sealer,
+            packets,
+            buffers,
+            lengths,
+            ..
+        } = self;
+        Batch::timed(lengths, || {
+            for (packet, buffer) in packets.iter().zip(buffers) {
+                let sealed = sealer.seal(&[packet], buffer);
+                sealed.expect("the buffer has the length asked for");
+            }
+        })
+    }
+
+    pub(super) fn open(&mut self) -> Batch {
+        self.seal();
+        let Self {
+            opener,
+            buffers,
+            lengths,
+            ..
+        } = self;
+        Batch::timed(lengths, || {
+            for buffer in buffers {
                 black_box(opener.open(buffer, 0).expect("sealed a moment ago"));
             }
         })
-    });
-    [seal, open]
+    }
 }
+
+const ASSOCIATED: Associated<'static> = Associated {
+    header: &[0x5a; 8],
+    esn_high: Some(0),
+};
 
 /// The replay window alone, in order.
 pub(super) fn replay(seconds: f64) -> Cost {
