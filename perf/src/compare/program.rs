@@ -134,7 +134,7 @@ impl Tools {
             Program::WireguardGo => self.peers.join("wireguard-go/usr/bin/wireguard-go"),
             Program::WireguardGo2022 => self.peers.join("wireguard-go-2022/usr/bin/wireguard-go"),
             Program::Boringtun => self.peers.join("boringtun/bin/boringtun-cli"),
-            Program::Gotatun => self.peers.join("gotatun/bin/gotatun-cli"),
+            Program::Gotatun => self.peers.join("gotatun/bin/gotatun"),
             Program::OpenVpn => self.peers.join("openvpn/usr/sbin/openvpn"),
             Program::Forwarder | Program::ForwarderEsp | Program::ForwarderPlain => {
                 self.forwarder.clone()
