@@ -268,7 +268,8 @@ impl TransmitBurst {
             let train = self.trains.get(self.next.0);
             done.datagrams += u32::from(front.datagrams);
             done.trains += u32::from(front.datagrams > 1);
-            done.blame = done.blame.or(train.and_then(Train::blame));
+            let blame = |train: &Train| train.blame(self.next.1);
+            done.blame = done.blame.or(train.and_then(blame));
             self.skip(front.datagrams);
         }
         done
@@ -321,11 +322,12 @@ impl Train {
         at(first)..at(first + count)
     }
 
-    /// What to say of trains, if a datagram of this one passes. The path refuses them too where its
-    /// MTU has shrunk, and old kernels say EINVAL when that meets fragmentation.
-    fn blame(&self) -> Option<i32> {
+    /// What to say of trains, if this datagram of a refused one passes. The path refuses them too where
+    /// its MTU has shrunk, and old kernels say EINVAL then: a short tail that still fits proves nothing.
+    fn blame(&self, datagram: u16) -> Option<i32> {
+        let is_full = self.place(0, datagram, 1).len() == self.segment;
         self.refused.filter(|&error| {
-            error == libc::EIO || error == libc::EINVAL && self.transmit.dont_fragment
+            error == libc::EIO || error == libc::EINVAL && self.transmit.dont_fragment && is_full
         })
     }
 }
@@ -444,6 +446,17 @@ mod tests {
         push(&mut burst, to(1), &[9]);
         assert!(burst.push(to(1), 9, |_| Err("no")).is_err());
         assert_eq!(burst.len(), 1);
+    }
+
+    #[test]
+    fn a_tail_that_passes_does_not_put_the_blame_on_trains() {
+        let mut burst = TransmitBurst::new();
+        push(&mut burst, to(1), &[1400, 1400, 300]);
+        assert_eq!(burst.front(64).map(|front| front.datagrams), Some(3));
+        burst.break_up(Some(libc::EINVAL));
+        burst.skip(1);
+        assert_eq!(burst.advance(1, 64).blame, Some(libc::EINVAL));
+        assert_eq!(burst.advance(1, 64).blame, None);
     }
 
     #[test]
