@@ -167,6 +167,11 @@ fn a_client_that_knows_no_openmetrics_gets_the_older_format() {
     let answer = talk(&lab.gateway_a, b"GET /metrics HTTP/1.0\r\n\r\n");
     let kind = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
     assert!(answer.contains(kind), "{answer}");
+    let types = answer.lines().filter(|line| line.starts_with("# TYPE "));
+    let types: Vec<_> = types.filter_map(|line| line.rsplit(' ').next()).collect();
+    let known = ["counter", "gauge", "histogram", "summary", "untyped"];
+    assert!(types.len() > 10, "{answer}");
+    assert!(types.iter().all(|kind| known.contains(kind)), "{types:?}");
     let answer = talk(&lab.gateway_a, b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("href=\"/metrics\""));
 }

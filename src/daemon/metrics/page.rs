@@ -65,10 +65,9 @@ struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
     fn process(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        // A gauge, since the older text format has no type for information.
         let labels = [("version", env!("CARGO_PKG_VERSION"))];
-        self.0
-            .encode_descriptor("build", "The running program", None, MetricType::Info)?
-            .encode_info(&labels)?;
+        self.gauges("build_info", "The running program", [(labels, 1)])?;
         let help = "Time since the daemon started";
         let unit = Some(&Unit::Seconds);
         self.0
