@@ -111,7 +111,7 @@ impl Server {
         let clients = self.clients.iter().flatten();
         let next = clients.map(|client| client.deadline).min();
         let sleep = next.map(|at| at.saturating_duration_since(now));
-        // An error left the listener unread, and readiness is told only once.
+        // An error or a flood left the listener unread, and readiness is told only once.
         let retry = self.accepting.then_some(ACCEPT_RETRY);
         let text = self.text.as_ref();
         let stale = text.map(|(_, until)| until.saturating_duration_since(now));
@@ -119,7 +119,10 @@ impl Server {
     }
 
     fn accept(&mut self, now: Instant) {
-        while self.accepting {
+        for _ in 0..CLIENTS {
+            if !self.accepting {
+                return;
+            }
             match self.listener.accept() {
                 Ok((socket, _)) => {
                     if let Some(place) = self.admit(socket, now) {
