@@ -1,4 +1,4 @@
-//! A Child SA: the control record of a pair of ESP SAs (RFC 7296 §1.3, DESIGN "rekey order").
+//! A Child SA: the control record of a pair of ESP SAs (RFC 7296 §1.3).
 
 use std::fmt;
 use std::sync::Arc;
