@@ -17,10 +17,12 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 
 use allocation_counter::measure;
-use gateway::{Gateway, PORT, Tunnel};
+use gateway::{Gateway, PORT, Tunnel, policy};
 use lockgate::dataplane::{Carrier, Outbound};
 use lockgate::io::burst::{Received, TransmitBurst};
 use lockgate::io::offload::{MergeKinds, MergeScratch, Merger};
+use lockgate::ipsec::{Action, DropReason, Mode, Reqid, Spd, Template};
+use lockgate::wire::selector::TrafficSelector;
 use lockgate::wire::vnet::VnetHeader;
 use offload::Packet;
 use packets::{syn, udp};
@@ -83,6 +85,38 @@ fn bursts_of_good_and_bad_packets_pass_without_a_single_allocation() {
         assert!(b.stats(1).handed_off > 100 && b.stats(0).taken_over > 100);
         assert!(!a.drops().is_empty());
     }
+}
+
+#[test]
+fn packets_that_find_no_sa_ask_for_one_without_a_single_allocation() {
+    let policies = (0..3000_u32).map(|number| {
+        let template = Template {
+            reqid: Reqid(number),
+            mode: Mode::Tunnel,
+        };
+        let local = TrafficSelector::net("10.1.0.0/16".parse().expect("literal"));
+        let remote = TrafficSelector::net(network(number).parse().expect("literal"));
+        policy(local, remote, Action::Protect(template), 100)
+    });
+    let mut a = Gateway::new(1, Spd::new(policies.collect()));
+    let source = "10.1.0.1:1".parse().expect("literal");
+    let host = |number| network(number).replace("0/24", "1:9");
+    let packet = |number| udp(source, host(number).parse().expect("literal"), &[1], true);
+    let mut packets: Vec<_> = (0..3000).map(packet).collect();
+    let used = measure(|| {
+        for packet in &mut packets {
+            let header = VnetHeader::default();
+            let _ = a.pipelines[0].outbound(a.now, &header, packet, &mut a.egress);
+        }
+        a.pipelines[0].finish();
+    });
+    assert_eq!(used.count_total, 0, "{used:?}");
+    assert_eq!(a.dropped(DropReason::NoOutboundSa), 3000);
+}
+
+/// One of many networks.
+fn network(number: u32) -> String {
+    format!("10.{}.{}.0/24", 100 + number / 256, number % 256)
 }
 
 /// One host of each site, those of the splitter's packets.

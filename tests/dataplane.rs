@@ -4,6 +4,8 @@
     reason = "an index out of bounds fails the test, as it should"
 )]
 
+#[path = "dataplane/acquires.rs"]
+mod acquires;
 #[path = "dataplane/flow.rs"]
 mod flow;
 #[path = "dataplane/gateway.rs"]

@@ -11,7 +11,7 @@ use crate::ipsec::SaEvent;
 /// The worker's end of its ring to the control thread.
 ///
 /// Punted datagrams are lost when the ring is full. Everything else waits here for the ring to have
-/// room: at most one event per SA and cause, and moves of peers only while [`Self::has_room`].
+/// room: at most one event per SA and cause, and what can be repeated only while [`Self::has_room`].
 #[derive(Debug)]
 pub(super) struct EventSender {
     ring: Arc<ArrayQueue<SaEvent>>,

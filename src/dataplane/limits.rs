@@ -6,10 +6,33 @@ use std::time::{Duration, Instant};
 
 use crate::ipsec::Reqid;
 
-/// Asks for an SA once, and again each second until there is one.
+/// What a worker may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// An SA where nobody has one.
+    First,
+    /// One of its own, where another worker has one (RFC 9611).
+    Own,
+}
+
+/// Asks for an SA once, and again each second until there is one. For one of its own a worker asks more
+/// and more seldom, since the peer may want no more of them.
 #[derive(Debug, Default)]
 pub(super) struct Acquires {
-    asked: HashMap<Reqid, Instant>,
+    asked: HashMap<Reqid, Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    first: Option<Turn>,
+    own: Option<Turn>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    at: Instant,
+    /// Until the next one.
+    pause: Duration,
 }
 
 impl Acquires {
@@ -20,23 +43,26 @@ impl Acquires {
     }
 
     /// Whether to ask now.
-    pub(super) fn is_due(&mut self, reqid: Reqid, now: Instant) -> bool {
-        match self.asked.get_mut(&reqid) {
-            Some(last) if now.saturating_duration_since(*last) < ASK_AGAIN => false,
-            Some(last) => {
-                *last = now;
-                true
-            }
-            None => {
-                self.asked.insert(reqid, now);
-                true
-            }
-        }
+    pub(super) fn is_due(&mut self, reqid: Reqid, wanted: Wanted, now: Instant) -> bool {
+        let asked = self.asked.entry(reqid).or_default();
+        let (turn, longest) = match wanted {
+            Wanted::First => (&mut asked.first, ASK_AGAIN),
+            Wanted::Own => (&mut asked.own, ASK_SELDOM),
+        };
+        let pause = match *turn {
+            Some(last) if now.saturating_duration_since(last.at) < last.pause => return false,
+            Some(last) => longest.min(2 * last.pause),
+            None => ASK_AGAIN,
+        };
+        *turn = Some(Turn { at: now, pause });
+        true
     }
 
-    /// There is an SA now.
+    /// There is a new SA. The place of its reqid is kept: removing one could make the next allocate.
     pub(super) fn answered(&mut self, reqid: Reqid) {
-        self.asked.remove(&reqid);
+        if let Some(asked) = self.asked.get_mut(&reqid) {
+            *asked = Asked::default();
+        }
     }
 }
 
@@ -176,6 +202,7 @@ impl PathMtu {
 }
 
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_SELDOM: Duration = Duration::from_secs(64);
 const ASK_PATH: Duration = Duration::from_millis(100);
 /// RFC 8201 §4: not before five minutes, and ten are recommended; the kernel forgets by itself.
 const ASK_ANEW: Duration = Duration::from_secs(600);
@@ -190,12 +217,32 @@ mod tests {
         let mut acquires = Acquires::default();
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        assert!(acquires.is_due(Reqid(1), start));
-        assert!(!acquires.is_due(Reqid(1), at(999)));
-        assert!(acquires.is_due(Reqid(2), at(999)));
-        assert!(acquires.is_due(Reqid(1), at(1000)));
+        assert!(acquires.is_due(Reqid(1), Wanted::First, start));
+        assert!(!acquires.is_due(Reqid(1), Wanted::First, at(999)));
+        assert!(acquires.is_due(Reqid(2), Wanted::First, at(999)));
+        for second in 1..100 {
+            assert!(acquires.is_due(Reqid(1), Wanted::First, at(second * 1000)));
+        }
         acquires.answered(Reqid(1));
-        assert!(acquires.is_due(Reqid(1), at(1001)));
+        assert!(acquires.is_due(Reqid(1), Wanted::First, at(99_001)));
+    }
+
+    #[test]
+    fn an_sa_of_its_own_is_asked_for_more_and_more_seldom_until_there_is_a_new_one() {
+        let mut acquires = Acquires::default();
+        let start = Instant::now();
+        let mut asks = |seconds: std::ops::Range<u64>| -> Vec<u64> {
+            let at = |second| start + Duration::from_secs(second);
+            let mut is_due = |second: &u64| acquires.is_due(Reqid(1), Wanted::Own, at(*second));
+            seconds.filter(|second| is_due(second)).collect()
+        };
+        assert_eq!(asks(0..300), [0, 1, 3, 7, 15, 31, 63, 127, 191, 255]);
+        acquires.answered(Reqid(1));
+        let mut is_due = |second| {
+            let at = start + Duration::from_secs(second);
+            acquires.is_due(Reqid(1), Wanted::Own, at)
+        };
+        assert_eq!([300, 301].map(&mut is_due), [true, true]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::seal::{Fragments, Halt, Sealer};
 use super::{Pipeline, Stop, Verdict};
 use crate::dataplane::egress::Egress;
 use crate::dataplane::hand_off::Origin;
+use crate::dataplane::limits::Wanted;
 use crate::dataplane::mss;
 use crate::io::offload::{Suspended, TunPacket};
 use crate::ipsec::{Action, DropReason, OutboundEntry, Reqid, SaEvent, WorkerId};
@@ -142,9 +143,10 @@ impl Pipeline {
         rest_of(packet, sealed, inner, flow, reqid)
     }
 
-    /// Asks for an SA, unless that was done a moment ago.
+    /// Asks for an SA, unless that was done a moment ago or the control thread is far behind.
     fn acquire(&mut self, now: Instant, reqid: Reqid, flow: Flow, worker: Option<WorkerId>) {
-        if self.acquires.is_due(reqid, now) {
+        let wanted = worker.map_or(Wanted::First, |_| Wanted::Own);
+        if self.events.has_room() && self.acquires.is_due(reqid, wanted, now) {
             self.events.send(SaEvent::Acquire {
                 reqid,
                 flow,
