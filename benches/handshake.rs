@@ -1,124 +1,34 @@
 //! A whole IKEv2 handshake of two endpoints: IKE_SA_INIT and IKE_AUTH with a shared secret, one
 //! Child SA, per key exchange method. Both sides' work is counted.
 
+#[path = "../tests/ike/config.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with tests/ike.rs, which uses the rest"
+)]
+mod config;
+
 use std::hint::black_box;
-use std::net::IpAddr;
-use std::num::NonZeroU16;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use lockgate::crypto::Secret;
-use lockgate::ike::{
-    AddressPattern, ChildConfig, ChildMode, CloseAction, Command, CommandId, Connection, DpdAction,
-    Endpoint, IdentityPattern, Input, LocalAuth, Output, Pad, Path, RemoteAuth, SelectorConfig,
-    Settings, SharedSecret, StartAction, Unique,
-};
-use lockgate::ipsec::{HeaderRules, Reqid, SaUpdate};
-use lockgate::wire::keyword::parse_proposal;
-use lockgate::wire::proposal::ProtocolId;
+use lockgate::ike::{Command, CommandId, Endpoint, Input, Output, Path};
+use lockgate::ipsec::SaUpdate;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+use config::{Setup, Side, ike_proposals};
+
 const GROUPS: [&str; 3] = ["x25519", "ecp256", "modp2048"];
 
-#[derive(Clone, Copy)]
-enum Role {
-    Initiator,
-    Responder,
-}
-
-impl Role {
-    fn addr(self) -> IpAddr {
-        match self {
-            Self::Initiator => [192, 0, 2, 1].into(),
-            Self::Responder => [192, 0, 2, 2].into(),
-        }
-    }
-
-    fn network(self) -> &'static str {
-        match self {
-            Self::Initiator => "10.1.0.0/24",
-            Self::Responder => "10.2.0.0/24",
-        }
-    }
-
-    fn other(self) -> Self {
-        match self {
-            Self::Initiator => Self::Responder,
-            Self::Responder => Self::Initiator,
-        }
-    }
-}
-
-fn pad(role: Role, group: &str) -> Arc<Pad> {
-    let host = |role: Role| vec![AddressPattern::Net(role.addr().into())];
-    let net = |role: Role| {
-        let selector = role.network().parse().expect("a selector");
-        vec![SelectorConfig::Fixed(selector)]
-    };
-    let ike = format!("aes256gcm16-prfsha384-{group}");
-    let child = ChildConfig {
-        name: "lan".into(),
-        reqid: Reqid(1),
-        local_ts: net(role),
-        remote_ts: net(role.other()),
-        esp_proposals: vec![
-            parse_proposal(ProtocolId::Esp, "aes256gcm16-esn").expect("a proposal"),
-        ],
-        mode: ChildMode::Tunnel,
-        start_action: StartAction::None,
-        close_action: CloseAction::None,
-        dpd_action: DpdAction::Clear,
-        rekey_time: Duration::from_secs(3600),
-        life_time: Duration::from_secs(3960),
-        rand_time: Duration::from_secs(360),
-        rekey_bytes: 0,
-        life_bytes: 0,
-        rand_bytes: 0,
-        rekey_packets: 0,
-        life_packets: 0,
-        rand_packets: 0,
-        replay_window: 4096,
-        rules: HeaderRules::default(),
-        per_cpu_sas: true,
-        priority: None,
-    };
-    let connection = Connection {
-        name: "site".into(),
-        local_addrs: host(role),
-        remote_addrs: host(role.other()),
-        local_port: 500,
-        remote_port: 500,
-        proposals: vec![parse_proposal(ProtocolId::Ike, &ike).expect("a proposal")],
-        local: LocalAuth { id: None },
-        remote: RemoteAuth {
-            id: IdentityPattern::Any,
-        },
-        encap: false,
-        dpd_delay: Duration::from_secs(30),
-        rekey_time: Duration::from_secs(14_400),
-        over_time: Duration::from_secs(1440),
-        rand_time: Duration::from_secs(1440),
-        reauth_time: Duration::ZERO,
-        keyingtries: 1,
-        unique: Unique::No,
-        children: vec![Arc::new(child)],
-    };
-    Arc::new(Pad {
-        connections: vec![Arc::new(connection)],
-        secrets: vec![SharedSecret {
-            name: "ike".into(),
-            ids: Vec::new(),
-            secret: Secret::from(b"correct horse battery staple".to_vec()),
-        }],
-    })
-}
-
-fn endpoint(role: Role, group: &str, now: Instant) -> Endpoint {
-    let settings = Settings::new(NonZeroU16::MIN);
-    let rng = ChaCha20Rng::seed_from_u64(role as u64);
-    let mut endpoint = Endpoint::new(settings, pad(role, group), Box::new(rng), now);
+fn endpoint(side: Side, group: &str, now: Instant) -> Endpoint {
+    let mut setup = Setup::new(side);
+    let proposal = format!("aes256gcm16-prfsha384-{group}");
+    setup.connection.proposals = ike_proposals(&[&proposal]);
+    let rng = ChaCha20Rng::seed_from_u64(side as u64);
+    let (settings, pad) = (setup.settings.clone(), setup.pad());
+    let mut endpoint = Endpoint::new(settings, pad, Box::new(rng), now);
     endpoint.handle(now, Input::Timer);
     endpoint
 }
@@ -177,7 +87,7 @@ fn handshakes(c: &mut Criterion) {
     let mut group = c.benchmark_group("handshake");
     for method in GROUPS {
         let now = Instant::now();
-        let pair = || [Role::Initiator, Role::Responder].map(|role| endpoint(role, method, now));
+        let pair = || Side::BOTH.map(|side| endpoint(side, method, now));
         group.bench_function(method, |bencher| {
             bencher.iter_batched_ref(
                 pair,

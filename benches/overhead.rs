@@ -4,31 +4,31 @@
 //! rounds, so that a disturbance meets all rows alike and ratios hold on a busy machine. `cargo bench
 //! --bench overhead -- ROUNDS`, 1000 unless told otherwise.
 
+#[path = "../tests/esp/many.rs"]
+mod many;
+#[path = "../tests/esp/support.rs"]
+#[allow(
+    dead_code,
+    clippy::indexing_slicing,
+    reason = "shared with tests/esp.rs, which uses the rest"
+)]
+mod support;
+
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnet::{IpNet, Ipv4Net};
 use lockgate::crypto::Associated;
-use lockgate::crypto::packet::{PacketKey, encryption_key_len};
+use lockgate::crypto::packet::PacketKey;
 use lockgate::ipsec::{
-    Action, ChildId, Direction, EspEncap, EspPath, HeaderRules, InboundParams, InboundSa, Limits,
-    Mode, OutboundEntry, OutboundParams, OutboundSa, Policy, PolicyId, Reqid, SaUsage, Sad,
-    Selectors, Spd, Spi, Template, WorkerId,
+    Action, Direction, InboundSa, OutboundEntry, OutboundSa, Sad, Selectors, Spd,
 };
 use lockgate::wire::ip::Flow;
-use lockgate::wire::proposal::{CipherSuite, EncryptionId};
-use lockgate::wire::selector::TrafficSelector;
 
 /// Packets of one super-packet of 64 KiB.
 const TRAIN: usize = 45;
 const MANY: u32 = 10_000;
-const SUITE: CipherSuite = CipherSuite {
-    encryption: EncryptionId::AES_GCM_16,
-    key_bits: 256,
-    integrity: None,
-};
 
 fn main() {
     let rounds = std::env::args().find_map(|argument| argument.parse().ok());
@@ -80,9 +80,10 @@ fn beside_the_cipher(size: usize, rounds: usize) {
 }
 
 /// Policy, SA and cipher of a packet: with one tunnel, and with many whose packets are all of one
-/// tunnel, come in trains, or are each of another tunnel.
+/// tunnel, come in trains, or are each of another tunnel; and the cipher alone with as many keys.
 fn beside_one_sa(size: usize, rounds: usize) {
     let (mut one, mut many) = (Databases::new(1), Databases::new(MANY));
+    let keys: Vec<_> = (0..MANY).map(|_| key()).collect();
     let (mut site, mut times) = (0, Times::default());
     let mut train = vec![0; halves(0).0.sealed_len(size) * TRAIN];
     for _ in 0..rounds {
@@ -119,9 +120,22 @@ fn beside_one_sa(size: usize, rounds: usize) {
             ["seal, by packet", "open, by packet"],
             &mut times,
         );
+        for (row, sites) in [("cipher, 1 key", [0; TRAIN]), ("cipher, by packet", sites)] {
+            times.take(row, || seal_alone(&keys, &sites, &mut train));
+        }
     }
     println!("\n{size} bytes, {MANY} tunnels");
     times.print("seal, 1 tunnel", "open, 1 tunnel");
+}
+
+/// Below this no SA can get: its key has to come from memory too.
+fn seal_alone(keys: &[PacketKey], sites: &[u32; TRAIN], train: &mut [u8]) {
+    let length = train.len() / TRAIN;
+    for (site, packet) in sites.iter().zip(train.chunks_exact_mut(length)) {
+        let (_, body) = packet.split_at_mut(HEADER_LEN);
+        let key = keys.get(*site as usize).expect("a key for each site");
+        key.seal(1, ASSOCIATED, body).expect("a good layout");
+    }
 }
 
 struct Databases {
@@ -134,22 +148,10 @@ impl Databases {
         let mut sad = Sad::with_capacity(tunnels as usize);
         for number in 0..tunnels {
             let (outbound, inbound) = halves(number);
-            assert!(sad.add_inbound(Box::new(inbound)).is_none());
-            assert!(sad.switch_outbound(Box::new(outbound)).is_none());
+            assert!(sad.add_inbound(inbound).is_none());
+            assert!(sad.switch_outbound(outbound).is_none());
         }
-        let policy = |number| Policy {
-            id: PolicyId(number),
-            name: format!("site-{number}"),
-            direction: Direction::Out,
-            local: net(LOCAL),
-            remote: site(number),
-            action: Action::Protect(Template {
-                reqid: Reqid(number),
-                mode: Mode::Tunnel,
-            }),
-            priority: 100,
-        };
-        let spd = Spd::new((0..tunnels).map(policy).collect());
+        let spd = Spd::new(many::policies(0..tunnels, Direction::Out).collect());
         Self { spd, sad }
     }
 
@@ -226,78 +228,26 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 }
 
 fn key() -> PacketKey {
-    let material = vec![0x5a; encryption_key_len(&SUITE)];
-    PacketKey::new(SUITE, &material, &[]).expect("a key of the right length")
+    support::key(support::suite(many::SUITE))
 }
 
-fn halves(number: u32) -> (OutboundSa, InboundSa) {
-    let spi = Spi::new(0x1000 + number).expect("not reserved");
-    let (child, reqid, owner) = (ChildId(number.into()), Reqid(number), WorkerId(0));
-    let end = SocketAddr::new(IpAddr::from([192, 0, 2, 1]), 4500);
-    let path = EspPath {
-        encap: EspEncap::Udp,
-        local: end,
-        remote: end,
-    };
-    let (rules, limits) = (HeaderRules::default(), Limits::NONE);
-    let outbound = OutboundSa::new(OutboundParams {
-        spi,
-        child,
-        reqid,
-        owner,
-        key: key(),
-        esn: true,
-        path,
-        selectors: selectors(net(LOCAL), site(number)),
-        rules,
-        limits,
-        usage: Arc::<SaUsage>::default(),
-        path_mtu: u16::MAX,
+/// Two ends of a tunnel: what the first seals the second opens.
+fn halves(number: u32) -> (Box<OutboundSa>, Box<InboundSa>) {
+    let ours = many::selectors(number);
+    let theirs = Arc::new(Selectors {
+        local: ours.remote.clone(),
+        remote: ours.local.clone(),
     });
-    let inbound = InboundSa::new(InboundParams {
-        spi,
-        child,
-        reqid,
-        owner,
-        key: key(),
-        esn: true,
-        replay_window: 4096,
-        path,
-        selectors: selectors(site(number), net(LOCAL)), // the peer's
-        rules,
-        limits,
-        usage: Arc::default(),
-    });
-    (outbound, inbound)
-}
-
-fn selectors(local: TrafficSelector, remote: TrafficSelector) -> Arc<Selectors> {
-    Arc::new(Selectors {
-        local: vec![local],
-        remote: vec![remote],
-    })
-}
-
-fn net(text: &str) -> TrafficSelector {
-    text.parse().expect("a selector")
-}
-
-/// One of 65 536 networks in 10.0.0.0/8.
-fn site(number: u32) -> TrafficSelector {
-    let address = Ipv4Addr::from_bits(0x0a00_0000 | number << 8);
-    TrafficSelector::net(IpNet::V4(
-        Ipv4Net::new(address, 24).expect("a prefix length"),
-    ))
-}
-
-fn host(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x0a00_0007 | number << 8)
+    (
+        many::outbound(number, &ours),
+        many::inbound(number, &theirs),
+    )
 }
 
 fn flow(number: u32) -> Flow {
     Flow {
         src: IpAddr::from(SOURCE),
-        dst: IpAddr::V4(host(number)),
+        dst: IpAddr::V4(many::host(number)),
         protocol: 6,
         ports: Some((0x4242, 0x4242)),
     }
@@ -308,7 +258,7 @@ fn packet(number: u32, size: usize) -> Vec<u8> {
     let [l0, l1] = u16::try_from(size).expect("an IPv4 packet").to_be_bytes();
     let mut packet = vec![0x45, 0, l0, l1, 0, 0, 0, 0, 64, 6, 0, 0];
     packet.extend(SOURCE);
-    packet.extend(host(number).octets());
+    packet.extend(many::host(number).octets());
     packet.resize(size, 0x42);
     packet
 }
@@ -319,7 +269,7 @@ const ASSOCIATED: Associated<'static> = Associated {
     header: &[0x12, 0x34, 0x56, 0x78, 0, 0, 0, 1],
     esn_high: Some(0),
 };
-const LOCAL: &str = "172.16.0.0/12";
+/// In [`many::LOCAL`].
 const SOURCE: [u8; 4] = [172, 16, 0, 1];
 /// Prime to [`MANY`], so that each tunnel has its turn and none is near the one before.
 const STEP: u32 = 7919;

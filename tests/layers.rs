@@ -47,6 +47,24 @@ fn every_source_file_keeps_to_the_import_rules() {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
+#[test]
+fn no_test_benchmark_or_measuring_program_is_longer_than_a_source_file_may_be() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["tests", "benches", "perf/src"] {
+        let before = files.len();
+        collect(&root.join(folder), &mut files);
+        assert!(files.len() > before, "no files in {folder}");
+    }
+    let too_long = files.iter().filter_map(|file| {
+        let text = fs::read_to_string(file).expect("a source file is UTF-8");
+        let lines = text.lines().count();
+        (lines > MAX_LINES).then(|| format!("{}: {lines} lines", file.display()))
+    });
+    let too_long: Vec<_> = too_long.collect();
+    assert!(too_long.is_empty(), "\n{}\n", too_long.join("\n"));
+}
+
 /// The rooms of the crate, with what each may use of the others. Only `cli` may use all.
 const ROOMS: [(&str, &[&str]); 10] = [
     ("wire", &["wire"]),
