@@ -222,7 +222,7 @@ impl Endpoint {
 
     fn on_timer(&mut self) {
         let now = self.cx.now;
-        self.cx.end_lingering(false);
+        self.cx.end_lingering();
         if let Some(start) = self.start.take() {
             self.start_configured(start.old.as_deref());
         }

@@ -309,7 +309,7 @@ pub struct Settings {
     pub additional_per_child: usize,
     /// IKE SAs of one connection with the same peer identity; the oldest makes room for a new one.
     pub ike_sas_per_peer: usize,
-    /// How long a replaced or deleted Child SA still receives.
+    /// How long a replaced Child SA still receives, if no more than [`Self::children_per_ike`] do.
     pub inbound_linger: Duration,
     /// Interval of NAT keepalives.
     pub keepalive: Duration,

@@ -1,9 +1,11 @@
 //! A worker that gets an SA of its own while another one still has packets of its flows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate::dataplane::WorkerCommand;
-use lockgate::ipsec::{ChildId, SaEvent, SaUpdate, WorkerId};
+use lockgate::ipsec::{ChildId, SaEvent, SaUpdate, Selectors, WorkerId};
+use lockgate::wire::selector::TrafficSelector;
 
 use crate::gateway::{CHILD, Gateway, REQID, Tunnel};
 use crate::packets::udp;
@@ -129,4 +131,64 @@ fn a_worker_without_an_sa_waits_too_before_it_hands_over_to_another_one() {
     assert!(settle(&mut a));
     assert_eq!(sealed_here(&mut a, 2), 0);
     assert_eq!(a.take_over(2).0.datagrams.len(), 1, "the newest");
+}
+
+#[test]
+fn a_peer_that_makes_and_deletes_child_sas_in_a_loop_cannot_stop_the_traffic_of_others() {
+    let (mut a, _) = first().build();
+    let net = |text: &str| TrafficSelector::net(text.parse().expect("literal"));
+    let selectors = Arc::new(Selectors {
+        local: vec![net("10.1.0.0/16")],
+        remote: vec![net("10.2.0.0/16")],
+    });
+    let (mut paused, mut longest, mut pause) = (0, 0, 0);
+    for millisecond in 0..10_000 {
+        a.now += Duration::from_millis(1);
+        if settle(&mut a) {
+            pause = 0;
+            assert_eq!(sealed_here(&mut a, 1), 0); // its owner is stuck and never sends it
+        } else {
+            paused += 1;
+            pause += 1;
+            longest = longest.max(pause);
+        }
+        let (child, reqid) = (ChildId(1000 + millisecond), REQID);
+        a.pipelines[0].apply(WorkerCommand::NoteElsewhere {
+            child,
+            reqid,
+            owner: WorkerId(2),
+            selectors: Arc::clone(&selectors),
+            per_worker: true,
+        });
+        a.pipelines[0].apply(WorkerCommand::ForgetElsewhere { child, reqid });
+    }
+    assert!(paused > 0 && longest <= 20, "{longest} ms at a time");
+    assert!(paused <= 1000, "{paused} ms of 10 s");
+}
+
+/// What the peer sends on its new SA, and what others still send on the old one, has no common order;
+/// each SA has a window of its own.
+#[test]
+fn packets_of_the_old_and_the_new_sa_may_overtake_one_another_and_none_is_lost() {
+    let (mut a, mut b) = first().build();
+    let mut sent = Vec::new();
+    for number in 1..=3 {
+        assert_eq!(sealed_here(&mut a, number), 0);
+        sent.extend(a.take_over(1).0.datagrams);
+    }
+    own().connect(&mut a, &mut b, 1);
+    assert!(settle(&mut a));
+    for number in 4..=6 {
+        sent.extend(a.send_at(0, &packet(number)).datagrams);
+    }
+    assert_eq!(sent.len(), 6, "in this order on the wire");
+    let arrived = [3, 0, 4, 1, 5, 2].map(|place| {
+        let worker = if place < 3 { 1 } else { 0 };
+        b.receive_at(worker, &sent[place])
+    });
+    assert_eq!(
+        arrived,
+        [4, 1, 5, 2, 6, 3].map(|number| Some(packet(number)))
+    );
+    assert!(b.drops().is_empty());
 }

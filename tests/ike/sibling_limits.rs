@@ -4,9 +4,9 @@ use lockgate::ipsec::WorkerId;
 use lockgate::wire::ikev2::{Notify, NotifyType};
 use lockgate::wire::isakmp::{ExchangeType, PayloadType};
 
-use super::actor::{Actor, notify};
+use super::actor::{Actor, delete_esp, notify};
 use super::config::{Side, selectors};
-use super::pair::{Pair, rekey_child, seconds};
+use super::pair::{Pair, rekey_child, rekey_ike, seconds, terminate_ike};
 use super::siblings::{LAN, ask, ask_all, assert_siblings, owners, workers};
 
 #[test]
@@ -159,4 +159,57 @@ fn rekeys_without_a_delete_are_bounded_too() {
         }
     }
     assert!(pair.children(Side::B).len() <= 1 + 2 * 4);
+}
+
+#[test]
+fn a_peer_that_replaces_its_child_sa_in_a_loop_leaves_few_inbound_sas_behind() {
+    let mut pair = Pair::with(workers(2, 2));
+    let mut actor = Actor::connect(&mut pair, 1);
+    for _ in 0..500 {
+        let old = actor.child_spi;
+        let payloads = actor.rekey_child(old);
+        let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
+        assert_eq!(answer.unwrap().error(), None);
+        let payloads = vec![delete_esp(old)];
+        let answer = actor.request(&mut pair, ExchangeType::INFORMATIONAL, &payloads);
+        assert!(answer.unwrap().body(PayloadType::DELETE).is_some());
+    }
+    let limit = pair.setup(Side::B).settings.children_per_ike;
+    let plane = &pair.host(Side::B).plane;
+    assert_eq!(plane.counts().0, 1 + limit);
+    let newest = &plane.added[plane.added.len() - 1 - limit..];
+    assert!(
+        newest.iter().all(|spi| plane.receives(*spi)),
+        "the oldest go first"
+    );
+    pair.run_for(seconds(6));
+    assert_eq!(pair.host(Side::B).plane.counts().0, 1);
+}
+
+#[test]
+fn what_lingers_goes_with_its_ike_sa_when_that_is_replaced_and_when_it_ends() {
+    for side in Side::BOTH {
+        let mut pair = Pair::up_with(|_, setup| {
+            setup.settings.children_per_ike = 4;
+            setup.settings.inbound_linger = seconds(600);
+        });
+        for _ in 0..5 {
+            for _ in 0..3 {
+                pair.command(side, rekey_child());
+                pair.run_for(seconds(1));
+            }
+            pair.command(side, rekey_ike());
+            pair.run_for(seconds(1));
+        }
+        for side in Side::BOTH {
+            assert_eq!(pair.host(side).plane.counts(), (1 + 4, 1), "{side:?}");
+        }
+        pair.gapless = false;
+        pair.command(side, terminate_ike());
+        pair.settle();
+        for side in Side::BOTH {
+            assert_eq!(pair.host(side).plane.counts(), (0, 0), "{side:?}");
+        }
+        pair.finish();
+    }
 }

@@ -19,6 +19,7 @@ use crate::ipsec::{
 use crate::wire::ip::Flow;
 use crate::wire::proposal::EspSuite;
 
+use super::Core;
 use super::siblings::{Kin, Siblings};
 use super::with_port;
 
@@ -258,16 +259,16 @@ impl ChildSa {
         }
     }
 
-    /// Takes both halves from the data plane. One that was replaced still receives for a moment.
-    pub(super) fn uninstall(mut self, replaced: bool, cx: &mut Context) {
+    /// Takes both halves from the data plane.
+    pub(super) fn uninstall(mut self, cx: &mut Context) {
         self.stop_outbound(cx);
-        if replaced {
-            cx.linger(self.spi_in, self.owner);
-        } else {
-            let (spi, owner) = (self.spi_in, self.owner);
-            cx.update(SaUpdate::RemoveInbound { spi, owner });
-            cx.release_spi(spi);
-        }
+        cx.remove_inbound(self.spi_in, self.owner);
+    }
+
+    /// The same where another one has taken over: what the peer has sent before may still arrive.
+    pub(super) fn linger(mut self, core: &Core, cx: &mut Context) {
+        self.stop_outbound(cx);
+        cx.linger(core.id, self.spi_in, self.owner);
     }
 
     /// Tells of its end, unless nobody has heard of it or a successor has told of it.

@@ -385,8 +385,9 @@ impl Established {
                 Attempt::wish_for(&mut wishes, &wish.child);
             }
             child.tell_down(&ike, &end, cx);
-            child.uninstall(false, cx);
+            child.uninstall(cx);
         }
+        cx.end_lingering_of(core.id);
         self.work.abandon(&end, &mut wishes, cx);
         if self.succession.is_heir() {
             cx.effects.push(Effect::Withdrawn { heir: core.id });

@@ -300,6 +300,7 @@ impl Established {
             queue: self.work.take_inheritance(),
             old,
         };
+        cx.bequeath_lingering(core.id, to);
         cx.effects.push(Effect::Inherit { to, inheritance });
         cx.peers
             .remove(core.id, &self.peer.local_id, &self.peer.remote_id);

@@ -315,7 +315,11 @@ impl Established {
         if let Some(wish) = restart_wish(&child, end) {
             self.push(Task::CreateChild(wish));
         }
-        child.uninstall(spared, cx);
+        if spared {
+            child.linger(core, cx);
+        } else {
+            child.uninstall(cx);
+        }
     }
 
     /// Our DELETE of a Child SA was answered.
@@ -331,7 +335,7 @@ impl Established {
         if let Some(successor) = child.successor {
             self.succeed(core, &child, successor, cx);
         }
-        child.uninstall(true, cx);
+        child.linger(core, cx);
     }
 
     /// Looks again soon whether the peer sends on a new Child SA.
