@@ -137,6 +137,8 @@ fn the_table_and_the_page_show_the_same_measurement() {
         "ESP beside its cipher",
         "Machine and method",
         "time-stamp counter",
+        "IMIX: 28 packets of 64",
+        "whole path, outbound",
     ] {
         assert!(page.contains(part), "{part}");
     }
@@ -154,12 +156,51 @@ fn what_cannot_be_measured_is_refused_with_what_can() {
         (["--sizes", "9"], "imix"),
         (["--seconds", "0"], "0.001"),
         (["--wire", "--json"], "--lab"),
+        (["--lab", "--sizes=64"], "--sizes"),
+        (["--lab", "--suites=aes256gcm16"], "--suites"),
+        (["--lab", "--workers=1"], "--workers"),
     ] {
         let output = bench(&arguments, &folder).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{errors}");
         assert!(errors.contains(hint), "{errors}");
     }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_noticed_before_anything_is_measured() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("no such folder").join("bench.html");
+    let arguments = ["--seconds", "3600", "--report", file.to_str().unwrap()];
+    let output = bench(&arguments, &folder).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("cannot write"), "{errors}");
+    assert!(errors.contains("no such folder"), "{errors}");
+}
+
+#[test]
+fn more_workers_than_cores_are_marked() {
+    let folder = TempDir::new().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let (more, file) = ((cores + 1).to_string(), folder.path().join("bench.html"));
+    let arguments = [
+        "--seconds",
+        "0.005",
+        "--sizes",
+        "64",
+        "--suites",
+        "aes256gcm16",
+        "--workers",
+        &more,
+        "--report",
+        file.to_str().unwrap(),
+    ];
+    let text = String::from_utf8(run(&arguments, &folder).stdout).unwrap();
+    let marks = text.matches(&format!("they share {cores} cores")).count();
+    assert_eq!(marks, 1, "{text}");
+    let page = fs::read_to_string(&file).unwrap();
+    assert!(page.contains(&format!("{more} workers on {cores} cores")));
 }
 
 #[test]
@@ -180,6 +221,8 @@ fn the_lab_measures_tcp_udp_and_round_trips_end_to_end() {
         "/tcp/0/gbit_per_s",
         "/tcp/1/gbit_per_s",
         "/tcp/0/system_calls_per_packet",
+        "/tcp/0/kernel_share",
+        "/in_process/cipher_ns",
         "/round_trips/0/p50_us",
         "/round_trips/1/p50_us",
         "/round_trips/0/answered",
@@ -206,6 +249,7 @@ fn the_lab_measures_tcp_udp_and_round_trips_end_to_end() {
         "super-packets",
         "beside one TCP stream",
         "CPU s per Gbit",
+        "Where the processor time goes",
     ] {
         assert!(page.contains(part), "{part}");
     }

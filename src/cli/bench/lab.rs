@@ -15,7 +15,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::TempDir;
 
-use super::{Args, page, table};
+use super::{Args, ReportFile, breakdown::InProcess, page, table};
 use crate::{
     cli::gateway::Gateway,
     lab::{
@@ -36,6 +36,8 @@ pub(super) struct LabFigures {
     pub(super) seconds_per_trial: f64,
     pub(super) inner_mtu: u32,
     pub(super) tcp: Vec<Tcp>,
+    /// What the stages of the packet path cost by themselves.
+    pub(super) in_process: InProcess,
     pub(super) udp: Vec<Udp>,
     pub(super) round_trips: Vec<RoundTrip>,
     /// Gateway A as it was at the end.
@@ -48,6 +50,8 @@ pub(super) struct Tcp {
     pub(super) gbit_per_s: f64,
     /// Processor seconds of both gateways for each gigabit received.
     pub(super) cpu_s_per_gbit: f64,
+    /// The kernel's part of it, 0 to 1.
+    pub(super) kernel_share: f64,
     /// Of both gateways, for each packet through the tunnel in either direction.
     pub(super) system_calls_per_packet: f64,
     /// Processor time that the hypervisor gave to others meanwhile.
@@ -91,7 +95,7 @@ pub(super) struct GatewayFigures {
 }
 
 /// Runs the whole programme.
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, report: Option<ReportFile>) -> anyhow::Result<()> {
     let _ = lab::prepare()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -126,8 +130,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         write!(io::stdout(), "{}", table::LabText(&figures))?;
     }
-    if let Some(file) = &args.report {
-        std::fs::write(file, page::lab(&figures).html())?;
+    if let Some(report) = report {
+        report.write(&page::lab(&figures))?;
     }
     Ok(())
 }
@@ -162,6 +166,7 @@ impl Scene {
             seconds_per_trial: self.seconds,
             inner_mtu: INNER_MTU,
             tcp,
+            in_process: InProcess::measure(self.seconds / 20.0),
             udp,
             round_trips,
             gateway: self.gateway_figures()?,
@@ -184,6 +189,7 @@ impl Scene {
             streams,
             gbit_per_s: window.transfer.gigabits_per_second(),
             cpu_s_per_gbit: window.cpu_seconds_per_gigabit(),
+            kernel_share: window.usage.kernel_s / window.usage.cpu_s.max(f64::MIN_POSITIVE),
             system_calls_per_packet: after.calls.saturating_sub(before.calls) as f64
                 / packets as f64,
             stolen_s: window.usage.stolen_s,
@@ -342,7 +348,7 @@ fn numbers(section: &Message) -> BTreeMap<String, u64> {
 }
 
 fn summary(load: &'static str, trips: &RoundTrips) -> RoundTrip {
-    let microseconds = |share: f64| trips.histogram.value_at_quantile(share) as f64 / 1e3;
+    let microseconds = |share: f64| trips.quantile(share) as f64 / 1e3;
     let curve = [
         0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95,
     ];
@@ -362,7 +368,7 @@ fn summary(load: &'static str, trips: &RoundTrips) -> RoundTrip {
 }
 
 /// What the hosts' links carry, so that an outer packet fits into 1500 bytes with any suite.
-const INNER_MTU: u32 = 1400;
+pub(super) const INNER_MTU: u32 = 1400;
 /// As a QUIC sender makes them.
 const TRAIN: usize = 32;
 const PROBES_PER_SECOND: f64 = 1000.0;

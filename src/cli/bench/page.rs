@@ -1,8 +1,9 @@
 //! The figures as a page with plots.
 
 use super::{
-    Figures, Stage,
+    Figures, Stage, breakdown,
     lab::LabFigures,
+    scene::{IMIX, IMIX_PARTS},
     table::{find, full_size, sizes, suites},
 };
 use crate::lab::{
@@ -36,7 +37,7 @@ pub(super) fn in_process(all: &Figures) -> Page {
         let open = time(Stage::EspOpen) / time(Stage::AeadOpen);
         tiles.push(tile("ESP open", open, "× the cipher", &note));
     }
-    let throughput = Section {
+    let mut throughput = Section {
         title: "The whole packet path".to_owned(),
         text:
             "From what a TUN read gives to sealed datagrams, and from received trains to what is \
@@ -47,7 +48,8 @@ pub(super) fn in_process(all: &Figures) -> Page {
             by_size(all, "Inbound", Stage::Inbound),
         ],
     };
-    let mut sections = vec![throughput, breakdown(all), ciphers(all)];
+    throughput.blocks.extend(mixed(all));
+    let mut sections = vec![throughput, stages(all), ciphers(all)];
     sections.extend(workers(all));
     sections.push(Section {
         title: "All figures".to_owned(),
@@ -108,8 +110,32 @@ fn by_size(all: &Figures, title: &str, stage: Stage) -> Block {
     })
 }
 
+/// The whole path for the mix of sizes, if that was measured.
+fn mixed(all: &Figures) -> Option<Block> {
+    let groups = [("outbound", Stage::Outbound), ("inbound", Stage::Inbound)];
+    let groups = groups.map(|(label, stage)| {
+        let bars = suites(all).into_iter().filter_map(|suite| {
+            let value = find(all, stage, Some(suite), IMIX)?.gbit_per_s;
+            Some(bar(suite, value, true))
+        });
+        BarGroup {
+            label: label.to_owned(),
+            bars: bars.collect(),
+        }
+    });
+    let some = groups.iter().any(|group| !group.bars.is_empty());
+    some.then(|| {
+        Block::Bars(BarChart {
+            title: format!("IMIX: {IMIX_PARTS}, one by one"),
+            unit: "Gbit/s".to_owned(),
+            better: Better::Higher,
+            groups: groups.to_vec(),
+        })
+    })
+}
+
 /// Where the time of a packet goes, for each suite at the size nearest to a full segment.
-fn breakdown(all: &Figures) -> Section {
+fn stages(all: &Figures) -> Section {
     let mut blocks = Vec::new();
     for (title, stages, parts) in [
         (
@@ -221,11 +247,14 @@ fn workers(all: &Figures) -> Option<Section> {
             .iter()
             .filter(|figure| figure.stage == stage)
             .map(|figure| {
-                bar(
-                    &format!("{} workers", figure.workers),
-                    figure.gbit_per_s,
-                    true,
-                )
+                let shared = if usize::from(figure.workers) > all.machine.cores {
+                    format!(" on {} cores", all.machine.cores)
+                } else {
+                    String::new()
+                };
+                let plural = if figure.workers == 1 { "" } else { "s" };
+                let name = format!("{} worker{plural}{shared}", figure.workers);
+                bar(&name, figure.gbit_per_s, true)
             })
             .collect(),
     });
@@ -247,10 +276,9 @@ fn everything(all: &Figures) -> Table {
         "stage", "suite", "bytes", "workers", "ns", "cycles", "Gbit/s",
     ];
     let row = |one: &super::Figure| {
-        let stage = format!("{:?}", one.stage);
         let cycles = one.cycles_per_packet.unwrap_or(f64::NAN);
         vec![
-            stage,
+            one.stage.name().to_owned(),
             one.suite.unwrap_or("–").to_owned(),
             one.size.clone(),
             one.workers.to_string(),
@@ -275,7 +303,11 @@ pub(super) fn lab(all: &LabFigures) -> Page {
         tiles.push(tile(&label, tcp.gbit_per_s, "Gbit/s", &note));
     }
     for udp in &all.udp {
-        let note = format!("{} Gbit/s", figure(udp.gbit_per_s));
+        let note = if udp.sender_limited {
+            "or more: limit of the generator".to_owned()
+        } else {
+            format!("{} Gbit/s", figure(udp.gbit_per_s))
+        };
         tiles.push(tile(&kind(udp), udp.packets_per_s / 1e3, "kpps", &note));
     }
     for trip in &all.round_trips {
@@ -302,7 +334,8 @@ pub(super) fn lab(all: &LabFigures) -> Page {
         ),
         (
             "Round trips",
-            "1000 probes a second on a schedule, each from the time it was due".to_owned(),
+            "1000 probes a second on a schedule, each from the time it was due; a lost one is slower than all others"
+                .to_owned(),
         ),
         ("CPU", "both gateways, all threads".to_owned()),
     ];
@@ -312,6 +345,7 @@ pub(super) fn lab(all: &LabFigures) -> Page {
         tiles,
         sections: vec![
             rates(all),
+            breakdown::section(all),
             latency(all),
             inside(all),
             origin(&all.machine, all.version, method),
@@ -335,10 +369,14 @@ fn rates(all: &LabFigures) -> Section {
             }],
         })
     };
-    let udp = all
-        .udp
-        .iter()
-        .map(|udp| bar(&kind(udp), udp.packets_per_s / 1e3, true));
+    let udp = all.udp.iter().map(|udp| {
+        let limit = if udp.sender_limited {
+            " (at least: limit of the generator)"
+        } else {
+            ""
+        };
+        bar(&(kind(udp) + limit), udp.packets_per_s / 1e3, true)
+    });
     Section {
         title: "Throughput".to_owned(),
         text: String::new(),

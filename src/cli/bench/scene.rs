@@ -52,9 +52,14 @@ const fn suite(
 pub(super) enum Size {
     /// All of one length.
     Bytes(usize),
-    /// 28 of 64, 16 of 570 and 4 of 1518 bytes, as CSIT mixes them.
+    /// [`IMIX_PARTS`], as CSIT mixes them.
     Imix,
 }
+
+/// What the mix is called.
+pub(super) const IMIX: &str = "imix";
+/// What is in it.
+pub(super) const IMIX_PARTS: &str = "28 packets of 64, 16 of 570 and 4 of 1518 bytes";
 
 impl Size {
     /// A burst of them.
@@ -76,7 +81,7 @@ impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bytes(size) => write!(f, "{size}"),
-            Self::Imix => write!(f, "imix"),
+            Self::Imix => f.write_str(IMIX),
         }
     }
 }
@@ -85,7 +90,7 @@ impl std::str::FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.eq_ignore_ascii_case("imix") {
+        if text.eq_ignore_ascii_case(IMIX) {
             return Ok(Self::Imix);
         }
         match text.parse() {

@@ -6,6 +6,7 @@ use super::{
     Figure, Figures, Stage,
     lab::LabFigures,
     page::{kind, streams},
+    scene::{IMIX, IMIX_PARTS},
 };
 
 /// Prints [`Figures`] for people.
@@ -18,6 +19,9 @@ impl fmt::Display for Text<'_> {
         for suite in suites(all) {
             writeln!(f, "\n{suite}, one worker")?;
             write_suite(f, all, suite)?;
+        }
+        if all.figures.iter().any(|figure| figure.size == IMIX) {
+            writeln!(f, "\n{IMIX}: {IMIX_PARTS}, per packet")?;
         }
         writeln!(f, "\nwithout cipher, one worker")?;
         write_others(f, all)?;
@@ -115,11 +119,7 @@ fn write_others(f: &mut fmt::Formatter<'_>, all: &Figures) -> fmt::Result {
     )?;
     for figure in all.figures.iter().filter(|figure| figure.suite.is_none()) {
         let cycles = figure.cycles_per_packet.unwrap_or(f64::NAN);
-        let name = match figure.stage {
-            Stage::Split => "split",
-            Stage::Merge => "merge",
-            _ => "replay window",
-        };
+        let name = figure.stage.name();
         // A window has no bits to carry.
         let rate = if figure.stage == Stage::Replay {
             String::new()
@@ -162,6 +162,9 @@ fn write_workers(f: &mut fmt::Formatter<'_>, all: &Figures) -> fmt::Result {
         for stage in [Stage::ScalingOutbound, Stage::ScalingInbound] {
             let (one, these) = (rate(stage, 1), rate(stage, workers));
             write!(f, " │ {these:>9.2} {:>5.2}×", these / one)?;
+        }
+        if usize::from(workers) > all.machine.cores {
+            write!(f, "  they share {} cores", all.machine.cores)?;
         }
         writeln!(f)?;
     }
@@ -229,17 +232,30 @@ impl fmt::Display for LabText<'_> {
                 tcp.system_calls_per_packet
             )?;
         }
-        for udp in &all.udp {
-            let limit = if udp.sender_limited {
-                "  (limit of the generator)"
-            } else {
-                ""
-            };
+        let parts = all.in_process.names().join(" + ");
+        writeln!(f, "     CPU of both gateways, ns a packet = {parts}")?;
+        for tcp in &all.tcp {
+            let times = all.in_process.beside(tcp);
+            let texts = times.map(|time| format!("{time:.0}"));
             writeln!(
                 f,
-                "UDP  {:<30} {:>8.1} kpps    {:>6.2} Gbit/s{limit}",
+                "     {:<30} {:>8.0} = {}",
+                streams(tcp.streams),
+                times.iter().sum::<f64>(),
+                texts.join(" + ")
+            )?;
+        }
+        for udp in &all.udp {
+            let (least, limit) = if udp.sender_limited {
+                ("≥ ", "  (limit of the generator)")
+            } else {
+                ("", "")
+            };
+            let rate = format!("{least}{:.1}", udp.packets_per_s / 1e3);
+            writeln!(
+                f,
+                "UDP  {:<30} {rate:>8} kpps    {:>6.2} Gbit/s{limit}",
                 kind(udp).trim_start_matches("UDP, "),
-                udp.packets_per_s / 1e3,
                 udp.gbit_per_s
             )?;
         }

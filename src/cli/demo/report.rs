@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
@@ -181,7 +180,7 @@ impl From<Transfer> for Throughput {
 
 impl From<&RoundTrips> for Latency {
     fn from(trips: &RoundTrips) -> Self {
-        let at = |quantile| microseconds(&trips.histogram, quantile);
+        let at = |share| Duration::from_nanos(trips.quantile(share)).as_secs_f64() * 1e6;
         Self {
             p50_us: at(0.5),
             p99_us: at(0.99),
@@ -190,10 +189,6 @@ impl From<&RoundTrips> for Latency {
             lost: trips.lost,
         }
     }
-}
-
-fn microseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    Duration::from_nanos(histogram.value_at_quantile(quantile)).as_secs_f64() * 1e6
 }
 
 impl From<Snapshot> for Gateway {

@@ -98,7 +98,7 @@ fn write_table(out: &mut String, table: &Table) {
 }
 
 fn is_number(cell: &str) -> bool {
-    cell.starts_with(|first: char| first.is_ascii_digit() || "-–".contains(first))
+    cell.starts_with(|first: char| first.is_ascii_digit() || "-–≥≤≈".contains(first))
 }
 
 /// The colour of a series, in either theme.

@@ -17,7 +17,7 @@ use std::{
 use super::{
     Flow, RoundTrips, StopOnDrop, greet, is_timeout, joined,
     pace::Pace,
-    probe::echo,
+    probe::{GIVEN_UP, echo},
     stamp::{Stamp, Tally, now},
     whole,
 };
@@ -162,7 +162,7 @@ fn listen(
         }
         match sent.load(Ordering::Acquire) {
             UNFINISHED => {}
-            all if tally.received >= all || last.elapsed() >= DRAIN => return Ok(tally),
+            all if tally.received >= all || last.elapsed() >= GIVEN_UP => return Ok(tally),
             _ => {}
         }
     }
@@ -170,5 +170,3 @@ fn listen(
 
 const UNFINISHED: u64 = u64::MAX;
 const LISTEN: Duration = Duration::from_millis(20);
-/// An answer that takes longer is lost.
-const DRAIN: Duration = Duration::from_millis(500);

@@ -25,6 +25,24 @@ pub struct RoundTrips {
     pub lost: u64,
 }
 
+impl RoundTrips {
+    /// What this share of the probes, 0 to 1, took at most, in nanoseconds. One without an answer counts as
+    /// slower than every other one, and as at least the time that it was waited for; 0 of no probes.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> u64 {
+        if self.lost == 0 {
+            return self.histogram.value_at_quantile(share);
+        }
+        let answered = self.histogram.len();
+        let share = share * (answered + self.lost) as f64 / answered as f64;
+        if share <= 1.0 {
+            return self.histogram.value_at_quantile(share);
+        }
+        let waited = u64::try_from(GIVEN_UP.as_nanos()).unwrap_or(u64::MAX);
+        self.histogram.max().max(waited)
+    }
+}
+
 /// A probe in progress: one small UDP datagram at a time goes out and is echoed.
 #[derive(Debug)]
 pub struct Probe {
@@ -85,7 +103,7 @@ fn probe(address: SocketAddr, pause: Duration, stop: &AtomicBool) -> io::Result<
     };
     let socket = UdpSocket::bind(any)?;
     socket.connect(address)?;
-    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    socket.set_read_timeout(Some(GIVEN_UP))?;
     let mut result = RoundTrips {
         histogram: Histogram::new(3).map_err(io::Error::other)?,
         lost: 0,
@@ -122,5 +140,31 @@ fn answered(socket: &UdpSocket, number: u64) -> io::Result<bool> {
             Err(error) if is_timeout(&error) => return Ok(false),
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// An answer that takes longer is lost.
+pub(super) const GIVEN_UP: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_probe_is_slower_than_every_answered_one() {
+        let mut trips = RoundTrips {
+            histogram: Histogram::new(3).expect("three digits"),
+            lost: 0,
+        };
+        assert_eq!(trips.quantile(0.5), 0);
+        for time in 1..=98_u64 {
+            trips.histogram.record(time).expect("it resizes");
+        }
+        assert_eq!([0.5, 1.0].map(|share| trips.quantile(share)), [49, 98]);
+        trips.lost = 2;
+        let times = [0.5, 0.98, 0.99, 1.0].map(|share| trips.quantile(share));
+        assert_eq!(times, [50, 98, 500_000_000, 500_000_000]);
+        trips.histogram.reset();
+        assert_eq!(trips.quantile(0.0), 500_000_000);
     }
 }

@@ -118,6 +118,27 @@ impl Tally {
         self.delay
             .saturating_record(at.saturating_sub(stamp.intended).max(1));
     }
+
+    /// How many of the first `sent` numbers are missing in the worst stretch of `length` in a row, to half
+    /// a stretch.
+    #[must_use]
+    pub fn lost_together(&self, sent: u64, length: u64) -> u64 {
+        let half = (length / 2).max(1);
+        let (mut before, mut worst) = (0, 0);
+        for start in (0..sent).step_by(usize::try_from(half).unwrap_or(usize::MAX)) {
+            let numbers = start..(start + half).min(sent);
+            let lost = numbers.filter(|number| !self.has(*number)).count() as u64;
+            worst = worst.max(before + lost);
+            before = lost;
+        }
+        worst
+    }
+
+    fn has(&self, number: u64) -> bool {
+        let word = usize::try_from(number / 64).ok();
+        let word = word.and_then(|word| self.seen.get(word));
+        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
 }
 
 /// Times from a nanosecond to a minute, to three digits.
@@ -179,6 +200,18 @@ mod tests {
     fn one_late_datagram_is_one_reordered_datagram() {
         assert_eq!(entered(&[1, 2, 3, 5, 6, 7, 8, 4, 9, 10]).reordered, 1);
         assert_eq!(entered(&[1, 2, 3, 4, 5]).reordered, 0);
+    }
+
+    #[test]
+    fn losses_in_one_stretch_are_told_from_those_all_over() {
+        let all: Vec<u64> = (0..900).collect();
+        let hiccup: Vec<u64> = (0..900).filter(|n| !(405..465).contains(n)).collect();
+        let all_over: Vec<u64> = (0..900).filter(|n| n % 10 != 0).collect();
+        assert_eq!(entered(&all).lost_together(900, 100), 0);
+        assert_eq!(entered(&all).lost_together(1000, 100), 100);
+        assert_eq!(entered(&hiccup).lost_together(900, 100), 60);
+        assert_eq!(entered(&all_over).lost_together(900, 100), 10);
+        assert_eq!(entered(&[]).lost_together(0, 0), 0);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct UdpTrial {
     pub duplicates: u64,
     /// Datagrams that came after one sent later.
     pub reordered: u64,
+    /// The most that were lost of those due within 100 ms.
+    pub lost_together: u64,
     /// How long the sender took.
     pub time: Duration,
     /// One-way delay in nanoseconds from the intended time of sending.
@@ -122,6 +124,7 @@ pub fn udp_trial(flow: &Flow<'_>, load: &UdpLoad, stop: &Arc<AtomicBool>) -> io:
         received: tally.received,
         duplicates: tally.duplicates,
         reordered: tally.reordered,
+        lost_together: tally.lost_together(count, super::whole(load.rate * HICCUP.as_secs_f64())),
         time,
         delay: tally.delay,
         sender_limited: late || (count as f64) < expected(&load) as f64 * (1.0 - BEHIND),
@@ -229,6 +232,8 @@ fn passes(error: &io::Error) -> bool {
 
 static TRIAL: AtomicU64 = AtomicU64::new(1);
 const UNFINISHED: u64 = u64::MAX;
+/// A scheduler of a shared machine rarely takes more at once.
+const HICCUP: Duration = Duration::from_millis(100);
 /// How long one call of the receiver waits.
 const LISTEN: Duration = Duration::from_millis(20);
 /// Silence after which nothing is on its way any more.
