@@ -90,6 +90,15 @@ impl Report {
             line(&mut text, format_args!("{name}  DOWN  to {remote}"));
         }
         workers::show(&mut text, &self.stats);
+        if let Some(metrics) = self.stats.get_section("metrics")
+            && let Some(error) = metrics.get("error")
+        {
+            let address = metrics.get("address").unwrap_or("?");
+            line(
+                &mut text,
+                format_args!("\nmetrics not served on {address}: {error}"),
+            );
+        }
         counters(
             &mut text,
             "packets dropped",

@@ -18,7 +18,7 @@ use super::{
     commands::Commands,
     guard::Guard,
     logging::LogLevel,
-    metrics::{Ledger, Metrics, Snapshot},
+    metrics::{Ledger, Service as Metrics, Snapshot},
     report::RateLimit,
     routes::Routes,
     signals::Signals,
@@ -274,6 +274,9 @@ impl Control {
         self.sample(now);
         self.tell_source_addresses(now);
         self.refresh_routes();
+        if let Some(metrics) = &mut self.metrics {
+            metrics.retry();
+        }
         for line in self.log_limit.summary(now) {
             tracing::warn!("{line}");
         }

@@ -11,7 +11,6 @@
 use std::{
     collections::HashMap,
     io,
-    net::{SocketAddr, TcpListener},
     num::NonZeroU16,
     path::Path,
     sync::Arc,
@@ -29,7 +28,7 @@ use super::{
     control::{Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
     guard::{self, Guard, GuardError},
     logging::LogLevel,
-    metrics::{Ledger, Metrics},
+    metrics::{Ledger, Service as Metrics},
     report::RateLimit,
     routes::{Present, Routes, Settings as RouteSettings},
     signals::Signals,
@@ -90,15 +89,6 @@ pub enum DaemonError {
     DeviceGone {
         /// Its name.
         name: String,
-    },
-    /// Metrics cannot be served.
-    #[error("daemon.metrics: cannot listen on {address}: {error}")]
-    Metrics {
-        /// Where they were to be served.
-        address: SocketAddr,
-        /// The cause.
-        #[source]
-        error: io::Error,
     },
     /// Another process has the control socket.
     #[error(transparent)]
@@ -276,7 +266,9 @@ fn build(
         VICI,
     )?;
 
-    let listener = daemon.metrics.map(listen_for_metrics).transpose()?;
+    let listener = daemon
+        .metrics
+        .map(|address| (address, Metrics::bind(address)));
 
     let locked = process::protect_memory().map_err(failed("cannot protect the memory"))?;
     tracing::debug!(locked, "memory protected");
@@ -290,10 +282,7 @@ fn build(
         spin: daemon.spin,
     })
     .map_err(failed("cannot start the workers"))?;
-    let metrics = listener.map(|listener| Metrics::start(listener, waker));
-    let metrics = metrics
-        .transpose()
-        .map_err(failed("cannot serve metrics"))?;
+    let metrics = listener.map(|(address, listener)| Metrics::start(address, listener, waker));
     kernel.routes.set_device(device.index());
     kernel
         .routes
@@ -373,10 +362,6 @@ fn patiently<T, E>(
             result => return result,
         }
     }
-}
-
-fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, DaemonError> {
-    Metrics::bind(address).map_err(|error| DaemonError::Metrics { address, error })
 }
 
 /// Raw ESP is for peers without encapsulation; a daemon that may not have it does without.

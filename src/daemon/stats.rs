@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{control::Control, sockets, vici::format};
+use super::{control::Control, metrics::Service as Metrics, sockets, vici::format};
 use crate::{
     dataplane::{LatencySnapshot, WorkerSnapshot},
     ike::Discard,
@@ -40,6 +40,14 @@ impl Control {
             .section("offloads", offloads(wanted, total.offloads))
             .section("residence", residence)
             .section("dataplane", dataplane);
+        if let Some((address, error)) = self.metrics.as_ref().map(Metrics::status) {
+            let mut metrics = Message::new();
+            metrics.set("address", address);
+            if let Some(error) = error {
+                metrics.set("error", error);
+            }
+            stats.section("metrics", metrics);
+        }
         stats
     }
 

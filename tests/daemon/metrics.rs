@@ -10,7 +10,7 @@ use lockgate::io::netns::Namespace;
 use super::exposition::Exposition;
 use crate::support::{
     PATIENCE, eventually,
-    lab::{Family, Lab, Plan, Side},
+    lab::{Family, Gateway, Lab, Plan, Side},
     traffic::assert_reaches,
 };
 
@@ -172,6 +172,9 @@ fn a_client_that_knows_no_openmetrics_gets_the_older_format() {
     let known = ["counter", "gauge", "histogram", "summary", "untyped"];
     assert!(types.len() > 10, "{answer}");
     assert!(types.iter().all(|kind| known.contains(kind)), "{types:?}");
+    let head = talk(&lab.gateway_a, b"HEAD http://gw/metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"));
+    assert!(head.contains(kind) && !head.contains("Content-Length: 0\r\n"));
     let answer = talk(&lab.gateway_a, b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("href=\"/metrics\""));
 }
@@ -199,7 +202,7 @@ fn what_is_no_request_for_metrics_is_refused_with_the_status_that_says_why() {
         let answer = talk(&lab.gateway_a, request.as_bytes());
         let start = format!("HTTP/1.1 {status}\r\n");
         assert!(answer.starts_with(&start), "{status}: {answer}");
-        let allows = answer.contains("\r\nAllow: GET\r\n");
+        let allows = answer.contains("\r\nAllow: GET, HEAD\r\n");
         assert_eq!(allows, status.starts_with("405"), "{answer}");
     }
 }
@@ -272,20 +275,29 @@ fn every_tunnel_of_a_large_configuration_is_on_the_page_once() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_start_with_the_name_of_the_key() {
+fn a_port_that_is_taken_stops_no_tunnel_and_is_served_once_it_is_free() {
     let Some(lab) = Lab::new() else { return };
-    let _taken = lab
+    let taken = lab
         .gateway_a
         .run(|| std::net::TcpListener::bind(ADDRESS))
         .unwrap();
-    let mut gateway = lab.start_without_waiting(Side::A, &plan().config(Side::A));
-    let status = eventually("it ends", || gateway.process.status());
-    assert_eq!(status.code(), Some(1));
-    let output = gateway.process.output();
-    assert!(
-        output.contains("daemon.metrics: cannot listen on 127.0.0.1:9750"),
-        "{output}"
-    );
+    let [a, _b] = lab.tunnel(&plan());
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+    let output = a.process.output();
+    let warning = format!("daemon.metrics: cannot listen on {ADDRESS}, will try again");
+    assert_eq!(output.matches(&warning).count(), 1, "{output}");
+    let error = |a: &Gateway| {
+        let stats = a.ask("stats", &[]);
+        let metrics = stats.get_section("metrics").expect("metrics");
+        assert_eq!(metrics.get("address"), Some(ADDRESS));
+        metrics.get("error").map(str::to_owned)
+    };
+    let reason = error(&a).expect("an error");
+    assert!(reason.contains("in use"), "{reason}");
+
+    drop(taken);
+    eventually("they are served", || error(&a).is_none().then_some(()));
+    assert!(scrape(&lab.gateway_a).len() > 50);
 }
 
 #[test]

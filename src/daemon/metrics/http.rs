@@ -1,14 +1,25 @@
-//! As much of HTTP/1.1 (RFC 9112) as a scraper needs: one GET a connection.
+//! As much of HTTP/1.1 (RFC 9112) as a scraper needs: one GET or HEAD a connection.
+//!
+//! No request changes anything and there are no cookies, so `Host` and `Origin` are not looked at.
+
+/// A request of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// What it asks for.
+    pub(super) wanted: Wanted,
+    /// Only the head of the answer is wanted.
+    pub(super) is_head: bool,
+}
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum Wanted {
     /// The metrics, in the format that the client prefers.
     Metrics(Format),
     /// The page that says where the metrics are.
     Index,
     /// Something that is answered with an error.
-    Refused(Refusal),
+    Refusal(Refusal),
 }
 
 /// A text format of metrics.
@@ -27,7 +38,7 @@ pub(super) enum Refusal {
     BadRequest,
     /// No such page.
     NotFound,
-    /// Not a GET.
+    /// Neither GET nor HEAD.
     MethodNotAllowed,
     /// The request did not come in time.
     Timeout,
@@ -45,20 +56,41 @@ pub(super) fn parse(head: &[u8]) -> Option<Request> {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) if head.len() < HEAD_LEN => return None,
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Some(Request::Refused(Refusal::TooLarge));
+            return Some(Request::refused(Refusal::TooLarge));
         }
-        Err(_) => return Some(Request::Refused(Refusal::BadRequest)),
+        Err(_) => return Some(Request::refused(Refusal::BadRequest)),
     }
-    let path = request.path.unwrap_or_default();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    Some(match (path, request.method) {
-        ("/" | "/metrics", method) if method != Some("GET") => {
-            Request::Refused(Refusal::MethodNotAllowed)
+    let is_head = request.method == Some("HEAD");
+    let wanted = match path(request.path.unwrap_or_default()) {
+        "/" | "/metrics" if !is_head && request.method != Some("GET") => {
+            Wanted::Refusal(Refusal::MethodNotAllowed)
         }
-        ("/metrics", _) => Request::Metrics(preferred(request.headers)),
-        ("/", _) => Request::Index,
-        _ => Request::Refused(Refusal::NotFound),
-    })
+        "/metrics" => Wanted::Metrics(preferred(request.headers)),
+        "/" => Wanted::Index,
+        _ => Wanted::Refusal(Refusal::NotFound),
+    };
+    Some(Request { wanted, is_head })
+}
+
+impl Request {
+    fn refused(refusal: Refusal) -> Self {
+        Self {
+            wanted: Wanted::Refusal(refusal),
+            is_head: false,
+        }
+    }
+}
+
+/// The path of a target in origin form or in absolute form (RFC 9112 §3.2).
+fn path(target: &str) -> &str {
+    let target = target.split_once('?').map_or(target, |(path, _)| path);
+    match target.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            let path = rest.find('/').and_then(|start| rest.get(start..));
+            path.unwrap_or("/")
+        }
+        _ => target,
+    }
 }
 
 /// OpenMetrics for who names it, as every Prometheus since 2.5 does.
@@ -109,6 +141,13 @@ pub(super) fn index() -> String {
     format!("{head}{INDEX}")
 }
 
+/// Takes the body off an answer.
+pub(super) fn keep_head(answer: &mut String) {
+    if let Some(end) = answer.find(HEAD_END) {
+        answer.truncate(end + HEAD_END.len());
+    }
+}
+
 /// An error, head and body.
 pub(super) fn refusal(refusal: Refusal) -> String {
     let status = refusal.status();
@@ -119,7 +158,7 @@ pub(super) fn refusal(refusal: Refusal) -> String {
 fn head(status: &str, content_type: &str, length: usize) -> String {
     // RFC 9110 §15.5.6 wants to know what is allowed instead.
     let allow = if status.starts_with("405") {
-        "Allow: GET\r\n"
+        "Allow: GET, HEAD\r\n"
     } else {
         ""
     };
@@ -131,6 +170,7 @@ fn head(status: &str, content_type: &str, length: usize) -> String {
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 const INDEX: &str = "<!doctype html><title>lockgate</title><h1>lockgate</h1><p><a href=\"/metrics\">metrics</a></p>\n";
+const HEAD_END: &str = "\r\n\r\n";
 /// Bytes that a request may have before it is refused.
 pub(super) const HEAD_LEN: usize = 8 << 10;
 const HEADERS: usize = 64;
@@ -139,27 +179,70 @@ const HEADERS: usize = 64;
 mod tests {
     use super::*;
 
+    fn wanted(head: &[u8]) -> Option<Wanted> {
+        parse(head).map(|request| request.wanted)
+    }
+
+    #[test]
+    fn a_target_may_name_the_host_as_if_it_were_that_of_a_proxy() {
+        for (target, expected) in [
+            (
+                "http://gw:9750/metrics",
+                Wanted::Metrics(Format::Prometheus),
+            ),
+            (
+                "HTTP://[::1]/metrics?a=/b",
+                Wanted::Metrics(Format::Prometheus),
+            ),
+            (
+                "/metrics?from=http://gw/",
+                Wanted::Metrics(Format::Prometheus),
+            ),
+            ("http://gw", Wanted::Index),
+            ("http://gw?x=/metrics", Wanted::Index),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\n\r\n");
+            assert_eq!(wanted(head.as_bytes()), Some(expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn head_is_answered_like_get_without_the_body() {
+        for page in ["/metrics", "/", "/none"] {
+            let [get, head] = ["GET", "HEAD"].map(|method| {
+                let head = format!("{method} {page} HTTP/1.1\r\n\r\n");
+                parse(head.as_bytes()).unwrap()
+            });
+            assert_eq!(get.wanted, head.wanted, "{page}");
+            assert!(head.is_head && !get.is_head);
+        }
+        let mut answer = refusal(Refusal::NotFound);
+        keep_head(&mut answer);
+        assert!(answer.contains("Content-Length: 14\r\n") && answer.ends_with("\r\n\r\n"));
+    }
+
     #[test]
     fn a_request_is_read_once_it_is_complete_and_not_before() {
         let whole = b"GET /metrics?x=1 HTTP/1.1\r\nHost: gw\r\naccept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n\r\n";
         for end in 0..whole.len() {
             assert_eq!(parse(&whole[..end]), None, "{end}");
         }
-        assert_eq!(parse(whole), Some(Request::Metrics(Format::OpenMetrics)));
+        assert_eq!(wanted(whole), Some(Wanted::Metrics(Format::OpenMetrics)));
     }
 
     #[test]
     fn what_is_no_request_for_one_of_the_two_pages_is_refused() {
         for (head, refusal) in [
             ("GET /etc/passwd HTTP/1.1\r\n\r\n", Refusal::NotFound),
-            ("GET http://gw/metrics HTTP/1.1\r\n\r\n", Refusal::NotFound),
+            ("GET http://gw/etc HTTP/1.1\r\n\r\n", Refusal::NotFound),
+            ("GET ftp://gw/metrics HTTP/1.1\r\n\r\n", Refusal::NotFound),
             ("POST /metrics HTTP/1.1\r\n\r\n", Refusal::MethodNotAllowed),
-            ("HEAD / HTTP/1.0\r\n\r\n", Refusal::MethodNotAllowed),
+            ("head / HTTP/1.0\r\n\r\n", Refusal::MethodNotAllowed),
             ("\x16\x03\x01\x02\x00\x01\x00", Refusal::BadRequest),
             ("GET /metrics\r\n\r\n", Refusal::BadRequest),
         ] {
-            let request = parse(head.as_bytes());
-            assert_eq!(request, Some(Request::Refused(refusal)), "{head:?}");
+            let wanted = wanted(head.as_bytes());
+            assert_eq!(wanted, Some(Wanted::Refusal(refusal)), "{head:?}");
         }
     }
 
@@ -169,11 +252,11 @@ mod tests {
         head.resize(HEAD_LEN - 1, b'x');
         assert_eq!(parse(&head), None);
         head.push(b'x');
-        assert_eq!(parse(&head), Some(Request::Refused(Refusal::TooLarge)));
+        assert_eq!(wanted(&head), Some(Wanted::Refusal(Refusal::TooLarge)));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65));
         assert_eq!(
-            parse(many.as_bytes()),
-            Some(Request::Refused(Refusal::TooLarge))
+            wanted(many.as_bytes()),
+            Some(Wanted::Refusal(Refusal::TooLarge))
         );
     }
 }

@@ -117,11 +117,14 @@ impl Ledger {
         }
     }
 
-    /// Ends a look: what was not seen is gone, and its traffic is kept.
+    /// Ends a look: what was not seen is gone, and its traffic is kept. An inbound SA that still
+    /// receives, or was not given back yet, still counts.
     pub(in crate::daemon) fn settle(&mut self) {
         let (look, past) = (self.look, &mut self.past);
         self.live.retain(|_, sa| {
-            let stays = sa.seen == look;
+            sa.is_up &= sa.seen == look;
+            let in_use = |usage| Arc::strong_count(usage) > 1;
+            let stays = sa.seen == look || in_use(&sa.usage_in) || in_use(&sa.usage_out);
             if !stays {
                 let children = past.entry(std::mem::take(&mut sa.connection)).or_default();
                 let carried = children.entry(std::mem::take(&mut sa.child)).or_default();
@@ -219,5 +222,79 @@ fn sum(a: Traffic, b: Traffic) -> Traffic {
     Traffic {
         packets: a.packets.saturating_add(b.packets),
         bytes: a.bytes.saturating_add(b.bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::PacketKey,
+        ipsec::{
+            EspEncap, EspPath, HeaderRules, Limits, OutboundParams, OutboundSa, Reqid, Selectors,
+            Spi, WorkerId,
+        },
+        wire::proposal::{CipherSuite, EncryptionId},
+    };
+
+    /// An SA as a worker holds it.
+    fn sa(usage: &Arc<SaUsage>) -> OutboundSa {
+        let cipher = CipherSuite {
+            encryption: EncryptionId::AES_GCM_16,
+            key_bits: 128,
+            integrity: None,
+        };
+        OutboundSa::new(OutboundParams {
+            spi: Spi::new(0x1000).unwrap(),
+            child: ChildId(1),
+            reqid: Reqid(1),
+            owner: WorkerId(0),
+            key: PacketKey::new(cipher, &[1; 20], &[]).unwrap(),
+            esn: false,
+            path: EspPath {
+                encap: EspEncap::None,
+                local: ([192, 0, 2, 1], 0).into(),
+                remote: ([192, 0, 2, 2], 0).into(),
+            },
+            selectors: Arc::new(Selectors {
+                local: Vec::new(),
+                remote: Vec::new(),
+            }),
+            rules: HeaderRules::default(),
+            limits: Limits::default(),
+            usage: Arc::clone(usage),
+            path_mtu: 1500,
+        })
+    }
+
+    #[test]
+    fn what_an_sa_carries_after_its_end_until_a_worker_has_given_it_back_is_counted() {
+        let usage = Arc::default();
+        let mut sa = sa(&usage);
+        let mut ledger = Ledger::default();
+        let live = Live {
+            connection: "site".to_owned(),
+            child: "lan".to_owned(),
+            usage_in: Arc::default(),
+            usage_out: usage,
+            is_up: true,
+            seen: 0,
+        };
+        ledger.live.insert(ChildId(1), live);
+        let carried = |ledger: &mut Ledger| {
+            ledger.begin();
+            ledger.settle();
+            ledger.carried()[&("site", "lan")]
+        };
+        assert_eq!(
+            carried(&mut ledger).installed,
+            0,
+            "nobody tells of it any more"
+        );
+        sa.seal(&[&[0x45; 40]], &mut [0; 200]).unwrap();
+        assert_eq!(carried(&mut ledger).outbound.packets, 1);
+        drop(sa);
+        assert_eq!(carried(&mut ledger).outbound.packets, 1);
+        assert!(ledger.live.is_empty());
     }
 }

@@ -31,9 +31,72 @@ pub(super) use page::Snapshot;
 
 use server::Server;
 
+/// Metrics for an address, as far as that is to be had: tunnels do not depend on it.
+#[derive(Debug)]
+pub(super) struct Service {
+    address: SocketAddr,
+    control: Arc<Waker>,
+    metrics: io::Result<Metrics>,
+}
+
+impl Service {
+    /// Takes the port, which may need privileges. Nobody is served before [`Self::start`].
+    pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Serves clients, or warns that it does not. A client that wants a snapshot wakes the control thread.
+    pub(super) fn start(
+        address: SocketAddr,
+        listener: io::Result<TcpListener>,
+        control: Arc<Waker>,
+    ) -> Self {
+        let metrics = listener.and_then(|listener| Metrics::start(listener, Arc::clone(&control)));
+        if let Err(error) = &metrics {
+            tracing::warn!("daemon.metrics: cannot listen on {address}, will try again: {error}");
+        }
+        Self {
+            address,
+            control,
+            metrics,
+        }
+    }
+
+    /// Tries again if nobody is served.
+    pub(super) fn retry(&mut self) {
+        if self.metrics.is_err() {
+            let listener = Self::bind(self.address);
+            let control = Arc::clone(&self.control);
+            self.metrics = listener.and_then(|listener| Metrics::start(listener, control));
+            if self.metrics.is_ok() {
+                tracing::info!("metrics are served on {}", self.address);
+            }
+        }
+    }
+
+    /// Whether a snapshot is wanted.
+    pub(super) fn is_asked(&self) -> bool {
+        self.metrics.as_ref().is_ok_and(Metrics::is_asked)
+    }
+
+    /// Hands over the snapshot that was asked for.
+    pub(super) fn answer(&self, snapshot: Snapshot) {
+        if let Ok(metrics) = &self.metrics {
+            metrics.answer(snapshot);
+        }
+    }
+
+    /// The address, and why nobody is served there.
+    pub(super) fn status(&self) -> (SocketAddr, Option<&io::Error>) {
+        (self.address, self.metrics.as_ref().err())
+    }
+}
+
 /// The control thread's end. Dropping it ends the metrics thread.
 #[derive(Debug)]
-pub(super) struct Metrics {
+struct Metrics {
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,15 +113,8 @@ struct Desk {
 }
 
 impl Metrics {
-    /// Takes the port. Nobody is served before [`Self::start`].
-    pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    }
-
     /// Serves clients from a thread of its own, which wakes the control thread when it wants a snapshot.
-    pub(super) fn start(listener: TcpListener, control: Arc<Waker>) -> io::Result<Self> {
+    fn start(listener: TcpListener, control: Arc<Waker>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let desk = Arc::new(Desk {
             asked: AtomicBool::new(false),
@@ -77,13 +133,11 @@ impl Metrics {
         })
     }
 
-    /// Whether a snapshot is wanted.
-    pub(super) fn is_asked(&self) -> bool {
+    fn is_asked(&self) -> bool {
         self.desk.asked.load(Ordering::Acquire)
     }
 
-    /// Hands over the snapshot that was asked for.
-    pub(super) fn answer(&self, snapshot: Snapshot) {
+    fn answer(&self, snapshot: Snapshot) {
         self.desk.asked.store(false, Ordering::Release);
         self.desk.snapshot.force_push(snapshot);
         // A failed wake-up only means that the thread is awake or gone.

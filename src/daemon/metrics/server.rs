@@ -14,7 +14,7 @@ use mio::{
 
 use super::{
     Desk,
-    http::{self, Format, HEAD_LEN, Refusal, Request},
+    http::{self, Format, HEAD_LEN, Refusal, Request, Wanted},
     page::{self, Snapshot},
 };
 
@@ -39,6 +39,8 @@ struct Client {
     state: State,
     /// When the state ends by itself.
     deadline: Instant,
+    /// It wants the head of the answer only.
+    is_head: bool,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,7 @@ impl Server {
             socket,
             state: State::Reading(Vec::new()),
             deadline: now + READ_TIME,
+            is_head: false,
         });
         Some(place)
     }
@@ -166,24 +169,27 @@ impl Server {
         let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else {
             return; // an event of a client that had this place before
         };
-        let request = match client.advance(now) {
+        let wanted = match client.advance(now) {
             Ok(None) => return,
-            Ok(Some(request)) => request,
+            Ok(Some(request)) => {
+                client.is_head = request.is_head;
+                request.wanted
+            }
             Err(Done) => {
                 self.close(place);
                 return;
             }
         };
         let fresh = self.text.as_ref().filter(|(_, until)| now < *until);
-        match (request, fresh) {
-            (Request::Metrics(_), _) if self.is_crowded() => {
+        match (wanted, fresh) {
+            (Wanted::Metrics(_), _) if self.is_crowded() => {
                 self.answer(place, http::refusal(Refusal::Busy), None, now);
             }
-            (Request::Metrics(format), Some((text, _))) => {
+            (Wanted::Metrics(format), Some((text, _))) => {
                 let text = Arc::clone(text);
                 self.answer_metrics(place, format, text, now);
             }
-            (Request::Metrics(format), None) => {
+            (Wanted::Metrics(format), None) => {
                 if self.asked.is_none() {
                     self.asked = Some(now);
                     self.desk.ask();
@@ -192,8 +198,8 @@ impl Server {
                     client.enter(State::Waiting(format), now + WAIT_TIME);
                 }
             }
-            (Request::Index, _) => self.answer(place, http::index(), None, now),
-            (Request::Refused(reason), _) => self.answer(place, http::refusal(reason), None, now),
+            (Wanted::Index, _) => self.answer(place, http::index(), None, now),
+            (Wanted::Refusal(reason), _) => self.answer(place, http::refusal(reason), None, now),
         }
     }
 
@@ -225,10 +231,14 @@ impl Server {
         self.answer(place, head, Some(text), now);
     }
 
-    fn answer(&mut self, place: usize, head: String, body: Option<Arc<str>>, now: Instant) {
+    fn answer(&mut self, place: usize, mut head: String, mut body: Option<Arc<str>>, now: Instant) {
         let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else {
             return;
         };
+        if client.is_head {
+            http::keep_head(&mut head);
+            body = None;
+        }
         let answer = State::Writing {
             head,
             body,
