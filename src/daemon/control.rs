@@ -218,9 +218,12 @@ impl Control {
         self.has_events = true;
     }
 
-    /// Does what the endpoint wants done.
+    /// Does what the endpoint wants done, as long as the workers have room for changes: a peer must not
+    /// be told of an SA before the worker that opens its packets is.
     pub(super) fn drain(&mut self, now: Instant) {
-        while let Some(output) = self.endpoint.poll() {
+        while self.dataplane.flush()
+            && let Some(output) = self.endpoint.poll()
+        {
             match output {
                 Output::Transmit(transmit) => {
                     if let Err(error) = self.sockets.send(&transmit) {

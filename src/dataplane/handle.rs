@@ -261,3 +261,29 @@ impl Link {
 
 /// Commands that may wait for one worker before they wait in its [`Handle`].
 pub(super) const COMMAND_RING: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipsec::Spd;
+
+    #[test]
+    fn it_says_so_until_a_worker_that_has_fallen_behind_has_room_again() {
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let events = Arc::new(ArrayQueue::new(1));
+        let mailbox = Mailbox::new(Arc::new(waker), events, Arc::default());
+        let mailbox = Arc::new(mailbox);
+        let mut handle = Handle::new(NonZeroU16::MIN);
+        handle.add(Arc::clone(&mailbox), std::thread::spawn(|| {}));
+        let policies = Arc::new(Spd::default());
+        for _ in 0..COMMAND_RING {
+            handle.apply(SaUpdate::SetPolicies(Arc::clone(&policies)));
+            assert!(handle.flush());
+        }
+        handle.apply(SaUpdate::SetPolicies(policies));
+        assert!(!handle.flush());
+        assert_eq!(handle.backlogs().sum::<usize>(), COMMAND_RING + 1);
+        assert!(mailbox.commands.pop().is_some() && handle.flush());
+    }
+}

@@ -1,7 +1,7 @@
 //! A self-test of trains: kernels exist that mangle them, and no error says so.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Offloads;
@@ -14,15 +14,23 @@ use crate::io::udp::{SocketOptions, UdpSocket};
 /// Where the loopback device is down, nothing can be tested and everything is believed.
 pub fn probe(wanted: Offloads) -> Offloads {
     let mut working = wanted;
-    if !arrives(Offloads::NONE, &[&[CANARY]]) {
-        return working;
+    for local in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+        if arrives(local, Offloads::NONE, &[&[CANARY]]) {
+            working = probe_on(local, working);
+        }
     }
+    working
+}
+
+fn probe_on(local: IpAddr, wanted: Offloads) -> Offloads {
+    let mut working = wanted;
     let sending = Offloads {
         udp_gso: true,
         ..Offloads::NONE
     };
-    if wanted.udp_gso && !trains_arrive(sending) {
+    if wanted.udp_gso && !trains_arrive(local, sending) {
         tracing::warn!(
+            ipv6 = local.is_ipv6(),
             "UDP trains are mangled or refused (udp-gso); datagrams are sent one by one"
         );
         working.udp_gso = false;
@@ -32,29 +40,32 @@ pub fn probe(wanted: Offloads) -> Offloads {
         udp_gro: true,
         ..Offloads::NONE
     };
-    if wanted.udp_gro && !trains_arrive(receiving) {
-        tracing::warn!("received UDP trains are mangled or not to be had (udp-gro)");
+    if wanted.udp_gro && !trains_arrive(local, receiving) {
+        tracing::warn!(
+            ipv6 = local.is_ipv6(),
+            "received UDP trains are mangled or not to be had (udp-gro)"
+        );
         working.udp_gro = false;
     }
     working
 }
 
 /// Trains with a short tail and without one, since kernels have erred in either.
-fn trains_arrive(offloads: Offloads) -> bool {
+fn trains_arrive(local: IpAddr, offloads: Offloads) -> bool {
     let equal: &[usize] = &[LENGTH; 4];
     let ragged: &[usize] = &[LENGTH, LENGTH, LENGTH, LENGTH / 3];
-    arrives(offloads, &[equal, ragged, &[CANARY]])
+    arrives(local, offloads, &[equal, ragged, &[CANARY]])
 }
 
 /// Whether trains of datagrams of these lengths arrive as they were sent, over sockets that use these
 /// offloads. That there can be no such sockets is a no as well.
-fn arrives(offloads: Offloads, trains: &[&[usize]]) -> bool {
+fn arrives(local: IpAddr, offloads: Offloads, trains: &[&[usize]]) -> bool {
     trains
         .iter()
-        .all(|train| attempt(offloads, train).unwrap_or(false))
+        .all(|train| attempt(local, offloads, train).unwrap_or(false))
 }
 
-fn attempt(offloads: Offloads, lengths: &[usize]) -> io::Result<bool> {
+fn attempt(local: IpAddr, offloads: Offloads, lengths: &[usize]) -> io::Result<bool> {
     let options = SocketOptions {
         mark: None,
         receive_buffer: BUFFER,
@@ -62,7 +73,6 @@ fn attempt(offloads: Offloads, lengths: &[usize]) -> io::Result<bool> {
         past_xfrm: true,
         offloads,
     };
-    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let open = || UdpSocket::bind(SocketAddr::new(local, 0), &options);
     let (Some(mut sender), Some(mut receiver)) = (open()?, open()?) else {
         return Ok(false);
@@ -91,11 +101,13 @@ fn attempt(offloads: Offloads, lengths: &[usize]) -> io::Result<bool> {
     if report.failed() > 0 || sender.offloads() != offloads {
         return Ok(false);
     }
-    Ok(collect(&mut receiver, expected.len()) == expected)
+    let arrived = collect(&mut receiver, sender.local_addr(), expected.len());
+    Ok(arrived == expected)
 }
 
-/// What arrives from then on: `count` datagrams, or fewer if patience ends before.
-fn collect(receiver: &mut UdpSocket, count: usize) -> Vec<Vec<u8>> {
+/// What arrives from a sender: `count` datagrams, or fewer if patience ends before. Anybody on this
+/// machine may send to us.
+fn collect(receiver: &mut UdpSocket, sender: SocketAddr, count: usize) -> Vec<Vec<u8>> {
     let deadline = Instant::now() + PATIENCE;
     let mut burst = ReceiveBurst::new(8);
     let mut arrived = Vec::new();
@@ -105,6 +117,7 @@ fn collect(receiver: &mut UdpSocket, count: usize) -> Vec<Vec<u8>> {
             continue;
         }
         let trains = burst.iter_mut().flatten();
+        let trains = trains.filter(|train| train.remote == sender);
         arrived.extend(trains.flat_map(|train| train.segments().map(|one| one.bytes.to_vec())));
     }
     arrived
@@ -130,6 +143,27 @@ mod tests {
     #[test]
     fn trains_work_on_the_loopback_device_of_this_kernel() {
         assert_eq!(probe(Offloads::ALL), Offloads::ALL);
+    }
+
+    #[test]
+    fn what_others_send_meanwhile_is_not_taken_for_an_answer() {
+        for local in [IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let options = SocketOptions {
+                mark: None,
+                receive_buffer: BUFFER,
+                send_buffer: BUFFER,
+                past_xfrm: true,
+                offloads: Offloads::NONE,
+            };
+            let address = SocketAddr::new(local, 0);
+            let mut receiver = UdpSocket::bind(address, &options).unwrap().unwrap();
+            let [stranger, sender] = [(); 2].map(|()| std::net::UdpSocket::bind(address).unwrap());
+            for (socket, bytes) in [(&stranger, b"no"), (&sender, b"ok"), (&stranger, b"no")] {
+                socket.send_to(bytes, receiver.local_addr()).unwrap();
+            }
+            let arrived = collect(&mut receiver, sender.local_addr().unwrap(), 1);
+            assert_eq!(arrived, [b"ok"], "{local}");
+        }
     }
 
     #[test]
