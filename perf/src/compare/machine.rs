@@ -62,28 +62,72 @@ impl std::fmt::Display for Machine {
     }
 }
 
+/// What disturbed a measurement.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Disturbance {
+    /// Share of the machine's processor time that went to others than this virtual machine meanwhile.
+    pub(crate) stolen: f64,
+    /// The one-minute load average before; the measurement before has its part in it.
+    #[serde(default)]
+    pub(crate) load: f64,
+}
+
+impl Disturbance {
+    /// Whether a figure is to be looked at with suspicion.
+    pub(crate) fn is_heavy(self) -> bool {
+        self.stolen > HEAVY
+    }
+}
+
+/// Watches for what disturbs a measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    before: Ticks,
+    load: f64,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        Self {
+            before: Ticks::now(),
+            load: load(),
+        }
+    }
+
+    pub(crate) fn read(self) -> Disturbance {
+        Disturbance {
+            stolen: Ticks::now().stolen_since(self.before),
+            load: self.load,
+        }
+    }
+}
+
 /// Processor time of the whole machine so far, in ticks.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ticks {
+struct Ticks {
     total: u64,
     stolen: u64,
 }
 
 impl Ticks {
-    pub(crate) fn now() -> Self {
-        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let line = text.lines().next().unwrap_or_default();
+    fn now() -> Self {
+        Self::of(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// Of the first line of proc_stat(5): user nice system idle iowait irq softirq steal; guest time is in
+    /// user time.
+    fn of(stat: &str) -> Self {
+        let line = stat.lines().next().unwrap_or_default();
         let fields = line.split_whitespace().skip(1);
         let ticks: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
         Self {
-            // user nice system idle iowait irq softirq steal; guest time is in user time.
             total: ticks.iter().take(8).sum(),
             stolen: ticks.get(7).copied().unwrap_or(0),
         }
     }
 
     /// The share that was stolen since `earlier`.
-    pub(crate) fn stolen_since(self, earlier: Self) -> f64 {
+    fn stolen_since(self, earlier: Self) -> f64 {
         let total = self.total.saturating_sub(earlier.total).max(1);
         self.stolen.saturating_sub(earlier.stolen) as f64 / total as f64
     }
@@ -96,34 +140,19 @@ pub(crate) fn load() -> f64 {
     first.and_then(|text| text.parse().ok()).unwrap_or(0.0)
 }
 
-/// Sizes that new sockets get, which is a setting of the whole machine. Put back when dropped.
-#[derive(Debug)]
-pub(crate) struct SocketDefaults {
-    before: Vec<(&'static str, String)>,
-}
+/// A share of stolen time that is worth a mark.
+pub(crate) const HEAVY: f64 = 0.03;
 
-impl SocketDefaults {
-    /// Gives sockets whose program does not ask for a size what the others ask for.
-    pub(crate) fn set(bytes: usize) -> std::io::Result<Self> {
-        let mut this = Self { before: Vec::new() };
-        for path in [
-            "/proc/sys/net/core/rmem_default",
-            "/proc/sys/net/core/wmem_default",
-        ] {
-            this.before.push((path, fs::read_to_string(path)?));
-            fs::write(path, bytes.to_string())?;
-        }
-        Ok(this)
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Drop for SocketDefaults {
-    fn drop(&mut self) {
-        for (path, value) in &self.before {
-            // What cannot be put back can only be told.
-            if let Err(error) = fs::write(path, value) {
-                eprintln!("cannot restore {path} to {}: {error}", value.trim());
-            }
-        }
+    #[test]
+    fn stolen_time_is_a_share_of_all_time() {
+        let before = Ticks::of("cpu  100 0 100 700 0 0 50 50 0 0\ncpu0 1 2 3\n");
+        let after = Ticks::of("cpu  150 0 120 750 0 0 50 60 9 9\n");
+        let share = after.stolen_since(before);
+        assert!((share - 10.0 / 130.0).abs() < 1e-9, "{share}");
+        assert!(before.stolen_since(before).abs() < 1e-9);
     }
 }

@@ -8,6 +8,7 @@ mod plan;
 mod program;
 mod results;
 mod run;
+mod settings;
 mod table;
 mod targets;
 mod tunnel;
@@ -31,7 +32,8 @@ struct Arguments {
     /// How long the whole run may take.
     #[arg(long, default_value_t = 25.0, value_name = "N")]
     minutes: f64,
-    /// How often each measurement is made; by default as often as the time allows.
+    /// How often what targets rest on is measured, and a third as often all else; by default as often as
+    /// the time allows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// One short round, to see whether everything works. Its figures mean little.
@@ -109,6 +111,9 @@ fn command(arguments: &Arguments) -> Result<()> {
         );
     }
     lockgate::lab::prepare().map_err(anyhow::Error::new)?;
+    for left in settings::clear_leftovers() {
+        println!("left by a run that was killed, cleared: {left}");
+    }
     let plan = plan(arguments, &tools)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make {}", arguments.out.display()))?;

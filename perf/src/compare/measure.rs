@@ -16,7 +16,7 @@ use lockgate::lab::{
 use crate::{
     peers,
     plan::{Job, Step},
-    results::Metric,
+    results::{Metric, Reading},
     tunnel::Tunnel,
 };
 
@@ -25,36 +25,19 @@ pub(crate) fn measure(
     tunnel: &mut Tunnel,
     step: Step,
     hint: Option<f64>,
-) -> Result<Vec<(Metric, f64)>> {
+) -> Result<Vec<(Metric, Reading)>> {
     let time = step.time;
-    let kilo = |rate: Result<f64>| rate.map(|rate| rate / 1e3);
-    match step.job {
-        Job::Tcp1 => tcp_with_cost(tunnel, time),
-        Job::Tcp4 => Ok(vec![(
-            Metric::Tcp4,
-            tcp(tunnel, time, 4)?.gigabits_per_second,
-        )]),
-        Job::UdpLarge => {
-            let rate = kilo(highest_rate(tunnel, time, LARGE, 1, hint))?;
-            Ok(vec![(Metric::UdpLarge, rate)])
-        }
-        Job::UdpSmall => {
-            let rate = kilo(highest_rate(tunnel, time, SMALL, 1, hint))?;
-            Ok(vec![(Metric::UdpSmall, rate)])
-        }
-        Job::UdpTrains => {
-            let rate = kilo(highest_rate(tunnel, time, LARGE, TRAIN, hint))?;
-            Ok(vec![(Metric::UdpTrains, rate)])
-        }
-        Job::RttIdle => {
-            let micros = round_trip(tunnel, time, 0.5)? / 1e3;
-            Ok(vec![(Metric::RttIdle, micros)])
-        }
-        Job::RttLoaded => {
-            let millis = beside_a_stream(tunnel, time)? / 1e6;
-            Ok(vec![(Metric::RttLoaded, millis)])
-        }
-    }
+    let metric = step.job.metric();
+    let reading = match step.job {
+        Job::Tcp1 => return tcp_with_cost(tunnel, time),
+        Job::Tcp4 => tcp(tunnel, time, 4)?.gigabits_per_second.into(),
+        Job::UdpLarge => highest_rate(tunnel, time, LARGE, 1, hint)?,
+        Job::UdpSmall => highest_rate(tunnel, time, SMALL, 1, hint)?,
+        Job::UdpTrains => highest_rate(tunnel, time, LARGE, TRAIN, hint)?,
+        Job::RttIdle => round_trip(tunnel, time, 0.5, MICROSECOND)?,
+        Job::RttLoaded => beside_a_stream(tunnel, time)?,
+    };
+    Ok(vec![(metric, reading)])
 }
 
 /// What arrived, and what it cost the gateways.
@@ -63,17 +46,18 @@ struct Transfer {
     seconds_per_gigabit: f64,
 }
 
-fn tcp_with_cost(tunnel: &mut Tunnel, time: Duration) -> Result<Vec<(Metric, f64)>> {
+fn tcp_with_cost(tunnel: &mut Tunnel, time: Duration) -> Result<Vec<(Metric, Reading)>> {
     let before = peers::lockgate::counters(tunnel);
     let transfer = tcp(tunnel, time, 1)?;
-    let mut values = vec![(Metric::Tcp1, transfer.gigabits_per_second)];
+    let mut values = vec![(Metric::Tcp1, transfer.gigabits_per_second.into())];
     if !tunnel.processes.is_empty() {
-        values.push((Metric::CpuPerGigabit, transfer.seconds_per_gigabit));
+        values.push((Metric::CpuPerGigabit, transfer.seconds_per_gigabit.into()));
     }
     if let (Some(before), Some(after)) = (before, peers::lockgate::counters(tunnel)) {
         let packets = after.packets.saturating_sub(before.packets).max(1);
         let calls = after.system_calls.saturating_sub(before.system_calls);
-        values.push((Metric::CallsPerPacket, calls as f64 / packets as f64));
+        let ratio = calls as f64 / packets as f64;
+        values.push((Metric::CallsPerPacket, ratio.into()));
     }
     Ok(values)
 }
@@ -95,20 +79,24 @@ fn tcp(tunnel: &Tunnel, time: Duration, streams: usize) -> Result<Transfer> {
     })
 }
 
-/// Datagrams received per second at the highest rate that loses almost nothing.
+/// Thousands of datagrams received per second at the highest rate that loses almost nothing.
 fn highest_rate(
     tunnel: &Tunnel,
     time: Duration,
     payload: usize,
     train: usize,
     hint: Option<f64>,
-) -> Result<f64> {
+) -> Result<Reading> {
     let flow = flow(tunnel, UDP_PORT);
     let stop = Arc::new(AtomicBool::new(false));
     let sweep = Sweep {
         first: hint.map_or(60_000.0, |kilo| kilo * 1e3),
+        step: if hint.is_some() { 1.25 } else { 1.6 },
         precision: 1.05,
-        trial: time.div_f64(TRIALS),
+        trial: time
+            .div_f64(TRIALS)
+            .saturating_sub(AROUND_TRIAL)
+            .max(SHORTEST_TRIAL),
         ..Sweep::default()
     };
     let found = sweep.search(|rate, time| {
@@ -123,11 +111,15 @@ fn highest_rate(
     if found.rate <= 0.0 {
         bail!("no rate without loss was found");
     }
-    Ok(found.rate)
+    Ok(Reading {
+        value: found.rate / 1e3,
+        sender_limited: found.sender_limited,
+        lost: 0,
+    })
 }
 
-/// A quantile of the round trips, in nanoseconds.
-fn round_trip(tunnel: &Tunnel, time: Duration, quantile: f64) -> Result<f64> {
+/// A quantile of the round trips, in units of so many nanoseconds. A lost probe is slower than all others.
+fn round_trip(tunnel: &Tunnel, time: Duration, quantile: f64, unit: f64) -> Result<Reading> {
     let stop = Arc::new(AtomicBool::new(false));
     let flow = flow(tunnel, PROBE_PORT);
     let probe = OpenLoop::start(&flow, PROBES_PER_SECOND, PROBE_LEN, time, &stop)?;
@@ -135,18 +127,22 @@ fn round_trip(tunnel: &Tunnel, time: Duration, quantile: f64) -> Result<f64> {
     if trips.histogram.is_empty() {
         bail!("no probe was answered");
     }
-    Ok(trips.histogram.value_at_quantile(quantile) as f64)
+    Ok(Reading {
+        value: trips.quantile(quantile) as f64 / unit,
+        sender_limited: false,
+        lost: trips.lost,
+    })
 }
 
-fn beside_a_stream(tunnel: &Tunnel, time: Duration) -> Result<f64> {
+fn beside_a_stream(tunnel: &Tunnel, time: Duration) -> Result<Reading> {
     let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
     let most = WARM_UP + time + Duration::from_secs(5);
     let bulk = Bulk::start_streams(&flow(tunnel, BULK_PORT), 1, most, &stop.0)?;
     sleep(WARM_UP);
-    let nanoseconds = round_trip(tunnel, time, 0.99);
+    let reading = round_trip(tunnel, time, 0.99, MILLISECOND);
     drop(stop);
     bulk.finish()?;
-    nanoseconds
+    reading
 }
 
 fn flow(tunnel: &Tunnel, port: u16) -> Flow<'_> {
@@ -166,8 +162,14 @@ const LARGE: usize = 1372;
 const SMALL: usize = 200;
 /// Datagrams that the sender hands over together.
 const TRAIN: usize = 32;
-/// About what a search takes.
-const TRIALS: f64 = 11.0;
+/// About what a search takes, and what each trial takes beside its time: the path is found, the last
+/// datagrams arrive.
+const TRIALS: f64 = 14.0;
+const AROUND_TRIAL: Duration = Duration::from_millis(120);
+const SHORTEST_TRIAL: Duration = Duration::from_millis(50);
+/// In nanoseconds.
+const MICROSECOND: f64 = 1e3;
+const MILLISECOND: f64 = 1e6;
 const PROBES_PER_SECOND: f64 = 500.0;
 const PROBE_LEN: usize = 64;
 const WARM_UP: Duration = Duration::from_millis(500);

@@ -7,7 +7,7 @@ use lockgate::lab::report::{
 use crate::{
     program::Program,
     results::{Metric, Results},
-    targets::{Verdict, judge},
+    targets::{Finding, Verdict, judge},
     tunnel::Mode,
 };
 
@@ -26,7 +26,7 @@ pub(crate) fn render(results: &Results) -> String {
         title: "Lockgate beside others".to_owned(),
         subtitle: format!(
             "Host, gateway, gateway, host in four network namespaces of one machine, with the same inner MTU, \
-             socket buffers and traffic for every program and all measurements interleaved. Medians of {} \
+             socket buffers and traffic for every program and all measurements interleaved. Medians of up to {} \
              rounds with the least and the greatest.",
             results.rounds
         ),
@@ -44,12 +44,12 @@ fn tiles(results: &Results) -> Vec<Tile> {
         ("UDP, 1372 bytes", Mode::AsIs, Metric::UdpLarge),
         ("Round trip beside TCP, p99", Mode::AsIs, Metric::RttLoaded),
     ] {
-        let Some(own) = results.median(Program::Lockgate, mode, metric) else {
+        let Some(own) = results.summary(Program::Lockgate, mode, metric) else {
             continue;
         };
         let note = results.best_peer(mode, metric).and_then(|peer| {
             let (ours, theirs) = ((Program::Lockgate, mode, metric), (peer, mode, metric));
-            let ratio = results.ratio(ours, theirs)?.median;
+            let ratio = results.ratio(ours, theirs)?.spread.median;
             Some(format!(
                 "{} × {}, the best peer",
                 figure(ratio),
@@ -58,7 +58,8 @@ fn tiles(results: &Results) -> Vec<Tile> {
         });
         tiles.push(Tile {
             label: label.to_owned(),
-            value: figure(own),
+            value: if own.sender_limited { "≥\u{a0}" } else { "" }.to_owned()
+                + &figure(own.spread.median),
             unit: metric.unit().to_owned(),
             note: note.unwrap_or_default(),
         });
@@ -68,34 +69,36 @@ fn tiles(results: &Results) -> Vec<Tile> {
 
 fn targets(verdicts: &[Verdict]) -> Section {
     let count = |wanted| {
-        let mut verdicts: Vec<_> = verdicts.iter().map(Verdict::passed).collect();
-        verdicts.retain(|passed| *passed == wanted);
-        verdicts.len()
+        let verdicts = verdicts.iter();
+        verdicts
+            .filter(|verdict| verdict.finding() == wanted)
+            .count()
     };
     let row = |verdict: &Verdict| {
-        let (median, range) = verdict
-            .value
-            .map_or(("–".to_owned(), "–".to_owned()), |value| {
-                let range = format!("{} to {}", figure(value.min), figure(value.max));
-                (figure(value.median), range)
-            });
-        let bound = verdict.bound.to_string();
         vec![
             verdict.text.clone(),
-            bound,
-            median,
-            range,
+            verdict.bound.to_string(),
+            verdict.figures(" to "),
+            verdict.rounds.to_string(),
             verdict.word().to_owned(),
         ]
     };
-    let columns = ["target", "bound", "median", "min to max", "verdict"];
+    let columns = [
+        "target",
+        "bound",
+        "median (min to max)",
+        "rounds",
+        "verdict",
+    ];
     Section {
         title: "Targets".to_owned(),
         text: format!(
-            "{} reached, {} missed, {} not measured. A ratio is formed within each round.",
-            count(Some(true)),
-            count(Some(false)),
-            count(None)
+            "{} reached, {} missed, {} undecided because the sender was the limit, {} not measured. A ratio is \
+             formed within each round.",
+            count(Finding::Reached),
+            count(Finding::Missed),
+            count(Finding::Undecided),
+            count(Finding::NotMeasured)
         ),
         blocks: vec![Block::Table(Table {
             title: String::new(),
@@ -132,9 +135,20 @@ fn charts(results: &Results, mode: Mode) -> Option<Section> {
 
 fn chart(results: &Results, mode: Mode, metric: Metric) -> Block {
     let bars = results.programs().into_iter().filter_map(|program| {
-        let spread = results.spread(program, mode, metric)?;
+        let summary = results.summary(program, mode, metric)?;
+        let spread = summary.spread;
+        let mut name = program.title().to_owned();
+        if summary.sender_limited {
+            name.push_str(" (at least: limit of the sender)");
+        }
+        if summary.lost > 0 {
+            name.push_str(&format!(" ({} probes lost)", summary.lost));
+        }
+        if summary.disturbed > 0 {
+            name.push_str(" *");
+        }
         Some(Bar {
-            name: program.title().to_owned(),
+            name,
             value: spread.median,
             range: Some((spread.min, spread.max)),
             ours: program.is_ours(),
@@ -165,17 +179,14 @@ fn figures(results: &Results, mode: Mode) -> Option<Section> {
     let row = |program: Program| {
         let mut cells = vec![program.title().to_owned()];
         cells.extend(metrics.iter().map(|metric| {
-            let spread = results.spread(program, mode, *metric);
-            spread.map_or("–".to_owned(), |spread| {
-                let (min, max) = (figure(spread.min), figure(spread.max));
-                format!("{} ({min} to {max})", figure(spread.median))
-            })
+            let summary = results.summary(program, mode, *metric);
+            summary.map_or("–".to_owned(), |summary| summary.text(" to "))
         }));
         cells
     };
     Some(Section {
         title: format!("All figures, {}", mode.title()),
-        text: String::new(),
+        text: results.legend().join(". "),
         blocks: vec![Block::Table(Table {
             title: String::new(),
             columns,

@@ -11,14 +11,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lockgate::lab::report::figure;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use crate::{
-    machine::{Machine, SocketDefaults, Ticks, load},
+    machine::{Disturbance, Machine, Watch, load},
     measure::measure,
-    plan::{Plan, Step},
+    plan::{Plan, SETTLE, Step},
     program::{Program, Tools},
     results::{Metric, Results, Sample},
+    settings::{self, SocketDefaults},
     tunnel::{Mode, SOCKET_BUFFER, Tunnel},
 };
 
@@ -26,11 +30,7 @@ use crate::{
 /// after the measurement in progress.
 pub(crate) fn run(plan: &Plan, tools: &Tools, revision: &str, file: &Path) -> Result<Results> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends at once; namespaces and processes go with this process.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    end_in_order(&stop)?;
     let versions = plan.programs.iter();
     let versions: BTreeMap<_, _> = versions.map(|p| (*p, tools.version(*p))).collect();
     let mut results = Results {
@@ -57,13 +57,13 @@ pub(crate) fn run(plan: &Plan, tools: &Tools, revision: &str, file: &Path) -> Re
     let mut tunnels = start_all(plan, tools, &mut results, &stop)?;
     for round in 1..=plan.rounds {
         for (number, step) in plan.steps.iter().enumerate() {
-            let many = tunnels.len();
-            for turn in 0..many {
-                // Each program is the first of its step once in a while.
-                let index = (turn + number + usize::try_from(round)?) % many;
+            for index in order(tunnels.len(), number, round) {
                 let slot = tunnels
                     .get_mut(index)
                     .context("an index below the length")?;
+                if !step.is_due(slot.program, round) {
+                    continue;
+                }
                 let late = begin.elapsed() > limit;
                 if late {
                     fail(
@@ -88,6 +88,40 @@ pub(crate) fn run(plan: &Plan, tools: &Tools, revision: &str, file: &Path) -> Re
         );
     }
     Ok(results)
+}
+
+/// The first signal ends the run after the measurement in progress, the second one at once: processes and
+/// namespaces go with this process, settings are put back. So they are when it panics.
+fn end_in_order(stop: &Arc<AtomicBool>) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let stop = Arc::clone(stop);
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            if stop.swap(true, Ordering::Relaxed) {
+                settings::put_back();
+                std::process::exit(130);
+            }
+            eprintln!("ends after this measurement; another signal ends it at once");
+        }
+    });
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        settings::put_back();
+        report(panic);
+    }));
+    Ok(())
+}
+
+/// In which order programs come to their turn in a step: each step and each pair of rounds begins with
+/// another one, and the second round of a pair goes the other way, so that what drifts meets all alike.
+fn order(many: usize, step: usize, round: u32) -> Vec<usize> {
+    let round = usize::try_from(round).unwrap_or_default();
+    let turns = (0..many).map(|turn| (turn + step + round.div_ceil(2)) % many);
+    if round.is_multiple_of(2) {
+        turns.rev().collect()
+    } else {
+        turns.collect()
+    }
 }
 
 /// A program, with its tunnel while it works.
@@ -133,8 +167,8 @@ fn start_all(
                 mode: Mode::AsIs,
                 program: slot.program,
                 metric: Metric::Memory,
-                value: bytes as f64 / f64::from(1 << 20),
-                stolen: 0.0,
+                reading: (bytes as f64 / f64::from(1 << 20)).into(),
+                disturbance: Disturbance::default(),
             });
         }
     }
@@ -158,22 +192,28 @@ fn one(slot: &mut Slot, step: Step, round: u32, tools: &Tools, results: &mut Res
         }
     };
     let hint = results.latest(program, step);
-    let before = Ticks::now();
+    let watch = Watch::start();
     let measured = prepared(tunnel, step).and_then(|()| measure(tunnel, step, hint));
-    let stolen = Ticks::now().stolen_since(before);
+    let disturbance = watch.read();
     match measured {
         Ok(values) => {
             let mut line = format!("  {round}  {what}:");
-            for (metric, value) in values {
-                line.push_str(&format!(" {} {}", figure(value), metric.unit()));
+            for (metric, reading) in values {
+                line.push_str(&format!(" {reading} {}", metric.unit()));
+                if reading.lost > 0 {
+                    line.push_str(&format!(" ({} probes lost)", reading.lost));
+                }
                 results.samples.push(Sample {
                     round,
                     mode: step.mode,
                     program,
                     metric,
-                    value,
-                    stolen,
+                    reading,
+                    disturbance,
                 });
+            }
+            if disturbance.is_heavy() {
+                line.push_str(&format!(", {:.0} % stolen", disturbance.stolen * 100.0));
             }
             println!("{line}");
         }
@@ -209,5 +249,33 @@ fn utc_now() -> String {
 /// How much longer than planned a run may take: searches for a rate are not equally long.
 const PATIENCE: f64 = 1.2;
 const SLACK: Duration = Duration::from_secs(90);
-/// Acknowledgements of the measurement before are gone by then.
-const SETTLE: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::order;
+
+    #[test]
+    fn two_rounds_bring_every_program_to_its_turn_equally_late() {
+        for many in 1..=12 {
+            let mut places = vec![0; many];
+            for round in 1..=2 {
+                let turns = order(many, 3, round);
+                for (place, index) in turns.iter().enumerate() {
+                    places[*index] += place;
+                }
+                let mut all = turns.clone();
+                all.sort_unstable();
+                assert_eq!(all, (0..many).collect::<Vec<_>>());
+            }
+            assert!(places.iter().all(|sum| *sum == many - 1), "{places:?}");
+        }
+    }
+
+    #[test]
+    fn each_step_and_each_pair_of_rounds_begins_with_another_program() {
+        assert_eq!(order(4, 0, 1), [1, 2, 3, 0]);
+        assert_eq!(order(4, 0, 2), [0, 3, 2, 1]);
+        assert_eq!(order(4, 1, 1), [2, 3, 0, 1]);
+        assert_eq!(order(4, 0, 3), [2, 3, 0, 1]);
+    }
+}

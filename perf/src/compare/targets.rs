@@ -2,7 +2,7 @@
 
 use crate::{
     program::Program::{self, Forwarder, Lockgate, LockgateEsp, StrongSwan, WireguardGo},
-    results::{Metric, Results, Spread},
+    results::{Metric, Ratio, Results, Summary},
     tunnel::Mode::{self, AsIs, Wire},
 };
 
@@ -41,21 +41,76 @@ fn short(value: f64) -> String {
 pub(crate) struct Verdict {
     pub(crate) text: String,
     pub(crate) bound: Bound,
-    /// Absent if something it needs was not measured.
-    pub(crate) value: Option<Spread>,
+    value: Option<Value>,
+    /// How many rounds it rests on.
+    pub(crate) rounds: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Ratio(Ratio),
+    Alone(Summary),
+}
+
+/// What a run says about a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    Reached,
+    Missed,
+    /// The sender was the limit, and the tunnel may carry so much more that it would be the other way round.
+    Undecided,
+    /// Something that it needs was not measured.
+    NotMeasured,
 }
 
 impl Verdict {
+    fn of_ratio(text: String, bound: Bound, ratio: Option<Ratio>) -> Self {
+        Self {
+            text,
+            bound,
+            value: ratio.map(Value::Ratio),
+            rounds: ratio.map_or(0, |ratio| ratio.rounds),
+        }
+    }
+
+    fn of_one(results: &Results, text: &str, bound: Bound, metric: Metric) -> Self {
+        Self {
+            text: text.to_owned(),
+            bound,
+            value: results.summary(Lockgate, AsIs, metric).map(Value::Alone),
+            rounds: results.series(Lockgate, AsIs, metric).len(),
+        }
+    }
+
     /// Whether the median is within the bound.
-    pub(crate) fn passed(&self) -> Option<bool> {
-        self.value.map(|value| self.bound.holds(value.median))
+    pub(crate) fn finding(&self) -> Finding {
+        let (low, high) = match self.value {
+            None => return Finding::NotMeasured,
+            Some(Value::Ratio(ratio)) => (ratio.lowest_median, ratio.highest_median),
+            Some(Value::Alone(summary)) => (summary.spread.median, summary.spread.median),
+        };
+        match (self.bound.holds(low), self.bound.holds(high)) {
+            (true, true) => Finding::Reached,
+            (false, false) => Finding::Missed,
+            _ => Finding::Undecided,
+        }
     }
 
     pub(crate) fn word(&self) -> &'static str {
-        match self.passed() {
-            Some(true) => "reached",
-            Some(false) => "missed",
-            None => "not measured",
+        match self.finding() {
+            Finding::Reached => "reached",
+            Finding::Missed => "missed",
+            Finding::Undecided => "undecided",
+            Finding::NotMeasured => "not measured",
+        }
+    }
+
+    /// The median (the least and the greatest), or a dash.
+    pub(crate) fn figures(&self, to: &str) -> String {
+        match self.value {
+            Some(Value::Ratio(ratio)) => ratio.text(to),
+            Some(Value::Alone(summary)) => summary.text(to),
+            None => "–".to_owned(),
         }
     }
 }
@@ -65,17 +120,21 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     let mut verdicts = throughput(results);
     verdicts.extend(datagrams(results));
     verdicts.extend(latency(results));
-    let bound = Bound::AtMost(40.0);
-    verdicts.push(Verdict {
-        text: "memory of a gateway with its workers idle, MiB".to_owned(),
-        bound,
-        value: results.spread(Lockgate, AsIs, Metric::Memory),
-    });
-    verdicts.push(Verdict {
-        text: "system calls per packet in bulk TCP".to_owned(),
-        bound: Bound::AtMost(0.1),
-        value: results.spread(Lockgate, AsIs, Metric::CallsPerPacket),
-    });
+    for (text, bound, metric) in [
+        (
+            "memory of a gateway with its workers idle, MiB",
+            40.0,
+            Metric::Memory,
+        ),
+        (
+            "system calls per packet in bulk TCP",
+            0.1,
+            Metric::CallsPerPacket,
+        ),
+    ] {
+        let bound = Bound::AtMost(bound);
+        verdicts.push(Verdict::of_one(results, text, bound, metric));
+    }
     verdicts
 }
 
@@ -97,11 +156,11 @@ fn throughput(results: &Results) -> Vec<Verdict> {
         to("TCP 1 stream", AsIs, Tcp1, Forwarder, AtLeast(0.7)),
         to("TCP 1 stream, wire", Wire, Tcp1, WireguardGo, AtLeast(3.0)),
         to("TCP 1 stream, wire", Wire, Tcp1, Forwarder, AtLeast(0.8)),
-        Verdict {
-            text: "TCP 4 streams, to 1 stream".to_owned(),
-            bound: AtLeast(1.0),
-            value: results.ratio((Lockgate, AsIs, Tcp4), (Lockgate, AsIs, Tcp1)),
-        },
+        Verdict::of_ratio(
+            "TCP 4 streams, to 1 stream".to_owned(),
+            AtLeast(1.0),
+            results.ratio((Lockgate, AsIs, Tcp4), (Lockgate, AsIs, Tcp1)),
+        ),
         to(
             "processor time per gigabit",
             AsIs,
@@ -137,14 +196,14 @@ fn datagrams(results: &Results) -> Vec<Verdict> {
         let ceiling = (Forwarder, AsIs, metric);
         verdicts.push(against(results, text, ours, ceiling, Bound::AtLeast(0.95)));
     }
-    verdicts.push(Verdict {
-        text: "UDP as super-packets, to single datagrams".to_owned(),
-        bound: Bound::AtLeast(3.0),
-        value: results.ratio(
+    verdicts.push(Verdict::of_ratio(
+        "UDP as super-packets, to single datagrams".to_owned(),
+        Bound::AtLeast(3.0),
+        results.ratio(
             (Lockgate, AsIs, Metric::UdpTrains),
             (Lockgate, AsIs, Metric::UdpLarge),
         ),
-    });
+    ));
     verdicts
 }
 
@@ -175,11 +234,8 @@ fn against(
     theirs: (Program, Mode, Metric),
     bound: Bound,
 ) -> Verdict {
-    Verdict {
-        text: format!("{text}, to {}", theirs.0.title()),
-        bound,
-        value: results.ratio(ours, theirs),
-    }
+    let text = format!("{text}, to {}", theirs.0.title());
+    Verdict::of_ratio(text, bound, results.ratio(ours, theirs))
 }
 
 fn to_best_peer(results: &Results, text: &str, metric: Metric, bound: Bound) -> Verdict {
@@ -191,10 +247,50 @@ fn to_best_peer(results: &Results, text: &str, metric: Metric, bound: Bound) -> 
             verdict.text = format!("{text} ({})", peer.title());
             verdict
         }
-        None => Verdict {
-            text: format!("{text}, to the best peer"),
-            bound,
-            value: None,
-        },
+        None => Verdict::of_ratio(format!("{text}, to the best peer"), bound, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{Reading, Sample};
+
+    fn found(ours: Reading, ceiling: Reading) -> Finding {
+        let sample = |program, reading| Sample {
+            round: 1,
+            mode: AsIs,
+            program,
+            metric: Metric::UdpLarge,
+            reading,
+            disturbance: crate::machine::Disturbance::default(),
+        };
+        let results = Results {
+            samples: vec![sample(Lockgate, ours), sample(Forwarder, ceiling)],
+            ..Results::default()
+        };
+        let verdicts = judge(&results);
+        let title = format!("UDP 1372 B, to {}", Forwarder.title());
+        let verdict = verdicts.iter().find(|verdict| verdict.text == title);
+        verdict.expect("a target").finding()
+    }
+
+    /// The bound is 0.95 of the forwarder.
+    #[test]
+    fn a_sender_at_its_limit_decides_no_target() {
+        let limited = |value| Reading {
+            sender_limited: true,
+            ..Reading::from(value)
+        };
+        let plain = Reading::from;
+        assert_eq!(found(plain(100.0), plain(100.0)), Finding::Reached);
+        assert_eq!(found(plain(80.0), plain(100.0)), Finding::Missed);
+        // More would only be better.
+        assert_eq!(found(limited(100.0), plain(100.0)), Finding::Reached);
+        assert_eq!(found(limited(80.0), plain(100.0)), Finding::Undecided);
+        // A higher ceiling would only be worse.
+        assert_eq!(found(plain(100.0), limited(100.0)), Finding::Undecided);
+        assert_eq!(found(plain(80.0), limited(100.0)), Finding::Missed);
+        assert_eq!(found(limited(100.0), limited(100.0)), Finding::Undecided);
     }
 }

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::{
     peers,
     program::{Program, Tools},
+    settings::NAME,
 };
 
 /// What every program's tunnel carries, and so the MTU of the hosts.
@@ -70,7 +71,7 @@ impl Tunnel {
             program,
             lab,
             processes: Vec::new(),
-            folder: TempDir::new()?,
+            folder: TempDir::with_prefix(format!("{NAME}{}-", std::process::id()))?,
         };
         let started = match program {
             Program::Lockgate | Program::LockgateChacha | Program::LockgateEsp => {

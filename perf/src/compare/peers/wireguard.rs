@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use super::route_into;
 use crate::{
     program::{Program, Tools, first_existing},
+    settings::DEVICE,
     tunnel::{Tunnel, eventually},
 };
 
@@ -22,7 +23,7 @@ pub(crate) fn start(tunnel: &mut Tunnel, tools: &Tools) -> Result<()> {
     let sides = tunnel.sides().map(|(here, far, _)| (here, far));
     for (here, far) in sides {
         let device = device(tunnel.program, here);
-        // Left by a run that was killed; the name has our process id.
+        // Left by a run that was killed and had our process id.
         let _ = std::fs::remove_file(&sockets(&device)[0]);
         tunnel.spawn(here, command(tunnel.program, tools, &device))?;
         eventually("the control socket exists", || {
@@ -64,7 +65,7 @@ fn device(program: Program, side: Side) -> String {
         _ => 'g',
     };
     let end = if side.name == A.name { 'a' } else { 'b' };
-    format!("lg{}{letter}{end}", process::id())
+    format!("{DEVICE}{}{letter}{end}", process::id())
 }
 
 fn sockets(device: &str) -> [PathBuf; 1] {
