@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lockgate::io::{
-    burst::{BURST, PushError, ReceiveBurst, Transmit, TransmitBurst},
+    burst::{BURST, Flows, PushError, ReceiveBurst, Transmit, TransmitBurst},
     offload::{MergeKinds, MergeScratch, Merger, Offloads, TunPacket},
     raw::RawSocket,
     tun::{Tun, TunBuffer, TunQueue},
@@ -264,7 +264,7 @@ fn forward(
 ) {
     while let Some(segment) = packet.next_segment() {
         loop {
-            let copied = waiting.push(transmit, segment.len(), |buffer| {
+            let copied = waiting.push(transmit, Flows::ANY, segment.len(), |buffer| {
                 buffer.copy_from_slice(segment);
                 Ok::<(), ()>(())
             });

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::address::SocketName;
 use super::arena::Arena;
 use super::control_message::{CONTROL_LEN, ControlBuffer};
-pub use super::train::{PushError, Transmit, TransmitBurst};
+pub use super::train::{Flows, PushError, Transmit, TransmitBurst};
 
 /// Datagrams that one receive call takes at most.
 pub const BURST: usize = 64;
@@ -67,7 +67,9 @@ pub struct ReceiveBurst {
 /// What a socket puts in front of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
+    /// Nothing: addresses and traffic class come beside it.
     Bare,
+    /// The IPv4 header, in which they are.
     Ipv4Header,
 }
 
@@ -110,6 +112,9 @@ impl ReceiveBurst {
     /// Makes the headers for up to `asked` datagrams ready for the kernel. Those that it has not
     /// touched since the last time are ready already.
     pub(super) fn prepare(&mut self, asked: usize, framing: Framing) -> &mut [libc::mmsghdr] {
+        if framing != self.framing {
+            self.used = self.capacity();
+        }
         let Self {
             arena,
             names,
@@ -124,8 +129,14 @@ impl ReceiveBurst {
             vector.iov_base = slot.as_mut_ptr().cast();
             vector.iov_len = SLOT_LEN;
             header.msg_len = 0;
-            let name = (name.bytes.as_mut_ptr(), size_of::<SocketName>());
-            let control = (control.bytes.as_mut_ptr(), CONTROL_LEN);
+            let nowhere = (std::ptr::null_mut(), 0);
+            let (name, control) = match framing {
+                Framing::Bare => (
+                    (name.bytes.as_mut_ptr(), size_of::<SocketName>()),
+                    (control.bytes.as_mut_ptr(), CONTROL_LEN),
+                ),
+                Framing::Ipv4Header => (nowhere, nowhere),
+            };
             point(&mut header.msg_hdr, vector, name, control);
         }
         self.used = 0;
@@ -158,32 +169,36 @@ impl ReceiveBurst {
                 if result.flags & libc::MSG_TRUNC != 0 {
                     return None;
                 }
-                let told = control.get(result.control_length);
-                let remote = name.get()?;
                 let bytes = slot.get_mut(..result.length)?;
-                let (bytes, local, tos) = match framing {
-                    Framing::Bare => (bytes, told.local?, told.tos),
-                    Framing::Ipv4Header => strip_ipv4_header(bytes)?,
-                };
-                Some(Received {
-                    bytes,
-                    remote,
-                    local,
-                    tos,
-                    segment_size: told.segment_size,
-                })
+                match framing {
+                    Framing::Bare => {
+                        let told = control.get(result.control_length);
+                        Some(Received {
+                            bytes,
+                            remote: name.get()?,
+                            local: told.local?,
+                            tos: told.tos,
+                            segment_size: told.segment_size,
+                        })
+                    }
+                    Framing::Ipv4Header => strip_ipv4_header(bytes),
+                }
             })
     }
 }
 
 /// Removes an IPv4 header with its options (RFC 791 §3.1); the kernel has validated it.
-fn strip_ipv4_header(packet: &mut [u8]) -> Option<(&mut [u8], IpAddr, u8)> {
-    let (header, _) = packet.split_first_chunk::<20>()?;
-    let [version_ihl, tos, ..] = *header;
-    let [.., a, b, c, d] = *header;
+fn strip_ipv4_header(packet: &mut [u8]) -> Option<Received<'_>> {
+    let (&header, _) = packet.split_first_chunk::<20>()?;
+    let [version_ihl, tos, .., s0, s1, s2, s3, d0, d1, d2, d3] = header;
     let length = usize::from(version_ihl & 0x0f) * 4;
-    let payload = packet.get_mut(length.max(20)..)?;
-    Some((payload, IpAddr::from([a, b, c, d]), tos))
+    Some(Received {
+        bytes: packet.get_mut(length.max(header.len())..)?,
+        remote: SocketAddr::from(([s0, s1, s2, s3], 0)),
+        local: IpAddr::from([d0, d1, d2, d3]),
+        tos,
+        segment_size: None,
+    })
 }
 
 /// Points a message header at its parts: the address and length of name and control buffer.
@@ -282,13 +297,13 @@ mod tests {
         let mut packet = [0_u8; 28];
         packet[0] = 0x46;
         packet[1] = 0xb9;
+        packet[12..16].copy_from_slice(&[192, 0, 2, 1]);
         packet[16..20].copy_from_slice(&[198, 51, 100, 2]);
         packet[24..].copy_from_slice(&[1, 2, 3, 4]);
-        let (payload, local, tos) = strip_ipv4_header(&mut packet).expect("whole header");
-        assert_eq!(
-            (&*payload, local.to_string().as_str(), tos),
-            (&[1, 2, 3, 4][..], "198.51.100.2", 0xb9)
-        );
+        let received = strip_ipv4_header(&mut packet).expect("whole header");
+        assert_eq!((&*received.bytes, received.tos), (&[1, 2, 3, 4][..], 0xb9));
+        assert_eq!(received.local.to_string(), "198.51.100.2");
+        assert_eq!(received.remote.to_string(), "192.0.2.1:0");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod netns;
 pub mod offload;
 pub mod process;
 pub mod raw;
+mod refusals;
 mod socket;
 mod sockopt;
 pub mod steering;

@@ -11,8 +11,9 @@ use socket2::Socket;
 
 use super::burst::{BURST, Framing, ReceiveBurst, Transmit, TransmitBurst};
 use super::offload::Offloads;
+use super::refusals::Refusals;
 use super::sockopt;
-use super::train::{Front, TRAIN_DATAGRAMS};
+use super::train::{Blame, Front, TRAIN_DATAGRAMS};
 
 /// The mark of our own outer packets: the rule that leads protected traffic to the TUN excepts it.
 pub const OUTER_MARK: u32 = 0x4c47;
@@ -79,9 +80,9 @@ impl SendReport {
         self.too_big + self.unreachable + self.queue_full + self.denied + self.other
     }
 
-    fn count(&mut self, error: &io::Error, front: &Front) {
-        let datagrams = u32::from(front.datagrams);
-        let Transmit { local, remote, .. } = front.transmit;
+    fn count(&mut self, error: &io::Error, transmit: &Transmit, datagrams: u16) {
+        let datagrams = u32::from(datagrams);
+        let Transmit { local, remote, .. } = *transmit;
         match error.raw_os_error() {
             Some(libc::EMSGSIZE) => {
                 self.too_big += datagrams;
@@ -125,6 +126,11 @@ pub(super) struct BurstSocket {
     offloads: Offloads,
     /// Datagrams that a train may have.
     train: u16,
+    /// Where trains are refused.
+    refusals: Refusals,
+    /// Whether a train was refused, and whether one has passed.
+    was_refused: bool,
+    has_passed: bool,
     /// How many buffers the next receive call is given.
     slots: usize,
 }
@@ -150,7 +156,7 @@ impl BurstSocket {
         if ipv6 {
             sockopt::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
             sockopt::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
-        } else {
+        } else if framing == Framing::Bare {
             sockopt::set_int(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             sockopt::set_int(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
         }
@@ -162,6 +168,9 @@ impl BurstSocket {
             dont_fragment: None,
             offloads: Offloads::NONE,
             train: TRAIN_DATAGRAMS,
+            refusals: Refusals::default(),
+            was_refused: false,
+            has_passed: false,
             slots: BURST,
         })
     }
@@ -174,9 +183,13 @@ impl BurstSocket {
         &self.socket
     }
 
-    /// Which offloads of a socket it uses.
+    /// Which offloads of a socket it uses. Trains count as long as any path takes them.
     pub(super) fn offloads(&self) -> Offloads {
-        self.offloads
+        let takes_trains = self.has_passed || !self.was_refused;
+        Offloads {
+            udp_gso: self.offloads.udp_gso && takes_trains,
+            ..self.offloads
+        }
     }
 
     /// Turns on the wanted offloads, as far as this kernel has them.
@@ -217,8 +230,11 @@ impl BurstSocket {
     /// Sends the burst. What the socket does not take now stays in it, see [`SendReport::blocked`].
     pub(super) fn send_burst(&mut self, burst: &mut TransmitBurst, with_port: bool) -> SendReport {
         let mut report = SendReport::default();
+        burst.offer(self.dont_fragment, |remote| {
+            self.was_refused && self.refusals.covers(remote)
+        });
         while let Some(front) = burst.front(self.most()) {
-            self.switch_df(front.transmit.dont_fragment);
+            report.calls += u32::from(self.switch_df(front.transmit.dont_fragment));
             let headers = burst.prepare(self.most(), with_port);
             let count = u32::try_from(headers.len()).unwrap_or(0);
             report.calls += 1;
@@ -240,7 +256,7 @@ impl BurstSocket {
                         report.blocked = true;
                         return report;
                     }
-                    error => self.note_refused(burst, front, &error, &mut report),
+                    error => note_refused(burst, front, &error, &mut report),
                 },
             }
         }
@@ -259,39 +275,29 @@ impl BurstSocket {
         report.trains += sent.trains;
         let alone = messages.saturating_sub(sent.trains);
         report.in_trains += sent.datagrams.saturating_sub(alone);
-        if let Some(error) = sent.blame
-            && self.offloads.udp_gso
-        {
-            let error = io::Error::from_raw_os_error(error);
-            tracing::warn!(%error, "UDP trains are refused (udp-gso); datagrams are sent one by one");
-            self.offloads.udp_gso = false;
+        self.has_passed |= sent.trains > 0;
+        match sent.blame {
+            Some(Blame { limit, .. }) if limit > 1 => self.train = limit,
+            Some(Blame { remote, error, .. }) => {
+                self.refusals.add(remote);
+                burst.send_singly(remote);
+                if !std::mem::replace(&mut self.was_refused, true) {
+                    let error = io::Error::from_raw_os_error(error);
+                    tracing::warn!(
+                        %error, %remote,
+                        "UDP trains are refused (udp-gso); where that is so, datagrams are sent one by one"
+                    );
+                }
+            }
+            None => {}
         }
     }
 
-    /// A train that is refused may be so as a train only, so its datagrams are judged one by one.
-    fn note_refused(
-        &mut self,
-        burst: &mut TransmitBurst,
-        front: Front,
-        error: &io::Error,
-        report: &mut SendReport,
-    ) {
-        let code = error.raw_os_error();
-        let is_of_trains = matches!(code, Some(libc::EMSGSIZE | libc::EIO | libc::EINVAL));
-        if front.datagrams > OLD_TRAIN && code == Some(libc::EINVAL) {
-            self.train = OLD_TRAIN;
-        } else if front.datagrams > 1 && is_of_trains {
-            burst.break_up(code);
-        } else {
-            report.count(error, &front);
-            burst.skip(front.datagrams);
-        }
-    }
-
-    /// Sets DF for what follows. Without it the kernel may fragment, by the device's MTU.
-    pub(super) fn switch_df(&mut self, dont_fragment: bool) {
+    /// Sets DF for what follows. Without it the kernel may fragment, by the device's MTU. Whether that
+    /// took a system call.
+    pub(super) fn switch_df(&mut self, dont_fragment: bool) -> bool {
         if self.dont_fragment == Some(dont_fragment) {
-            return;
+            return false;
         }
         let switched = match (self.ipv6, dont_fragment) {
             (false, true) => set_ip_mtu_discover(&self.socket, Ipv4PathMtuDiscovery::DO),
@@ -300,6 +306,7 @@ impl BurstSocket {
             (true, false) => set_ipv6_mtu_discover(&self.socket, Ipv6PathMtuDiscovery::DONT),
         };
         self.dont_fragment = switched.is_ok().then_some(dont_fragment);
+        true
     }
 
     fn raw_fd(&self) -> RawFd {
@@ -310,6 +317,31 @@ impl BurstSocket {
 impl AsFd for BurstSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// What is refused as a train may be so as a train only, or as one so long, so its parts are judged by
+/// themselves. Of single datagrams, those to the same peer that are as long are judged together.
+fn note_refused(
+    burst: &mut TransmitBurst,
+    front: Front,
+    error: &io::Error,
+    report: &mut SendReport,
+) {
+    let is_of_length = |code: &i32| [libc::EMSGSIZE, libc::EIO, libc::EINVAL].contains(code);
+    match error.raw_os_error().filter(is_of_length) {
+        Some(libc::EINVAL) if front.datagrams > OLD_TRAIN => {
+            burst.shorten(OLD_TRAIN, libc::EINVAL);
+        }
+        Some(code) if front.datagrams > 1 => burst.shorten(1, code),
+        Some(_) => {
+            let datagrams = burst.skip_alike();
+            report.count(error, &front.transmit, datagrams);
+        }
+        None => {
+            report.count(error, &front.transmit, front.datagrams);
+            burst.skip(front.datagrams);
+        }
     }
 }
 

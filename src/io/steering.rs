@@ -22,6 +22,9 @@ pub fn steer_group(socket: impl AsFd, workers: NonZeroU16) -> io::Result<()> {
 }
 
 /// Lets a raw ESP socket see only packets whose SPI belongs to `worker`.
+///
+/// The kernel clones a packet for every raw socket before it asks the filter: each worker more costs a
+/// packet one small allocation, but one socket for all would cost a copy and a wake-up.
 pub(super) fn filter_raw(
     socket: impl AsFd,
     ipv6: bool,

@@ -20,6 +20,24 @@ pub struct Transmit {
     pub dont_fragment: bool,
 }
 
+/// Flows that datagrams may belong to: never fewer than those that were meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flows(u64);
+
+impl Flows {
+    /// Nothing is known.
+    pub const ANY: Self = Self(u64::MAX);
+
+    /// The flow with this hash, of which the high bits count.
+    pub fn of(hash: u64) -> Self {
+        Self(1 << (hash >> 58))
+    }
+
+    fn may_share_one_with(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// Why [`TransmitBurst::push`] added nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError<E> {
@@ -29,19 +47,27 @@ pub enum PushError<E> {
     Refused(E),
 }
 
-/// Datagrams waiting to be sent together. Those to one destination keep their order.
+/// Datagrams waiting to be sent together.
 ///
 /// Datagrams of equal length that are sent alike lie one behind the other as a train; one that is
 /// shorter ends it. A socket that can sends a train as one message.
+///
+/// Datagrams of one flow keep their order. So do those to one destination that are sent alike. Others
+/// to one destination, which differ in DF, DSCP or ECN, may be overtaken, since a mix of them would make
+/// no trains and DF changes with a system call; but by few enough that the ESP sequence numbers among
+/// them stay well inside the smallest replay window (RFC 4303 §3.4.3).
 #[derive(Debug)]
 pub struct TransmitBurst {
     arena: Arena,
-    /// In the order of sending; each has the slot of its number.
+    /// As they were begun; each has the slot of its number.
     trains: Vec<Train>,
     /// Trains before this one do not grow: they may have been sent in part.
     open: usize,
-    /// Number of the train, and of the datagram in it, that is sent next.
+    /// Numbers of those trains, as they are sent.
+    order: Vec<usize>,
+    /// Place in that order, and number of the datagram in the train, of what is sent next.
     next: (usize, u16),
+    added: usize,
     waiting: usize,
     bytes: usize,
     names: Box<[SocketName]>,
@@ -57,7 +83,13 @@ struct Train {
     length: usize,
     datagrams: u16,
     complete: bool,
-    /// It was refused as a whole with this error, so its datagrams go one by one.
+    flows: Flows,
+    /// Numbers of its first and last datagram among all that were added to the burst.
+    first: usize,
+    last: usize,
+    /// Datagrams that one message carries at most.
+    limit: u16,
+    /// Why that many.
     refused: Option<i32>,
 }
 
@@ -67,8 +99,17 @@ pub(super) struct Sent {
     pub(super) datagrams: u32,
     /// Messages that carried more than one.
     pub(super) trains: u32,
-    /// A train was refused with this error and its datagrams were not, so trains are to blame.
-    pub(super) blame: Option<i32>,
+    /// A train was refused and its parts were not, so its length is to blame.
+    pub(super) blame: Option<Blame>,
+}
+
+/// What is known of a train that was refused and whose parts pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blame {
+    pub(super) remote: SocketAddr,
+    pub(super) error: i32,
+    /// Datagrams in those parts.
+    pub(super) limit: u16,
 }
 
 /// The message that is sent next.
@@ -91,7 +132,9 @@ impl TransmitBurst {
             arena: Arena::new(TRAINS * STRIDE),
             trains: Vec::with_capacity(TRAINS),
             open: 0,
+            order: Vec::with_capacity(TRAINS),
             next: (0, 0),
+            added: 0,
             waiting: 0,
             bytes: 0,
             names: vec![SocketName::default(); TRAINS].into_boxed_slice(),
@@ -105,10 +148,11 @@ impl TransmitBurst {
     pub fn push<E>(
         &mut self,
         transmit: Transmit,
+        flows: Flows,
         length: usize,
         write: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), PushError<E>> {
-        if let Some(number) = self.joinable(&transmit, length)
+        if let Some(number) = self.joinable(&transmit, flows, length)
             && let Some(train) = self.trains.get_mut(number)
         {
             let start = number * STRIDE + train.length;
@@ -117,6 +161,8 @@ impl TransmitBurst {
             train.length += length;
             train.datagrams += 1;
             train.complete = length < train.segment;
+            train.flows.0 |= flows.0;
+            train.last = self.added;
         } else {
             if self.trains.len() == TRAINS || length > SLOT_LEN {
                 return Err(PushError::Full);
@@ -130,24 +176,83 @@ impl TransmitBurst {
                 length,
                 datagrams: 1,
                 complete: length == 0,
+                flows,
+                first: self.added,
+                last: self.added,
+                limit: TRAIN_DATAGRAMS,
                 refused: None,
             });
         }
+        self.added += 1;
         self.waiting += 1;
         self.bytes += length;
         Ok(())
     }
 
-    /// The train that a datagram continues: the last one to its destination, if they go together.
-    /// Only some of the last trains are looked at; starting another is never wrong.
-    fn joinable(&self, transmit: &Transmit, length: usize) -> Option<usize> {
+    /// The train that a datagram continues: the last one to its destination that is sent alike, unless
+    /// it has to stay behind a later one. Only some of the last trains are looked at; starting another
+    /// is never wrong.
+    fn joinable(&self, transmit: &Transmit, flows: Flows, length: usize) -> Option<usize> {
         let oldest = self.trains.len().saturating_sub(LOOK_BACK).max(self.open);
-        let recent = self.trains.get(oldest..)?;
-        let same = |train: &Train| train.transmit.remote == transmit.remote;
-        let place = recent.iter().rposition(same)?;
-        let train = recent.get(place)?;
+        let recent = self.trains.iter().enumerate().skip(oldest).rev();
+        let mut same = recent.filter(|(_, train)| train.transmit.remote == transmit.remote);
+        let stops =
+            |train: &Train| train.transmit == *transmit || !train.lets_pass(flows, self.added);
+        let (number, train) = same.find(|(_, train)| stops(train))?;
         let joins = train.transmit == *transmit && train.takes(length);
-        joins.then_some(oldest + place)
+        joins.then_some(number)
+    }
+
+    /// Offers what waits to a socket: from here on it does not grow. Trains that differ in DF are put
+    /// together as far as they may overtake each other, beginning with those that have DF as the socket
+    /// has. Those to where `singly` says so are sent as single datagrams.
+    pub(super) fn offer(
+        &mut self,
+        dont_fragment: Option<bool>,
+        mut singly: impl FnMut(&SocketAddr) -> bool,
+    ) {
+        let fresh = self.open..self.trains.len();
+        self.open = fresh.end;
+        for train in self.trains.iter_mut().skip(fresh.start) {
+            if singly(&train.transmit.remote) {
+                train.limit = 1;
+            }
+        }
+        let rule = |train: &Train| train.transmit.dont_fragment;
+        let new = self.trains.get(fresh.clone()).unwrap_or_default();
+        let first = new.first().map(rule);
+        if new.iter().all(|train| Some(rule(train)) == first) {
+            self.order.extend(fresh);
+            return;
+        }
+        let mut wanted = dont_fragment.unwrap_or(true);
+        while self.order.len() < self.trains.len() {
+            for number in fresh.clone() {
+                self.put_in_order(number, wanted, fresh.start);
+            }
+            wanted = !wanted;
+        }
+    }
+
+    /// Puts a train behind those that are in order, if it has the `wanted` DF and may overtake those
+    /// from `first` on that are not.
+    fn put_in_order(&mut self, number: usize, wanted: bool, first: usize) {
+        let Some(&train) = self.trains.get(number) else {
+            return;
+        };
+        if train.transmit.dont_fragment != wanted || self.order.contains(&number) {
+            return;
+        }
+        let mut earlier = (first..number).filter(|number| !self.order.contains(number));
+        let waits = earlier.any(|number| {
+            let other = self.trains.get(number);
+            let other = other.filter(|other| other.transmit.remote == train.transmit.remote);
+            other.is_some_and(|other| !other.lets_pass(train.flows, train.last))
+        });
+        if waits {
+            return;
+        }
+        self.order.push(number);
     }
 
     /// Whether one more packet surely fits, also a super-packet of 64 KiB with the smallest segments and
@@ -166,15 +271,20 @@ impl TransmitBurst {
         self.waiting == 0
     }
 
-    /// The waiting datagrams, in the order in which they are sent.
+    /// The waiting datagrams: those that were offered to a socket as they are sent, then the others as
+    /// they came.
     pub fn iter(&self) -> impl Iterator<Item = (Transmit, &[u8])> {
         let (first, sent) = self.next;
-        let trains = self.trains.iter().enumerate().skip(first);
-        trains.flat_map(move |(number, train)| {
-            let sent = if number == first { sent } else { 0 };
-            (sent..train.datagrams).filter_map(move |datagram| {
-                let bytes = train.place(number, datagram, 1);
-                Some((train.transmit, self.arena.get(bytes)?))
+        let offered = self.order.iter().copied();
+        let numbers = offered.chain(self.open..self.trains.len()).enumerate();
+        numbers.skip(first).flat_map(move |(place, number)| {
+            let sent = if place == first { sent } else { 0 };
+            let train = self.trains.get(number);
+            train.into_iter().flat_map(move |train| {
+                (sent..train.datagrams).filter_map(move |datagram| {
+                    let bytes = train.place(number, datagram, 1);
+                    Some((train.transmit, self.arena.get(bytes)?))
+                })
             })
         })
     }
@@ -183,29 +293,30 @@ impl TransmitBurst {
     pub fn clear(&mut self) {
         self.trains.clear();
         self.open = 0;
+        self.order.clear();
         self.next = (0, 0);
+        self.added = 0;
         self.waiting = 0;
         self.bytes = 0;
     }
 
-    /// The message that is sent next, if one takes up to `most` datagrams. From here on, what waits
-    /// does not grow.
-    pub(super) fn front(&mut self, most: u16) -> Option<Front> {
-        self.open = self.trains.len();
-        let (number, sent) = self.next;
-        let train = self.trains.get(number)?;
+    /// The message of those offered that is sent next, if one takes up to `most` datagrams.
+    pub(super) fn front(&self, most: u16) -> Option<Front> {
+        let train = self.front_train()?;
         Some(Front {
             transmit: train.transmit,
-            datagrams: train.step(most).min(train.datagrams - sent),
+            datagrams: train.step(most).min(train.datagrams - self.next.1),
         })
     }
 
     /// Makes headers for the messages that are sent next and agree on DF. A message carries up to
     /// `most` datagrams.
     pub(super) fn prepare(&mut self, most: u16, with_port: bool) -> &mut [libc::mmsghdr] {
+        let rule = self.front_train().map(|train| train.transmit.dont_fragment);
         let Self {
             arena,
             trains,
+            order,
             names,
             controls,
             calls,
@@ -215,12 +326,11 @@ impl TransmitBurst {
         let (first, mut sent) = *next;
         let mut headers = calls.vectors.iter_mut().zip(calls.headers.iter_mut());
         let mut filled = 0;
-        let waiting = trains.iter().enumerate().skip(first);
-        let rule = trains.get(first).map(|train| train.transmit.dont_fragment);
-        'trains: for (number, train) in
-            waiting.take_while(|(_, train)| Some(train.transmit.dont_fragment) == rule)
-        {
-            let (Some(name), Some(control)) = (names.get_mut(number), controls.get_mut(number))
+        'trains: for &number in order.iter().skip(first) {
+            let train = trains.get(number);
+            let alike = train.filter(|train| Some(train.transmit.dont_fragment) == rule);
+            let (Some(train), Some(name), Some(control)) =
+                (alike, names.get_mut(number), controls.get_mut(number))
             else {
                 break;
             };
@@ -265,11 +375,10 @@ impl TransmitBurst {
             let Some(front) = self.front(most) else {
                 break;
             };
-            let train = self.trains.get(self.next.0);
             done.datagrams += u32::from(front.datagrams);
             done.trains += u32::from(front.datagrams > 1);
             let blame = |train: &Train| train.blame(self.next.1);
-            done.blame = done.blame.or(train.and_then(blame));
+            done.blame = done.blame.or(self.front_train().and_then(blame));
             self.skip(front.datagrams);
         }
         done
@@ -277,23 +386,46 @@ impl TransmitBurst {
 
     /// Moves past so many datagrams of the train that is next.
     pub(super) fn skip(&mut self, datagrams: u16) {
-        let (number, sent) = &mut self.next;
-        let Some(train) = self.trains.get(*number) else {
+        let Some(length) = self.front_train().map(|train| train.datagrams) else {
             return;
         };
+        let (place, sent) = &mut self.next;
         *sent = sent.saturating_add(datagrams);
         self.waiting = self.waiting.saturating_sub(usize::from(datagrams));
-        if *sent >= train.datagrams {
-            self.next = (*number + 1, 0);
+        if *sent >= length {
+            self.next = (*place + 1, 0);
         }
     }
 
-    /// Lets the datagrams of the train that is next go one by one, since it was refused as a whole.
-    pub(super) fn break_up(&mut self, error: Option<i32>) {
-        let train = self.trains.get_mut(self.next.0);
-        if let Some(train) = train {
-            train.refused = Some(error.unwrap_or(0));
+    /// Moves past the datagram that is next and those of its train that are as long. Returns how many
+    /// these are.
+    pub(super) fn skip_alike(&mut self) -> u16 {
+        let sent = self.next.1;
+        let alike = self
+            .front_train()
+            .map_or(0, |train| train.full() - sent.min(train.full()));
+        self.skip(alike.max(1));
+        alike.max(1)
+    }
+
+    /// Lets messages carry fewer datagrams of the train that is next, since it was refused as a whole.
+    pub(super) fn shorten(&mut self, limit: u16, error: i32) {
+        let number = self.order.get(self.next.0);
+        if let Some(train) = number.and_then(|number| self.trains.get_mut(*number)) {
+            train.limit = limit;
+            train.refused = Some(error);
         }
+    }
+
+    /// Lets what is still to be sent to a peer go as single datagrams.
+    pub(super) fn send_singly(&mut self, remote: SocketAddr) {
+        let trains = self.trains.iter_mut();
+        let affected = trains.filter(|train| train.transmit.remote == remote);
+        affected.for_each(|train| train.limit = 1);
+    }
+
+    fn front_train(&self) -> Option<&Train> {
+        self.trains.get(*self.order.get(self.next.0)?)
     }
 }
 
@@ -306,13 +438,20 @@ impl Train {
             && length > 0
     }
 
+    /// Whether it may be overtaken by a datagram with this number, of these flows, to the same peer.
+    fn lets_pass(&self, flows: Flows, number: usize) -> bool {
+        number - self.first < OVERTAKING && !self.flows.may_share_one_with(flows)
+    }
+
     /// How many of its datagrams one message carries.
     fn step(&self, most: u16) -> u16 {
-        if self.refused.is_some() {
-            1
-        } else {
-            most.max(1)
-        }
+        most.min(self.limit).max(1)
+    }
+
+    /// How many of its datagrams have the full length: all, or all but the last.
+    fn full(&self) -> u16 {
+        let last = self.place(0, self.datagrams.saturating_sub(1), 1);
+        self.datagrams - u16::from(last.len() < self.segment)
     }
 
     /// Where in the arena `count` datagrams lie, or as many as there are.
@@ -322,12 +461,18 @@ impl Train {
         at(first)..at(first + count)
     }
 
-    /// What to say of trains, if this datagram of a refused one passes. The path refuses them too where
-    /// its MTU has shrunk, and old kernels say EINVAL then: a short tail that still fits proves nothing.
-    fn blame(&self, datagram: u16) -> Option<i32> {
-        let is_full = self.place(0, datagram, 1).len() == self.segment;
-        self.refused.filter(|&error| {
-            error == libc::EIO || error == libc::EINVAL && self.transmit.dont_fragment && is_full
+    /// What to say of a train that was refused, if its part from this datagram on passes. The path
+    /// refuses trains too where its MTU has shrunk, and old kernels say EINVAL then: a short tail that
+    /// still fits proves nothing.
+    fn blame(&self, datagram: u16) -> Option<Blame> {
+        let error = self.refused?;
+        let is_full = datagram + self.limit.min(self.full()) <= self.full();
+        let was_whole = self.limit > 1 || self.transmit.dont_fragment;
+        let proves = error == libc::EIO || error == libc::EINVAL && is_full && was_whole;
+        proves.then_some(Blame {
+            remote: self.transmit.remote,
+            error,
+            limit: self.limit,
         })
     }
 }
@@ -346,151 +491,11 @@ const TRAINS_OF_ONE_PACKET: usize = 16;
 /// Bytes after which a burst is sent: what is cheap to gather has been gathered, and all of it is
 /// still in the cache.
 const ENOUGH: usize = 512 << 10;
-/// Trains that are looked at for one that a datagram continues.
+/// Trains that are looked at for one that a datagram continues: so many peers have one open.
 const LOOK_BACK: usize = 16;
+/// How far behind a datagram one must be that does not overtake it: half of the smallest replay window
+/// in use (RFC 4303 §3.4.3), which leaves the other half to the network.
+const OVERTAKING: usize = 16;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn to(port: u16) -> Transmit {
-        Transmit {
-            local: IpAddr::from([127, 0, 0, 1]),
-            remote: SocketAddr::from(([127, 0, 0, 1], port)),
-            tos: 0,
-            dont_fragment: true,
-        }
-    }
-
-    /// Pushes datagrams of these lengths, numbered from 0.
-    fn push(burst: &mut TransmitBurst, transmit: Transmit, lengths: &[usize]) {
-        for (number, length) in (0..=u8::MAX).cycle().zip(lengths) {
-            let pushed = burst.push::<()>(transmit, *length, |buffer| {
-                assert_eq!(buffer.len(), *length);
-                buffer.fill(number);
-                Ok(())
-            });
-            assert_eq!(pushed, Ok(()));
-        }
-    }
-
-    /// Destination port and lengths of each message.
-    fn messages(burst: &mut TransmitBurst, most: u16) -> Vec<(u16, u16)> {
-        let mut all = Vec::new();
-        while let Some(front) = burst.front(most) {
-            all.push((front.transmit.remote.port(), front.datagrams));
-            burst.skip(front.datagrams);
-        }
-        all
-    }
-
-    #[test]
-    fn datagrams_of_equal_length_make_a_train_that_a_shorter_one_ends() {
-        let mut burst = TransmitBurst::new();
-        push(&mut burst, to(1), &[100, 100, 100, 60, 60, 100, 100]);
-        let lengths: Vec<_> = burst.iter().map(|(_, bytes)| bytes.len()).collect();
-        assert_eq!(lengths, [100, 100, 100, 60, 60, 100, 100]);
-        assert_eq!((burst.len(), burst.is_empty()), (7, false));
-        assert_eq!(messages(&mut burst, 64), [(1, 4), (1, 1), (1, 2)]);
-        assert!(burst.is_empty());
-    }
-
-    #[test]
-    fn trains_to_several_destinations_are_open_at_once() {
-        let mut burst = TransmitBurst::new();
-        for _ in 0..3 {
-            push(&mut burst, to(1), &[100]);
-            push(&mut burst, to(2), &[200]);
-        }
-        assert_eq!(messages(&mut burst, 64), [(1, 3), (2, 3)]);
-    }
-
-    #[test]
-    fn what_is_sent_differently_does_not_overtake_what_goes_to_the_same_peer() {
-        let mut burst = TransmitBurst::new();
-        let other = Transmit { tos: 1, ..to(1) };
-        for transmit in [to(1), other, to(1)] {
-            push(&mut burst, transmit, &[100]);
-        }
-        assert_eq!(messages(&mut burst, 64), [(1, 1), (1, 1), (1, 1)]);
-    }
-
-    #[test]
-    fn a_message_carries_no_more_than_the_socket_takes() {
-        let mut burst = TransmitBurst::new();
-        push(&mut burst, to(1), &[10; 150]);
-        assert_eq!(messages(&mut burst, 64), [(1, 64), (1, 64), (1, 22)]);
-        burst.clear();
-        push(&mut burst, to(1), &[1400; 48]);
-        assert_eq!(messages(&mut burst, 64), [(1, 46), (1, 2)]);
-    }
-
-    #[test]
-    fn what_was_offered_to_the_socket_does_not_grow() {
-        let mut burst = TransmitBurst::new();
-        push(&mut burst, to(1), &[100; 3]);
-        burst.front(1);
-        burst.skip(1);
-        push(&mut burst, to(1), &[100; 2]);
-        let numbers: Vec<_> = burst.iter().map(|(_, bytes)| bytes.first()).collect();
-        assert_eq!(numbers, [Some(&1), Some(&2), Some(&0), Some(&1)]);
-        assert_eq!(messages(&mut burst, 64), [(1, 2), (1, 2)]);
-    }
-
-    #[test]
-    fn a_refused_datagram_leaves_no_trace_in_the_burst() {
-        let mut burst = TransmitBurst::new();
-        let pushed = burst.push(to(1), 9, |_| Err("no"));
-        assert_eq!(pushed, Err(PushError::Refused("no")));
-        assert!(burst.is_empty());
-        push(&mut burst, to(1), &[9]);
-        assert!(burst.push(to(1), 9, |_| Err("no")).is_err());
-        assert_eq!(burst.len(), 1);
-    }
-
-    #[test]
-    fn a_tail_that_passes_does_not_put_the_blame_on_trains() {
-        let mut burst = TransmitBurst::new();
-        push(&mut burst, to(1), &[1400, 1400, 300]);
-        assert_eq!(burst.front(64).map(|front| front.datagrams), Some(3));
-        burst.break_up(Some(libc::EINVAL));
-        burst.skip(1);
-        assert_eq!(burst.advance(1, 64).blame, Some(libc::EINVAL));
-        assert_eq!(burst.advance(1, 64).blame, None);
-    }
-
-    #[test]
-    fn a_full_burst_refuses_instead_of_growing() {
-        let mut burst = TransmitBurst::new();
-        while burst.push::<()>(to(1), SLOT_LEN, |_| Ok(())).is_ok() {}
-        assert!(!burst.has_room());
-        assert_eq!(burst.len(), TRAINS);
-        burst.clear();
-        assert_eq!(
-            burst.push::<()>(to(1), SLOT_LEN + 1, |_| Ok(())),
-            Err(PushError::Full)
-        );
-        while burst.push::<()>(to(1), 1, |_| Ok(())).is_ok() {}
-        assert_eq!(burst.len(), TRAINS * usize::from(TRAIN_DATAGRAMS));
-    }
-
-    #[test]
-    fn a_burst_with_room_takes_a_super_packet_of_the_smallest_segments() {
-        for segment in [48, 100, 500, 1400] {
-            let sealed = segment + 200; // inner headers with options, and what ESP adds
-            let mut burst = TransmitBurst::new();
-            let mut ports = 0..;
-            while burst.has_room() {
-                let port = ports.next().expect("endless");
-                push(&mut burst, to(port), &[sealed; 2]);
-            }
-            burst.clear();
-            // One less than what makes it full.
-            for port in 0..ports.start - 1 {
-                push(&mut burst, to(port), &[sealed; 2]);
-            }
-            assert!(burst.has_room());
-            push(&mut burst, to(9), &vec![sealed; 65_535 / segment]);
-        }
-    }
-}
+mod tests;

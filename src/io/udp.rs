@@ -172,27 +172,31 @@ pub fn path_mtu(local: IpAddr, remote: SocketAddr, mark: Option<u32>) -> io::Res
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
+/// System calls that [`path_mtu`] makes at most: a socket is opened, given four properties, connected,
+/// asked and closed.
+pub const PATH_MTU_CALLS: u64 = 8;
 /// Nothing is sent to it; connecting needs some port.
 const PROBE_PORT: u16 = 4500;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::burst::{PushError, Received};
+    use crate::io::burst::{Flows, PushError, Received};
+
+    const OPTIONS: SocketOptions = SocketOptions {
+        mark: None,
+        receive_buffer: 1 << 20,
+        send_buffer: 1 << 20,
+        past_xfrm: false,
+        offloads: Offloads::ALL,
+    };
 
     /// A socket that sends no checksums may send no trains: the kernel says EINVAL.
     #[test]
     fn a_socket_whose_trains_are_refused_sends_one_by_one_from_then_on() {
-        let options = SocketOptions {
-            mark: None,
-            receive_buffer: 1 << 20,
-            send_buffer: 1 << 20,
-            past_xfrm: false,
-            offloads: Offloads::ALL,
-        };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let open = || {
-            UdpSocket::bind(any, &options)
+            UdpSocket::bind(any, &OPTIONS)
                 .expect("bound")
                 .expect("IPv4")
         };
@@ -208,10 +212,11 @@ mod tests {
         let mut received = ReceiveBurst::new(64);
         for round in 0..2 {
             for number in 0..100 {
-                let pushed: Result<(), PushError<()>> = burst.push(transmit, 50, |buffer| {
-                    buffer.fill(number);
-                    Ok(())
-                });
+                let pushed: Result<(), PushError<()>> =
+                    burst.push(transmit, Flows::ANY, 50, |buffer| {
+                        buffer.fill(number);
+                        Ok(())
+                    });
                 assert_eq!(pushed, Ok(()));
             }
             let report = sender.send_burst(&mut burst);
@@ -225,5 +230,41 @@ mod tests {
             }
             assert_eq!(arrived, (0..100).collect::<Vec<u8>>());
         }
+    }
+
+    /// Two flows of which one may be fragmented, and one whose packets congestion marks now and then.
+    #[test]
+    fn a_mix_of_df_and_ecn_goes_in_a_few_calls() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let open = || {
+            UdpSocket::bind(any, &OPTIONS)
+                .expect("bound")
+                .expect("IPv4")
+        };
+        let (mut sender, receiver) = (open(), open());
+        let mut burst = TransmitBurst::new();
+        let (mut calls, mut sent) = (0, 0);
+        for _ in 0..3 {
+            for number in 0..300_u64 {
+                let transmit = Transmit {
+                    local: any.ip(),
+                    remote: receiver.local_addr(),
+                    tos: if number % 3 == 2 { 2 } else { 0 },
+                    dont_fragment: number % 3 != 1,
+                };
+                let flow = Flows::of((number % 3) << 58);
+                let pushed = burst.push::<()>(transmit, flow, 50, |buffer| {
+                    buffer.fill(0);
+                    Ok(())
+                });
+                assert_eq!(pushed, Ok(()));
+            }
+            let report = sender.send_burst(&mut burst);
+            assert_eq!(report.failed(), 0);
+            calls += report.calls;
+            sent += report.sent;
+        }
+        assert_eq!(sent, 900);
+        assert!(calls * 5 < sent, "{calls} calls");
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket as PlainSocket};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use lockgate::io::burst::{ReceiveBurst, Transmit, TransmitBurst};
+use lockgate::io::burst::{Flows, ReceiveBurst, Transmit, TransmitBurst};
 use lockgate::io::netlink::routing::{Routing, Rule, RuleAction};
 use lockgate::io::netlink::xfrm::{Direction, PortMatch, XfrmPolicies, XfrmPolicy};
 use lockgate::io::netns::{Namespace, connect};
@@ -398,7 +398,7 @@ fn push(
         tos,
         dont_fragment,
     };
-    let pushed = burst.push::<()>(transmit, bytes.len(), |buffer| {
+    let pushed = burst.push::<()>(transmit, Flows::ANY, bytes.len(), |buffer| {
         buffer.copy_from_slice(bytes);
         Ok(())
     });

@@ -1,5 +1,6 @@
 //! Packets that are larger than the tunnel carries (RFC 4301 §8).
 
+use crate::io::burst::Flows;
 use crate::ipsec::OutboundSa;
 
 /// What is to be known of an inner packet while its bytes are being changed.
@@ -11,6 +12,8 @@ pub(super) struct Inner {
     pub(super) dont_fragment: bool,
     pub(super) ipv6: bool,
     pub(super) is_syn: bool,
+    /// The flow it belongs to.
+    pub(super) flows: Flows,
 }
 
 /// How a packet gets through a tunnel (RFC 4301 §8).

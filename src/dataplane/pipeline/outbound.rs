@@ -12,6 +12,7 @@ use crate::dataplane::egress::Egress;
 use crate::dataplane::hand_off::Origin;
 use crate::dataplane::limits::Wanted;
 use crate::dataplane::mss;
+use crate::io::burst::Flows;
 use crate::io::offload::{Suspended, TunPacket};
 use crate::ipsec::{Action, DropReason, OutboundEntry, Reqid, SaEvent, WorkerId};
 use crate::wire::ip::{self, Flow, IpPacket};
@@ -109,6 +110,7 @@ impl Pipeline {
             dont_fragment: view.dont_fragment(),
             ipv6: flow.src.is_ipv6(),
             is_syn: mss::is_syn(&view),
+            flows: Flows::of(flow.digest()),
         };
         let reqid = match verdict {
             Verdict::Protect(reqid) => reqid,

@@ -4,7 +4,7 @@ use super::fit::{Fit, Inner, fit};
 use crate::dataplane::egress::Egress;
 use crate::dataplane::events::EventSender;
 use crate::dataplane::stats::WorkerStats;
-use crate::io::burst::{PushError, Transmit, TransmitBurst};
+use crate::io::burst::{Flows, PushError, Transmit, TransmitBurst};
 use crate::io::offload::TunPacket;
 use crate::ipsec::{DropReason, OutboundSa, SaEvent};
 use crate::wire::ip;
@@ -18,6 +18,7 @@ pub(super) struct Sealer<'a> {
     events: &'a mut EventSender,
     fragment: &'a mut [u8],
     transmit: Transmit,
+    flows: Flows,
     mtu: u16,
     fit: Fit,
     sealed: Sealed,
@@ -81,6 +82,7 @@ impl<'a> Sealer<'a> {
             events,
             fragment,
             transmit,
+            flows: inner.flows,
             mtu,
             fit,
             sealed: Sealed::default(),
@@ -136,11 +138,13 @@ impl<'a> Sealer<'a> {
     fn seal(&mut self, packet: &[u8]) -> Result<(), Refusal> {
         let length = self.sa.sealed_len(packet.len());
         let (sa, mut soft) = (&mut *self.sa, false);
-        let pushed = self.burst.push(self.transmit, length, |buffer| {
-            let sealed = sa.seal(&[packet], buffer)?;
-            soft = sealed.soft_limit_crossed;
-            Ok(())
-        });
+        let pushed = self
+            .burst
+            .push(self.transmit, self.flows, length, |buffer| {
+                let sealed = sa.seal(&[packet], buffer)?;
+                soft = sealed.soft_limit_crossed;
+                Ok(())
+            });
         if soft {
             let child = self.sa.child();
             self.events.send(SaEvent::SoftLifetime { child });

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Offloads;
-use crate::io::burst::{ReceiveBurst, Transmit, TransmitBurst};
+use crate::io::burst::{Flows, ReceiveBurst, Transmit, TransmitBurst};
 use crate::io::udp::{SocketOptions, UdpSocket};
 
 /// Which of the `wanted` offloads of UDP sockets work: sends trains to itself over the loopback
@@ -90,7 +90,7 @@ fn attempt(local: IpAddr, offloads: Offloads, lengths: &[usize]) -> io::Result<b
     let mut expected = Vec::new();
     for (number, length) in lengths.iter().enumerate() {
         let bytes: Vec<u8> = (number..).map(pattern).take(*length).collect();
-        let pushed = burst.push::<()>(transmit, *length, |buffer| {
+        let pushed = burst.push::<()>(transmit, Flows::ANY, *length, |buffer| {
             buffer.copy_from_slice(&bytes);
             Ok(())
         });

@@ -47,6 +47,22 @@ impl Flow {
                 .map(|(source, destination)| (destination, source)),
         }
     }
+
+    /// A hash, of which the high bits are the best. Flows that differ may have the same.
+    pub fn digest(&self) -> u64 {
+        let address = |address: IpAddr| match address {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h] = address.segments().map(u64::from);
+                (a << 48 | b << 32 | c << 16 | d) ^ (e << 48 | f << 32 | g << 16 | h)
+            }
+        };
+        let (source, destination) = self.ports.unwrap_or_default();
+        let ports = u64::from(source) << 16 | u64::from(destination);
+        let start = address(self.src).wrapping_mul(ODD) ^ address(self.dst);
+        let middle = start.wrapping_mul(ODD) ^ ports << 8 ^ u64::from(self.protocol);
+        middle.wrapping_mul(ODD)
+    }
 }
 
 /// One packet: header and everything up to its total length.
@@ -357,6 +373,8 @@ impl<'a> UpperLayer<'a> {
     }
 }
 
+/// 2^64 divided by the golden ratio.
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
