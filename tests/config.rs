@@ -127,11 +127,11 @@ fn the_daemon_has_the_documented_defaults() {
     assert_eq!(daemon.tun, "ipsec0");
     assert_eq!(daemon.tun_mtu, 1500);
     assert_eq!(daemon.workers, None);
-    assert!(daemon.pin);
+    assert_eq!(daemon.pin, None);
     assert!(daemon.tun_tso && daemon.tun_uso && daemon.tun_gro);
     assert!(daemon.udp_gso && daemon.udp_gro);
     assert_eq!(daemon.spin, Duration::ZERO);
-    assert_eq!(daemon.tun_queue_len, None);
+    assert_eq!(daemon.tun_queue_len.get(), 2000);
     assert_eq!(daemon.socket_buffer, 4 << 20);
     assert_eq!(daemon.metrics, None);
     assert_eq!(daemon.vici_socket, Path::new("/run/lockgate/lockgate.vici"));
@@ -156,7 +156,7 @@ fn every_key_of_the_daemon_is_read() {
     .daemon;
     assert_eq!((daemon.tun.as_str(), daemon.tun_mtu), ("tun7", 1300));
     assert_eq!(daemon.workers.map(u16::from), Some(3));
-    assert!(!daemon.pin);
+    assert_eq!(daemon.pin, Some(false));
     assert_eq!(daemon.vici_socket, Path::new("/tmp/x.vici"));
     assert_eq!(daemon.vici_socket_mode, 0o660);
     assert_eq!((daemon.port, daemon.port_nat_t), (5500, 5501));
@@ -165,7 +165,7 @@ fn every_key_of_the_daemon_is_read() {
     assert_eq!(daemon.log_format, LogFormat::Json);
     assert_eq!((daemon.routing_table, daemon.fwmark), (77, 16));
     assert_eq!(daemon.spin, Duration::from_micros(50));
-    assert_eq!(daemon.tun_queue_len.map(u32::from), Some(1000));
+    assert_eq!(daemon.tun_queue_len.get(), 1000);
     assert_eq!(daemon.socket_buffer, 1 << 20);
     assert_eq!(
         daemon.metrics,

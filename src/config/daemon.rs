@@ -18,8 +18,8 @@ pub struct DaemonConfig {
     pub tun_mtu: u16,
     /// Worker threads; absent: one per usable core.
     pub workers: Option<NonZeroU16>,
-    /// Whether each worker is pinned to a core.
-    pub pin: bool,
+    /// Whether each worker is pinned to a core; absent: where there are more than two cores.
+    pub pin: Option<bool>,
     /// Whether the TUN may deliver TCP super-packets.
     pub tun_tso: bool,
     /// Whether the TUN may deliver UDP super-packets.
@@ -32,8 +32,8 @@ pub struct DaemonConfig {
     pub udp_gro: bool,
     /// How long a worker looks for more packets before it sleeps; zero: not at all.
     pub spin: Duration,
-    /// Packets that may wait in the TUN device for a worker; absent: as the kernel has it.
-    pub tun_queue_len: Option<NonZeroU32>,
+    /// Packets that may wait in the TUN device for a worker.
+    pub tun_queue_len: NonZeroU32,
     /// Bytes that may wait in each socket, in each direction.
     pub socket_buffer: u32,
     /// Where Prometheus may ask for metrics; absent: nowhere.
@@ -84,14 +84,14 @@ impl Default for DaemonConfig {
             tun: "ipsec0".to_owned(),
             tun_mtu: 1500,
             workers: None,
-            pin: true,
+            pin: None,
             tun_tso: true,
             tun_uso: true,
             tun_gro: true,
             udp_gso: true,
             udp_gro: true,
             spin: Duration::ZERO,
-            tun_queue_len: None,
+            tun_queue_len: TUN_QUEUE_LEN,
             socket_buffer: 4 << 20,
             metrics: None,
             vici_socket: PathBuf::from("/run/lockgate/lockgate.vici"),
@@ -122,14 +122,16 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
         tun: section.read("tun", interface).unwrap_or(default.tun),
         tun_mtu: section.read("tun_mtu", mtu).unwrap_or(default.tun_mtu),
         workers: section.read("workers", workers),
-        pin: switch("pin", default.pin),
+        pin: section.read("pin", value::boolean),
         tun_tso: switch("tun_tso", default.tun_tso),
         tun_uso: switch("tun_uso", default.tun_uso),
         tun_gro: switch("tun_gro", default.tun_gro),
         udp_gso: switch("udp_gso", default.udp_gso),
         udp_gro: switch("udp_gro", default.udp_gro),
         spin: section.read("spin", spin).unwrap_or(default.spin),
-        tun_queue_len: section.read("tun_queue_len", queue_len),
+        tun_queue_len: section
+            .read("tun_queue_len", queue_len)
+            .unwrap_or(default.tun_queue_len),
         socket_buffer: section
             .read("socket_buffer", socket_buffer)
             .unwrap_or(default.socket_buffer),
@@ -298,6 +300,8 @@ const WORKERS_MAX: u16 = 256;
 const SPIN_MAX_MICROS: u64 = 1000;
 /// One ring per worker holds a pointer per packet.
 const QUEUE_LEN_MAX: u32 = 65_536;
+/// What small packets at their highest rate fill in the 10 ms that a worker may have to wait for a core.
+const TUN_QUEUE_LEN: NonZeroU32 = NonZeroU32::new(2000).expect("not zero");
 /// Room for one train of 64 KiB, and what the kernel can count twice over in an `int`.
 const SOCKET_BUFFER: std::ops::RangeInclusive<u32> = 64 << 10..=1 << 30;
 /// `sun_path` of Linux, less its final NUL.

@@ -253,9 +253,8 @@ fn build(
     let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu, wanted);
     let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
     let (device, queues) = patiently(create, is_busy).map_err(tun)?;
-    if let Some(length) = daemon.tun_queue_len {
-        device.set_queue_length(length.get()).map_err(tun)?;
-    }
+    let length = daemon.tun_queue_len.get();
+    device.set_queue_length(length).map_err(tun)?;
     if let Some(guard) = &kernel.guard {
         guard.exempt(device.name())?;
     }
@@ -276,7 +275,7 @@ fn build(
     let dataplane = Dataplane::start(DataplaneConfig {
         workers: ports(queues, udp, raw),
         policies: Arc::clone(spd),
-        pin: daemon.pin,
+        pin: daemon.pin.unwrap_or_else(has_cores_to_spare),
         control: Arc::clone(&waker),
         offloads: device.offloads(),
         spin: daemon.spin,
@@ -395,6 +394,12 @@ fn ports(
     ports
         .map(|(tun, (udp, raw))| WorkerPorts { tun, udp, raw })
         .collect()
+}
+
+/// Whether workers that stay on their cores do not stand in the way of everything else that needs a core:
+/// on one or two, the kernel's work for each packet, the hosts' or the peer's, waits behind them.
+fn has_cores_to_spare() -> bool {
+    usable_cores().get() > 2
 }
 
 fn usable_cores() -> NonZeroU16 {
