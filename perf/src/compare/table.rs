@@ -69,7 +69,7 @@ pub(crate) fn render(results: &Results) -> String {
     for verdict in judge(results) {
         let _ = writeln!(
             text,
-            "  {:12} {:8} {:28} {} [{} rounds]",
+            "  {:12} {:8} {:28} {} [rounds: {}]",
             verdict.word(),
             verdict.bound.to_string(),
             verdict.figures(" to "),
