@@ -150,7 +150,7 @@ impl Scene {
             }
             a.pipelines[worker].finish();
         }
-        while let Some(mut stray) = a.pipelines[0].next_stray() {
+        while let Some(mut stray) = a.pipelines[0].next_outbound_stray() {
             let (now, egress) = (a.now, &mut a.egress);
             let _ = a.pipelines[0].outbound_stray(now, &mut stray, 0, egress);
             a.pipelines[0].recycle(stray);
@@ -218,7 +218,7 @@ fn arrive(
     pipeline.inbound_train(carrier, received, |inner| merger.push(inner, &mut sink));
     merger.finish(&mut sink);
     pipeline.finish();
-    while let Some(mut stray) = b.pipelines[0].next_stray() {
+    while let Some(mut stray) = b.pipelines[0].next_inbound_stray() {
         let mut merger = Merger::new(kinds, scratch);
         b.pipelines[0].inbound_stray(&mut stray, |inner| merger.push(inner, &mut sink));
         merger.finish(&mut sink);

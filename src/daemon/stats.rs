@@ -122,6 +122,7 @@ fn worker(worker: &WorkerSnapshot) -> Message {
         .set("bytes-out", worker.outbound.bytes)
         .set("bursts", worker.bursts)
         .set("system-calls", worker.calls)
+        .set("read-errors", worker.read_errors)
         .set("super-packets-in", worker.super_in)
         .set("super-packets-out", worker.super_out)
         .set("trains-in", worker.trains_in)

@@ -98,7 +98,7 @@ impl Pipeline {
                 let removed = self.sad.remove_outbound(child, reqid);
                 self.retire_outbound(removed);
             }
-            WorkerCommand::Barrier(_) => self.events.signal(),
+            WorkerCommand::Barrier(_) => {}
         }
     }
 
@@ -162,7 +162,7 @@ impl Pipeline {
         self.path_mtus.stale(now)
     }
 
-    /// Applies what the system says about a path, if it says anything, to all SAs that use it.
+    /// Takes note of what the system says about a path, if it says anything.
     pub fn learn_path_mtu(
         &mut self,
         local: IpAddr,
@@ -170,17 +170,7 @@ impl Pipeline {
         answer: Option<u16>,
         now: Instant,
     ) {
-        let on_path =
-            |sa: &&mut OutboundSa| sa.path().remote == remote && sa.path().local.ip() == local;
-        let affected = self.sad.outbound_sas_mut().filter(on_path);
-        let Some(ceiling) = affected.map(|sa| sa.path_mtu()).max() else {
-            self.path_mtus.forget(local, remote);
-            return;
-        };
-        let mtu = self.path_mtus.learn(local, remote, answer, ceiling, now);
-        for sa in self.sad.outbound_sas_mut().filter(on_path) {
-            sa.set_path_mtu(mtu);
-        }
+        self.path_mtus.learn(local, remote, answer, now);
     }
 }
 

@@ -60,7 +60,8 @@ impl EventSender {
     }
 
     /// Moves what waits into the ring and wakes the control thread if there is news; once per turn.
-    pub(super) fn flush(&mut self) {
+    /// Whether it was woken.
+    pub(super) fn flush(&mut self) -> bool {
         while let Some(event) = self.waiting.pop_front() {
             if let Err(event) = self.ring.push(event) {
                 self.waiting.push_front(event);
@@ -68,12 +69,13 @@ impl EventSender {
             }
             self.news = true;
         }
-        if std::mem::take(&mut self.news)
-            && let Some(control) = &self.control
-        {
-            // A failed wake-up only means that the control thread is awake or gone.
-            let _ = control.wake();
-        }
+        let control = self.control.as_ref();
+        let Some(control) = control.filter(|_| std::mem::take(&mut self.news)) else {
+            return false;
+        };
+        // A failed wake-up only means that the control thread is awake or gone.
+        let _ = control.wake();
+        true
     }
 
     /// Whether something waits for the ring to have room.

@@ -121,10 +121,18 @@ impl Stray {
     }
 }
 
+/// What waits for one worker. Packets to be opened do not wait behind those to be sealed, which need room
+/// in a socket.
+#[derive(Debug)]
+struct Inbox {
+    inbound: ArrayQueue<Box<Stray>>,
+    outbound: ArrayQueue<Box<Stray>>,
+}
+
 /// The rings between workers and the pool that feeds them.
 #[derive(Debug)]
 pub(super) struct Rings {
-    inboxes: Box<[ArrayQueue<Box<Stray>>]>,
+    inboxes: Box<[Inbox]>,
     pool: ArrayQueue<Box<Stray>>,
     /// By giver: strays that were processed and sent.
     done: Box<[CachePadded<AtomicU64>]>,
@@ -132,7 +140,7 @@ pub(super) struct Rings {
 
 impl Rings {
     pub(super) fn new(workers: usize) -> Self {
-        let buffers = workers * RING_LEN;
+        let buffers = workers * (INBOUND_RING + OUTBOUND_RING);
         let pool = ArrayQueue::new(buffers.max(1));
         // A single worker has nobody to hand anything to.
         let wanted = if workers > 1 { buffers } else { 0 };
@@ -140,7 +148,11 @@ impl Rings {
             pool.push(Box::new(Stray::new()))
                 .expect("the pool was made for this many buffers");
         }
-        let inboxes = (0..workers).map(|_| ArrayQueue::new(RING_LEN)).collect();
+        let inbox = |_| Inbox {
+            inbound: ArrayQueue::new(INBOUND_RING),
+            outbound: ArrayQueue::new(OUTBOUND_RING),
+        };
+        let inboxes = (0..workers).map(inbox).collect();
         let done = (0..workers).map(|_| CachePadded::default()).collect();
         Self {
             inboxes,
@@ -167,6 +179,14 @@ pub(super) struct HandOff {
     /// Packets that have reached the ring of their owner, and that found no room there.
     given: u32,
     lost: u32,
+}
+
+/// What became of the packets for other workers since the last time, and how many were woken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HandedOff {
+    pub(super) given: u32,
+    pub(super) lost: u32,
+    pub(super) wakeups: u32,
 }
 
 impl HandOff {
@@ -225,7 +245,8 @@ impl HandOff {
         let packets = stray.packets;
         let inbox = self.rings.inboxes.get(owner);
         let refused = match inbox {
-            Some(inbox) => inbox.push(stray).err(),
+            Some(inbox) if stray.is_outbound() => inbox.outbound.push(stray).err(),
+            Some(inbox) => inbox.inbound.push(stray).err(),
             None => Some(stray),
         };
         if let Some(stray) = refused {
@@ -240,15 +261,26 @@ impl HandOff {
         }
     }
 
-    /// What another worker has given to this one.
-    pub(super) fn take(&mut self) -> Option<Box<Stray>> {
-        self.rings.inboxes.get(self.own)?.pop()
+    /// What another worker has given to this one to open.
+    pub(super) fn take_inbound(&mut self) -> Option<Box<Stray>> {
+        self.rings.inboxes.get(self.own)?.inbound.pop()
     }
 
-    /// Whether another worker has given something to this one.
-    pub(super) fn is_waiting(&self) -> bool {
+    /// What another worker has given to this one to seal.
+    pub(super) fn take_outbound(&mut self) -> Option<Box<Stray>> {
+        self.rings.inboxes.get(self.own)?.outbound.pop()
+    }
+
+    /// Whether another worker has given something to this one to open.
+    pub(super) fn has_inbound(&self) -> bool {
         let inbox = self.rings.inboxes.get(self.own);
-        inbox.is_some_and(|inbox| !inbox.is_empty())
+        inbox.is_some_and(|inbox| !inbox.inbound.is_empty())
+    }
+
+    /// Whether another worker has given something to this one to seal.
+    pub(super) fn has_outbound(&self) -> bool {
+        let inbox = self.rings.inboxes.get(self.own);
+        inbox.is_some_and(|inbox| !inbox.outbound.is_empty())
     }
 
     /// Puts a buffer back into the pool.
@@ -282,26 +314,29 @@ impl HandOff {
             || done.is_some_and(|done| done.load(Ordering::Acquire) != self.strays)
     }
 
-    /// Gives what the burst has for other workers and wakes them. Returns how many packets were given
-    /// since the last time, and how many were lost.
-    pub(super) fn flush(&mut self) -> (u32, u32) {
+    /// Gives what the burst has for other workers and wakes them.
+    pub(super) fn flush(&mut self) -> HandedOff {
         for owner in 0..self.open.len() {
             self.close(owner);
         }
+        let mut wakeups = 0;
         for (touched, waker) in self.touched.iter_mut().zip(&self.wakers) {
             if std::mem::take(touched) {
                 // A failed wake-up only means that the owner is awake or gone.
                 let _ = waker.wake();
+                wakeups += 1;
             }
         }
-        (
-            std::mem::take(&mut self.given),
-            std::mem::take(&mut self.lost),
-        )
+        HandedOff {
+            given: std::mem::take(&mut self.given),
+            lost: std::mem::take(&mut self.lost),
+            wakeups,
+        }
     }
 }
 
-/// Strays waiting for one worker at most, 64 KiB each.
-const RING_LEN: usize = 64;
+/// Strays of 64 KiB waiting for one worker at most: those from the network are rare.
+const INBOUND_RING: usize = 16;
+const OUTBOUND_RING: usize = 48;
 /// Reads that share a stray at most.
 const PARTS: usize = 64;

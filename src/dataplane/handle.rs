@@ -171,8 +171,10 @@ impl Handle {
         self.links.iter().find_map(|link| link.mailbox.events.pop())
     }
 
-    /// Asks every worker to acknowledge that it has done all that was applied before. Once it has,
-    /// no packet will be treated the old way.
+    /// Asks every worker to acknowledge that it has done all that was applied before. Once it has, no
+    /// packet is sealed or opened the old way, not even one that was read before, and all that was
+    /// sealed the old way is with the kernel. A worker whose socket takes no more therefore seals nothing
+    /// and acknowledges when it does.
     pub fn barrier(&mut self) -> Epoch {
         self.epoch += 1;
         for link in &mut self.links {

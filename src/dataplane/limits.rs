@@ -1,7 +1,6 @@
 //! How often a worker may say the same thing.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::ipsec::Reqid;
@@ -102,111 +101,8 @@ impl TokenBucket {
     }
 }
 
-/// What was learnt about path MTUs, so that a rekeyed SA does not have to learn it again.
-#[derive(Debug, Default)]
-pub(super) struct PathMtus {
-    known: Vec<PathMtu>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct PathMtu {
-    local: IpAddr,
-    remote: SocketAddr,
-    mtu: u16,
-    /// What the control thread has said, which no answer exceeds.
-    ceiling: u16,
-    asked: Instant,
-}
-
-impl PathMtus {
-    /// Room for all the paths that are remembered.
-    pub(super) fn new() -> Self {
-        Self {
-            known: Vec::with_capacity(PATHS),
-        }
-    }
-
-    /// Whether the system should be asked about this path, which it is at most every 100 ms.
-    pub(super) fn should_ask(&self, local: IpAddr, remote: SocketAddr, now: Instant) -> bool {
-        let known = self.find(local, remote);
-        known.is_none_or(|path| now.saturating_duration_since(path.asked) >= ASK_PATH)
-    }
-
-    /// Remembers an answer, or that there was none, and returns the MTU that holds now. `ceiling` is
-    /// the limit of a path that was not known before.
-    pub(super) fn learn(
-        &mut self,
-        local: IpAddr,
-        remote: SocketAddr,
-        answer: Option<u16>,
-        ceiling: u16,
-        now: Instant,
-    ) -> u16 {
-        if let Some(path) = self.find_mut(local, remote) {
-            path.asked = now;
-            path.mtu = answer.unwrap_or(path.mtu).min(path.ceiling);
-            return path.mtu;
-        }
-        let mtu = answer.unwrap_or(ceiling).min(ceiling);
-        let entry = PathMtu {
-            local,
-            remote,
-            mtu,
-            ceiling,
-            asked: now,
-        };
-        if self.known.len() < PATHS {
-            self.known.push(entry);
-        } else if let Some(oldest) = self.known.iter_mut().min_by_key(|path| path.asked) {
-            *oldest = entry;
-        }
-        mtu
-    }
-
-    /// The MTU for a new SA on a path, of which the control thread says `ceiling`.
-    pub(super) fn adopt(&mut self, local: IpAddr, remote: SocketAddr, ceiling: u16) -> u16 {
-        let Some(path) = self.find_mut(local, remote) else {
-            return ceiling;
-        };
-        // The control thread may have asked while the path was narrow.
-        path.ceiling = path.ceiling.max(ceiling);
-        path.mtu = path.mtu.min(ceiling);
-        path.mtu
-    }
-
-    /// Nobody uses this path any more.
-    pub(super) fn forget(&mut self, local: IpAddr, remote: SocketAddr) {
-        self.known.retain(|path| !path.is(local, remote));
-    }
-
-    /// A path whose answer is old enough that the path may have improved.
-    pub(super) fn stale(&self, now: Instant) -> Option<(IpAddr, SocketAddr)> {
-        let stale = |path: &&PathMtu| now.saturating_duration_since(path.asked) >= ASK_ANEW;
-        let path = self.known.iter().find(stale)?;
-        Some((path.local, path.remote))
-    }
-
-    fn find(&self, local: IpAddr, remote: SocketAddr) -> Option<&PathMtu> {
-        self.known.iter().find(|path| path.is(local, remote))
-    }
-
-    fn find_mut(&mut self, local: IpAddr, remote: SocketAddr) -> Option<&mut PathMtu> {
-        self.known.iter_mut().find(|path| path.is(local, remote))
-    }
-}
-
-impl PathMtu {
-    fn is(&self, local: IpAddr, remote: SocketAddr) -> bool {
-        self.local == local && self.remote == remote
-    }
-}
-
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_SELDOM: Duration = Duration::from_secs(64);
-const ASK_PATH: Duration = Duration::from_millis(100);
-/// RFC 8201 §4: not before five minutes, and ten are recommended; the kernel forgets by itself.
-const ASK_ANEW: Duration = Duration::from_secs(600);
-const PATHS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -256,46 +152,5 @@ mod tests {
         assert_eq!((0..10).filter(|_| bucket.take(later)).count(), 1);
         let later = start + Duration::from_millis(50);
         assert_eq!((0..10).filter(|_| bucket.take(later)).count(), 2);
-    }
-
-    #[test]
-    fn paths_are_remembered_in_bounded_room() {
-        let mut paths = PathMtus::new();
-        let local = IpAddr::from([192, 0, 2, 1]);
-        let now = Instant::now();
-        for port in 0..2000 {
-            let remote = SocketAddr::new(local, port);
-            let later = now + Duration::from_millis(port.into());
-            paths.learn(local, remote, Some(1400), 1500, later);
-        }
-        assert_eq!(paths.known.len(), PATHS);
-        assert_eq!(paths.adopt(local, SocketAddr::new(local, 1999), 1500), 1400);
-        assert_eq!(paths.adopt(local, SocketAddr::new(local, 0), 1500), 1500);
-    }
-
-    #[test]
-    fn a_rekey_while_a_path_is_narrow_does_not_keep_it_narrow() {
-        let mut paths = PathMtus::new();
-        let local = IpAddr::from([192, 0, 2, 1]);
-        let remote = SocketAddr::new(local, 4500);
-        let start = Instant::now();
-        assert_eq!(paths.learn(local, remote, Some(1300), 1500, start), 1300);
-        assert_eq!(paths.adopt(local, remote, 1300), 1300);
-        assert_eq!(paths.learn(local, remote, Some(1500), 1300, start), 1500);
-    }
-
-    #[test]
-    fn a_path_may_improve_after_ten_minutes_up_to_what_the_control_thread_said() {
-        let mut paths = PathMtus::new();
-        let local = IpAddr::from([192, 0, 2, 1]);
-        let remote = SocketAddr::new(local, 4500);
-        let start = Instant::now();
-        assert_eq!(paths.learn(local, remote, Some(1300), 1450, start), 1300);
-        assert_eq!(paths.stale(start + Duration::from_secs(599)), None);
-        let later = start + Duration::from_secs(600);
-        assert_eq!(paths.stale(later), Some((local, remote)));
-        assert_eq!(paths.learn(local, remote, None, 1450, later), 1300);
-        assert_eq!(paths.stale(later), None);
-        assert_eq!(paths.learn(local, remote, Some(9000), 1450, later), 1450);
     }
 }

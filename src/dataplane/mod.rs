@@ -21,6 +21,7 @@ mod handle;
 pub mod latency;
 mod limits;
 mod mss;
+mod path_mtus;
 pub mod pipeline;
 pub mod stats;
 mod worker;
@@ -51,7 +52,8 @@ use databases::Settling;
 use events::EventSender;
 use hand_off::{HandOff, Rings};
 use handle::Mailbox;
-use limits::{Acquires, PathMtus};
+use limits::Acquires;
+use path_mtus::PathMtus;
 use stats::WorkerStats;
 use worker::Worker;
 

@@ -30,7 +30,8 @@ use super::databases::Settling;
 use super::egress::Egress;
 use super::events::EventSender;
 use super::hand_off::{HandOff, Origin, Stray};
-use super::limits::{Acquires, PathMtus, TokenBucket};
+use super::limits::{Acquires, TokenBucket};
+use super::path_mtus::PathMtus;
 use super::stats::WorkerStats;
 use crate::io::burst::{Received, SLOT_LEN};
 use crate::ipsec::{DropReason, Reqid, SaEvent, Sad, Spd, WorkerId};
@@ -99,10 +100,18 @@ impl Pipeline {
         }
     }
 
-    /// What another worker has handed to this one, oldest first. It goes through
-    /// [`Self::outbound_stray`] or [`Self::inbound_stray`] and then to [`Self::recycle`].
-    pub fn next_stray(&mut self) -> Option<Box<Stray>> {
-        let stray = self.hand_off.take()?;
+    /// What another worker has handed to this one to seal, oldest first. It goes through
+    /// [`Self::outbound_stray`], part by part, and then to [`Self::recycle`].
+    pub fn next_outbound_stray(&mut self) -> Option<Box<Stray>> {
+        let stray = self.hand_off.take_outbound()?;
+        self.stats.taken_over.add(u64::from(stray.packets()));
+        Some(stray)
+    }
+
+    /// What another worker has handed to this one to open, oldest first. It goes through
+    /// [`Self::inbound_stray`] and then to [`Self::recycle`].
+    pub fn next_inbound_stray(&mut self) -> Option<Box<Stray>> {
+        let stray = self.hand_off.take_inbound()?;
         self.stats.taken_over.add(u64::from(stray.packets()));
         Some(stray)
     }
@@ -177,15 +186,27 @@ impl Pipeline {
 
     /// Ends a burst: gives other workers what is theirs, and wakes whoever was given something.
     pub fn finish(&mut self) {
-        let (given, lost) = self.hand_off.flush();
-        self.stats.handed_off.add(u64::from(given));
-        self.stats.dropped_many(DropReason::HandOffFull, lost);
-        self.events.flush();
+        let done = self.hand_off.flush();
+        self.stats.handed_off.add(u64::from(done.given));
+        self.stats.dropped_many(DropReason::HandOffFull, done.lost);
+        let signalled = self.events.flush();
+        let wakeups = u64::from(done.wakeups) + u64::from(signalled);
+        self.stats.calls.add(wakeups);
     }
 
-    /// Whether packets of other workers wait for [`Self::next_stray`].
-    pub(super) fn has_strays(&self) -> bool {
-        self.hand_off.is_waiting()
+    /// Whether packets of other workers wait for [`Self::next_outbound_stray`].
+    pub(super) fn has_outbound_strays(&self) -> bool {
+        self.hand_off.has_outbound()
+    }
+
+    /// Whether packets of other workers wait for [`Self::next_inbound_stray`].
+    pub(super) fn has_inbound_strays(&self) -> bool {
+        self.hand_off.has_inbound()
+    }
+
+    /// Lets the control thread look at the end of the burst, whether or not there are events.
+    pub(super) fn signal(&mut self) {
+        self.events.signal();
     }
 
     /// Whether events wait for which the control thread has no room.

@@ -33,9 +33,10 @@ pub struct WorkerSnapshot {
     pub train_packets_in: u64,
     /// Datagrams in the trains sent.
     pub train_packets_out: u64,
-    /// System calls made for packets: waiting, reading and writing. Polling that finds nothing while
-    /// the worker spins is left out.
+    /// System calls made: waiting, reading, writing, waking others, asking about paths.
     pub calls: u64,
+    /// Reads from the TUN and the sockets that failed, not for want of packets.
+    pub read_errors: u64,
     /// From the end of the call that received a packet to the end of the one that wrote it to the TUN.
     pub residence_inbound: LatencySnapshot,
     /// From the end of the call that read a packet from the TUN to the end of the one that sent it. All
@@ -83,6 +84,7 @@ impl WorkerSnapshot {
         self.train_packets_in += other.train_packets_in;
         self.train_packets_out += other.train_packets_out;
         self.calls += other.calls;
+        self.read_errors += other.read_errors;
         self.residence_inbound.merge(&other.residence_inbound);
         self.residence_outbound.merge(&other.residence_outbound);
         self.offloads = self.offloads.and(other.offloads);
@@ -135,6 +137,7 @@ pub struct WorkerStats {
     pub(super) train_packets_in: Counter,
     pub(super) train_packets_out: Counter,
     pub(super) calls: Counter,
+    pub(super) read_errors: Counter,
     pub(super) residence_inbound: Latency,
     pub(super) residence_outbound: Latency,
     offloads: Flags,
@@ -190,6 +193,7 @@ impl WorkerStats {
             train_packets_in: self.train_packets_in.get(),
             train_packets_out: self.train_packets_out.get(),
             calls: self.calls.get(),
+            read_errors: self.read_errors.get(),
             residence_inbound: self.residence_inbound.snapshot(),
             residence_outbound: self.residence_outbound.snapshot(),
             offloads: self.offloads(),

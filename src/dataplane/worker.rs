@@ -3,6 +3,7 @@
 mod inbound;
 mod outbound;
 mod port;
+mod readiness;
 mod tun;
 
 use std::io;
@@ -53,6 +54,8 @@ struct Core {
     egress: Egress,
     /// When the first of the packets in the egress was read.
     oldest: Option<Instant>,
+    /// A barrier that is passed when the egress is empty; until then nothing is added to it.
+    passing: Option<u64>,
 }
 
 /// When to ask the poll which sources are ready.
@@ -88,6 +91,7 @@ impl Worker {
             ports,
             egress: Egress::default(),
             oldest: None,
+            passing: None,
         };
         core.note_offloads();
         Ok(Self {
@@ -137,11 +141,16 @@ impl Worker {
 
     /// How long to wait for a source to become ready; `None` if it need not be asked now.
     fn patience(&self, now: Instant) -> Option<Duration> {
-        let blocked = self.core.is_blocked();
-        let readable = self.core.ports.iter().any(|port| port.ready);
-        let sealable = self.tun.ready || self.core.pipeline.has_strays() || self.pending.is_some();
-        let settling = self.core.pipeline.is_settling();
-        if settling || readable || sealable && !blocked || !self.core.mailbox.commands.is_empty() {
+        let core = &self.core;
+        let mut ports = core.ports.iter();
+        let openable =
+            ports.any(|port| port.readiness.is_set()) || core.pipeline.has_inbound_strays();
+        let sealable = self.tun.readiness.is_set()
+            || core.pipeline.has_outbound_strays()
+            || self.pending.is_some()
+            || core.passing.is_some();
+        let commanded = core.pipeline.is_settling() || !core.mailbox.commands.is_empty();
+        if commanded || openable || sealable && !core.is_blocked() {
             let recently = now.saturating_duration_since(self.pace.last_poll) < POLL_EVERY;
             return (!recently || self.pace.turns >= TURNS_PER_POLL).then_some(Duration::ZERO);
         }
@@ -161,9 +170,7 @@ impl Worker {
             tracing::error!(%error, "a worker cannot wait for packets");
             std::process::abort();
         }
-        if !(events.is_empty() && patience.is_zero()) {
-            self.core.stats.calls.add(1);
-        }
+        self.core.stats.calls.add(1);
         for event in &*events {
             self.note_ready(event);
         }
@@ -172,11 +179,13 @@ impl Worker {
     fn note_ready(&mut self, event: &Event) {
         match event.token() {
             WAKE => {}
-            TUN => self.tun.ready = true,
+            TUN => self.tun.readiness.set(),
             Token(number) => {
                 let port = self.core.ports.get_mut(number - FIRST_SOCKET.0);
                 if let Some(port) = port {
-                    port.ready |= event.is_readable();
+                    if event.is_readable() || event.is_error() {
+                        port.readiness.set();
+                    }
                     if event.is_writable() {
                         port.unblock();
                     }
@@ -189,7 +198,7 @@ impl Worker {
     fn turn(&mut self, now: Instant) -> bool {
         self.core.obey(now);
         self.core.pipeline.settle(now);
-        let mut busy = self.take_over(now);
+        let mut busy = self.open_strays() | self.take_over(now);
         for index in 0..self.core.ports.len() {
             busy |= self.receive(index, now);
         }
@@ -222,10 +231,18 @@ impl Core {
                 _ => None,
             };
             self.pipeline.apply(command);
-            if let Some(epoch) = barrier {
+            if barrier.is_some() {
+                self.passing = barrier;
                 self.flush(now); // what was sealed under the old rules
-                self.mailbox.passed.store(epoch, Ordering::Release);
             }
+        }
+    }
+
+    /// Acknowledges a barrier, since the egress is empty.
+    fn pass(&mut self) {
+        if let Some(epoch) = self.passing.take() {
+            self.mailbox.passed.store(epoch, Ordering::Release);
+            self.pipeline.signal();
         }
     }
 }

@@ -181,14 +181,6 @@ impl Sad {
         let slots = self.outbound.get_mut(&reqid.0).into_iter().flatten();
         slots.filter_map(Slot::owned_mut)
     }
-
-    /// This worker's outbound SAs, in no order.
-    pub fn outbound_sas_mut(&mut self) -> impl Iterator<Item = &mut OutboundSa> {
-        self.outbound
-            .values_mut()
-            .flatten()
-            .filter_map(Slot::owned_mut)
-    }
 }
 
 impl Slot {

@@ -117,7 +117,9 @@ impl Gateway {
     pub(crate) fn take_over(&mut self, worker: usize) -> (Sent, Vec<Vec<u8>>) {
         let (mut sent, mut written) = (Sent::default(), Vec::new());
         let pipeline = &mut self.pipelines[worker];
-        let Some(mut stray) = pipeline.next_stray() else {
+        let stray = pipeline.next_inbound_stray();
+        let stray = stray.or_else(|| pipeline.next_outbound_stray());
+        let Some(mut stray) = stray else {
             return (sent, written);
         };
         if stray.is_outbound() {

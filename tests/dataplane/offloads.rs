@@ -114,6 +114,9 @@ fn a_socket_that_takes_no_more_loses_nothing_and_goes_on_in_order() {
             (a.handle.stats().total().outbound.packets > 0).then_some(())
         });
         thread::sleep(Duration::from_millis(100));
+        let epoch = a.handle.barrier();
+        let passed = a.handle.wait_for(epoch, Duration::from_millis(100));
+        assert!(!passed, "what was sealed before it still waits here");
         let stats = a.handle.stats().total();
         assert!(
             stats.residence_outbound.count() < u64::from(PACKETS),
@@ -129,6 +132,7 @@ fn a_socket_that_takes_no_more_loses_nothing_and_goes_on_in_order() {
             assert_eq!(length, 500);
             assert_eq!(buffer[..2], number.to_be_bytes(), "in order");
         }
+        assert!(a.handle.wait_for(epoch, Duration::from_secs(10)));
         let lost = a.handle.stats().total().drops.iter().sum::<u64>();
         assert_eq!(lost, 0);
     }
@@ -153,6 +157,6 @@ fn workers_that_spin_carry_the_same_and_end_when_they_are_told() {
     let (sent, received) = (a.handle.stats().total(), b.handle.stats().total());
     assert_eq!(sent.outbound, received.inbound);
     assert_eq!(received.drops.iter().sum::<u64>(), 0, "{received:?}");
-    // Looking in vain is not counted.
-    assert!(sent.bursts <= sent.calls && sent.calls < 20 * sent.outbound.packets);
+    // Looking in vain is a call too.
+    assert!(sent.bursts < sent.calls, "{sent:?}");
 }

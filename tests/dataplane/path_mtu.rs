@@ -202,6 +202,28 @@ fn a_narrower_path_is_respected_at_once_and_after_a_rekey() {
 }
 
 #[test]
+fn all_sas_on_a_path_know_what_was_learnt_about_it_with_their_next_packet() {
+    let tunnel = Tunnel::default();
+    let (mut a, mut b) = tunnel.build();
+    let packet = udp(tunnel.host_a(1, 1), tunnel.host_b(1, 2), &[0; 1400], true);
+    let transmit = a.send(&packet).datagrams[0].transmit;
+    tunnel.connect(&mut a, &mut b, 1);
+    for (answer, passes) in [(1400, 0), (1500, 1), (1300, 0), (9000, 1)] {
+        a.pipelines[0].learn_path_mtu(transmit.local, transmit.remote, Some(answer), a.now);
+        assert_eq!(a.send(&packet).datagrams.len(), passes, "{answer}");
+    }
+    // The older SA slept all the while.
+    a.update(SaUpdate::RemoveOutbound {
+        child: lockgate::ipsec::ChildId(CHILD.0 + 1),
+        reqid: REQID,
+        owner: WorkerId(0),
+    });
+    assert_eq!(a.send(&packet).datagrams.len(), 1);
+    a.pipelines[0].learn_path_mtu(transmit.local, transmit.remote, Some(1300), a.now);
+    assert!(a.send(&packet).datagrams.is_empty());
+}
+
+#[test]
 fn a_forged_report_of_a_tiny_path_lowers_the_mtu_to_the_minimum_only() {
     let tunnel = Tunnel::default();
     let (mut a, _) = tunnel.build();

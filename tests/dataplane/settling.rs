@@ -67,7 +67,7 @@ fn what_is_processed_but_not_sent_counts_as_not_done() {
     let (mut a, mut b) = first().build();
     assert_eq!(sealed_here(&mut a, 1), 0);
     own().connect(&mut a, &mut b, 1);
-    let mut stray = a.pipelines[1].next_stray().expect("one packet");
+    let mut stray = a.pipelines[1].next_outbound_stray().expect("one packet");
     let _ = a.pipelines[1].outbound_stray(a.now, &mut stray, 0, &mut a.egress);
     a.pipelines[1].recycle(stray);
     a.pipelines[1].finish();

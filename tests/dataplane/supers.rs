@@ -244,6 +244,14 @@ fn an_interrupted_super_packet_goes_on_with_the_sa_that_a_rekey_brought() {
 }
 
 #[test]
+fn an_interrupted_super_packet_ends_where_the_policy_that_let_it_pass_is_gone() {
+    let (_, sent) = interrupted(|a, _| {
+        a.update(SaUpdate::SetPolicies(std::sync::Arc::default()));
+    });
+    assert!(sent.datagrams.is_empty() && sent.replies.is_empty());
+}
+
+#[test]
 fn a_path_that_became_narrow_during_an_interruption_is_reported_about_the_next_segment() {
     let (left, sent) = interrupted(|a, _| {
         let [local, remote] = ["192.0.2.1:4500", "198.51.100.1:4500"];

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use lockgate::dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts};
+use lockgate::dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts, WorkerSnapshot};
 use lockgate::io::netns::{Namespace, connect, link_index};
 use lockgate::io::offload::Offloads;
 
@@ -278,6 +278,36 @@ fn idle_workers_end_as_soon_as_they_are_told() {
         a.space.run(|| link_index("ipsec0")).is_err(),
         "the TUN went with them"
     );
+}
+
+#[test]
+fn a_tun_that_was_deleted_is_not_read_without_end() {
+    if !may_build_a_lab() {
+        return;
+    }
+    let tunnel = Tunnel {
+        workers: WORKERS,
+        ..Tunnel::default()
+    };
+    let (mut a, _b) = sites(&tunnel);
+    let mut command = std::process::Command::new("ip");
+    command.args(["link", "delete", "ipsec0"]);
+    let Ok(mut deletion) = a.space.spawn(command) else {
+        return crate::support::skip("needs ip");
+    };
+    assert!(deletion.wait().expect("waited for").success());
+    eventually("the failure is noticed", || {
+        let noticed = |worker: &WorkerSnapshot| worker.read_errors > 0;
+        let stats = a.handle.stats();
+        stats.workers.iter().all(noticed).then_some(())
+    });
+    thread::sleep(Duration::from_millis(300));
+    let before = a.handle.stats().total();
+    thread::sleep(Duration::from_millis(300));
+    let after = a.handle.stats().total();
+    assert!(after.calls - before.calls < 20, "{before:?} {after:?}");
+    assert!(after.read_errors < 100, "{after:?}");
+    a.handle.shutdown();
 }
 
 #[test]

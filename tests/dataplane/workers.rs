@@ -60,6 +60,23 @@ fn a_packet_is_opened_by_the_owner_wherever_it_arrived() {
 }
 
 #[test]
+fn what_is_to_be_opened_does_not_wait_behind_what_is_to_be_sealed() {
+    let tunnel = tunnel();
+    let (mut a, mut b) = tunnel.build();
+    let there = udp(tunnel.host_a(1, 1), tunnel.host_b(1, 2), &[7; 100], true);
+    let back = udp(tunnel.host_b(1, 2), tunnel.host_a(1, 1), &[8; 100], true);
+    assert!(a.send_at(0, &there).datagrams.is_empty());
+    let datagram = b.send_at(1, &back).datagrams.remove(0);
+    assert!(a.receive_at(0, &datagram).is_none());
+    let mut stray = a.pipelines[1].next_inbound_stray().expect("given");
+    let mut opened = Vec::new();
+    a.pipelines[1].inbound_stray(&mut stray, |inner| opened.push(inner.to_vec()));
+    a.pipelines[1].recycle(stray);
+    assert_eq!(opened, [back]);
+    assert_eq!(a.take_over(1).0.datagrams.len(), 1);
+}
+
+#[test]
 fn a_full_ring_drops_and_recovers_when_the_owner_catches_up() {
     let tunnel = tunnel();
     let (mut a, _) = tunnel.build();

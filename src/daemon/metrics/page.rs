@@ -175,12 +175,15 @@ impl Writer<'_> {
         });
         self.counters("worker_drops", "Packets dropped", None, drops)?;
 
-        let plain: [PerWorker; 5] = [
+        let plain: [PerWorker; 6] = [
             ("worker_bursts", "Bursts read", |worker| worker.bursts),
+            ("worker_system_calls", "System calls made", |worker| {
+                worker.calls
+            }),
             (
-                "worker_system_calls",
-                "System calls made for packets",
-                |worker| worker.calls,
+                "worker_read_errors",
+                "Reads from the TUN and the sockets that failed",
+                |worker| worker.read_errors,
             ),
             (
                 "worker_handed_off",

@@ -249,6 +249,7 @@ impl Pipeline {
             return;
         };
         if let OutboundEntry::Owned(sa) = self.sad.outbound(reqid, &answer) {
+            self.path_mtus.tell(sa);
             ip::clamp_mss(inner, sa.inner_mtu());
         }
     }

@@ -38,7 +38,6 @@ pub struct Rest {
     fragments: Fragments,
     inner: Inner,
     flow: Flow,
-    reqid: Reqid,
 }
 
 /// Who read an outbound packet and chose the worker for it.
@@ -62,8 +61,8 @@ impl Pipeline {
         self.outbound_of(Finder::Worker, now, header, packet, egress)
     }
 
-    /// Takes the rest of a packet to the egress. Its SA is looked up again: it may have been replaced,
-    /// or its path have become narrower.
+    /// Takes the rest of a packet to the egress. Policy and SA are looked up again: they may have been
+    /// replaced, or the path have become narrower.
     pub fn resume(
         &mut self,
         now: Instant,
@@ -139,10 +138,11 @@ impl Pipeline {
                 return Err(DropReason::NoOutboundSa.into());
             }
         };
+        self.path_mtus.tell(sa);
         let (stats, fragment) = (&self.stats, &mut self.fragment);
         let sealer = Sealer::new(sa, egress, stats, &mut self.events, fragment, &inner);
         let sealed = sealer.seal_all(packet, &inner, Fragments::default());
-        rest_of(packet, sealed, inner, flow, reqid)
+        rest_of(packet, sealed, inner, flow)
     }
 
     /// Asks for an SA, unless that was done a moment ago or the control thread is far behind.
@@ -163,15 +163,18 @@ impl Pipeline {
         packet: &mut TunPacket<'_>,
         egress: &mut Egress,
     ) -> Result<Option<Rest>, Stop> {
-        let Rest {
-            inner, flow, reqid, ..
-        } = *rest;
+        let Rest { inner, flow, .. } = *rest;
+        let reqid = match self.verdict(&flow) {
+            Verdict::Protect(reqid) => reqid,
+            Verdict::Drop(reason) => return Err(reason.into()),
+        };
         let sa = self.sad.owned_outbound(reqid, &flow);
         let sa = sa.ok_or(DropReason::NoOutboundSa)?;
+        self.path_mtus.tell(sa);
         let (stats, fragment) = (&self.stats, &mut self.fragment);
         let sealer = Sealer::new(sa, egress, stats, &mut self.events, fragment, &inner);
         let sealed = sealer.seal_all(packet, &inner, rest.fragments);
-        rest_of(packet, sealed, inner, flow, reqid)
+        rest_of(packet, sealed, inner, flow)
     }
 
     /// Does what is left to do with a packet that is not sealed as a whole.
@@ -253,7 +256,6 @@ fn rest_of(
     sealed: Result<(), Halt>,
     inner: Inner,
     flow: Flow,
-    reqid: Reqid,
 ) -> Result<Option<Rest>, Stop> {
     match sealed {
         Ok(()) => Ok(None),
@@ -263,7 +265,6 @@ fn rest_of(
             fragments,
             inner,
             flow,
-            reqid,
         })),
     }
 }

@@ -13,19 +13,23 @@ use crate::wire::vnet::VnetHeader;
 impl Worker {
     /// Opens one burst from a socket. Whether there was anything.
     pub(super) fn receive(&mut self, index: usize, now: Instant) -> bool {
-        let Some(port) = self.core.ports.get_mut(index).filter(|port| port.ready) else {
+        let port = self.core.ports.get_mut(index);
+        let Some(port) = port.filter(|port| port.readiness.is_set()) else {
             return false;
         };
         let stats = &*self.core.stats;
         stats.calls.add(1);
         let carrier = port.socket.carrier();
-        let count = port.socket.recv_burst(&mut self.received).unwrap_or(0);
-        port.ready = self.received.is_full();
-        if count == 0 {
+        if let Err(error) = port.socket.recv_burst(&mut self.received) {
+            let name = port.socket.name();
+            port.readiness.failed(&error, name, stats);
             return false;
         }
+        port.readiness.succeeded(self.received.is_full());
         let began = Instant::now();
         self.core.obey(now);
+        // Where the kernel put packets of one SA into two workers' trains, these are mostly the older.
+        self.open_strays();
 
         let stats = &*self.core.stats;
         stats.bursts.add(1);
@@ -58,8 +62,19 @@ impl Worker {
         true
     }
 
+    /// Opens what other workers have received and given to this one. Whether there was anything.
+    pub(super) fn open_strays(&mut self) -> bool {
+        for number in 0..STRAYS_AT_ONCE {
+            let Some(stray) = self.core.pipeline.next_inbound_stray() else {
+                return number > 0;
+            };
+            self.open_stray(stray);
+        }
+        true
+    }
+
     /// Opens what another worker has received, like a burst of its own.
-    pub(super) fn open_stray(&mut self, mut stray: Box<Stray>) {
+    fn open_stray(&mut self, mut stray: Box<Stray>) {
         let began = Instant::now();
         let stats = &*self.core.stats;
         let writer = &mut self.tun.writer;
@@ -86,3 +101,6 @@ fn kinds(stats: &WorkerStats) -> MergeKinds {
         udp: offloads.tun_gro && offloads.tun_uso,
     }
 }
+
+/// Strays opened before something else gets its chance, each at most 64 KiB.
+const STRAYS_AT_ONCE: usize = 8;

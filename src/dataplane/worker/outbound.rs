@@ -31,7 +31,7 @@ enum Source {
 impl Worker {
     /// Seals what the TUN has, one read after the other. Whether there was anything.
     pub(super) fn seal(&mut self, now: Instant) -> bool {
-        if !self.tun.ready || !self.finish_pending(now) {
+        if !self.tun.readiness.is_set() || !self.finish_pending(now) {
             return false;
         }
         let mut budget = BYTES_PER_TURN;
@@ -40,10 +40,16 @@ impl Worker {
                 return number > 0;
             }
             self.core.stats.calls.add(1);
-            let Ok((header, packet)) = self.tun.writer.queue.read(&mut self.tun.reader) else {
-                self.tun.ready = false;
-                return number > 0;
+            let read = self.tun.writer.queue.read(&mut self.tun.reader);
+            let (header, packet) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    let stats = &self.core.stats;
+                    self.tun.readiness.failed(&error, "the TUN", stats);
+                    return number > 0;
+                }
             };
+            self.tun.readiness.succeeded(true);
             if number == 0 {
                 self.core.stats.bursts.add(1);
             }
@@ -59,29 +65,24 @@ impl Worker {
         true
     }
 
-    /// Processes what other workers have handed to this one. Whether there was anything.
+    /// Seals what other workers have read and given to this one. Whether there was anything.
     pub(super) fn take_over(&mut self, now: Instant) -> bool {
         if !self.finish_pending(now) {
             return false;
         }
         for number in 0..STRAYS_PER_TURN {
-            if !self.core.pipeline.has_strays() || !self.core.has_room(now) {
+            if !self.core.pipeline.has_outbound_strays() || !self.core.has_room(now) {
                 return number > 0;
             }
-            let Some(stray) = self.core.pipeline.next_stray() else {
+            let Some(stray) = self.core.pipeline.next_outbound_stray() else {
                 return number > 0;
             };
             self.core.obey(now);
-            if stray.is_outbound() {
-                self.core.oldest.get_or_insert_with(Instant::now);
-                self.pending = self
-                    .core
-                    .seal_stray(now, stray, 0, None, &mut self.tun.writer);
-                if self.pending.is_some() {
-                    return true;
-                }
-            } else {
-                self.open_stray(stray);
+            self.core.oldest.get_or_insert_with(Instant::now);
+            let writer = &mut self.tun.writer;
+            self.pending = self.core.seal_stray(now, stray, 0, None, writer);
+            if self.pending.is_some() {
+                return true;
             }
         }
         true
@@ -113,17 +114,23 @@ impl Worker {
 }
 
 impl Core {
-    /// Whether any socket takes no more, so that nothing must be added to the egress.
+    /// Whether any socket takes no more. Which one a packet needs is seen only when it was read, so
+    /// nothing is read that is to be sealed; what arrives is opened all the same.
     pub(super) fn is_blocked(&self) -> bool {
         self.ports.iter().any(|port| port.is_blocked())
     }
 
-    /// Makes room in the egress if there is none; false if the sockets take no more.
+    /// Whether nothing must be added to the egress.
+    fn is_closed(&self) -> bool {
+        self.passing.is_some() || self.is_blocked()
+    }
+
+    /// Makes room in the egress if there is none; false if nothing must be added to it.
     fn has_room(&mut self, now: Instant) -> bool {
-        if !self.is_blocked() && !self.egress.has_room() {
+        if !self.is_closed() && !self.egress.has_room() {
             self.flush(now);
         }
-        !self.is_blocked()
+        !self.is_closed()
     }
 
     /// Seals what one read from the TUN gave; returns the part for which there is no room.
@@ -157,7 +164,7 @@ impl Core {
         packet: &mut [u8],
         writer: &mut TunWriter,
     ) -> Option<Rest> {
-        while !self.is_blocked() {
+        while !self.is_closed() {
             self.oldest.get_or_insert_with(Instant::now);
             match self.pipeline.resume(now, rest, packet, &mut self.egress) {
                 Outbound::Done => return None,
@@ -204,7 +211,7 @@ impl Core {
                 }
                 Outbound::Full(left) => {
                     self.flush(now);
-                    if self.is_blocked() {
+                    if self.is_closed() {
                         let source = Source::Stray(stray, index);
                         return Some(Pending { rest: left, source });
                     }
@@ -257,6 +264,7 @@ impl Core {
         if self.egress.is_empty() {
             self.oldest = None;
             self.pipeline.has_sent();
+            self.pass();
         }
         self.note_offloads();
     }
@@ -306,6 +314,7 @@ fn ask_path_mtu(
     mark: Option<u32>,
     now: Instant,
 ) {
+    pipeline.stats().calls.add(udp::PATH_MTU_CALLS);
     let answer = udp::path_mtu(local, remote, mark).ok();
     pipeline.learn_path_mtu(local, remote, answer, now);
 }

@@ -6,19 +6,19 @@ use std::os::fd::AsRawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::readiness::Readiness;
 use crate::dataplane::pipeline::Carrier;
 use crate::io::burst::{ReceiveBurst, TransmitBurst};
 use crate::io::offload::Offloads;
 use crate::io::raw::RawSocket;
 use crate::io::udp::{SendReport, UdpSocket};
 
-/// A socket and its readiness, which is edge-triggered.
+/// A socket and what is known about it.
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) socket: PortSocket,
     token: Token,
-    /// It may have more to read.
-    pub(super) ready: bool,
+    pub(super) readiness: Readiness,
     /// It takes no more until the poll says that it does.
     blocked: bool,
     awaits_room: bool,
@@ -38,7 +38,7 @@ impl Port {
         Ok(Self {
             socket,
             token,
-            ready: true,
+            readiness: Readiness::default(),
             blocked: false,
             awaits_room: false,
         })
@@ -62,11 +62,12 @@ impl Port {
         if self.blocked {
             return None;
         }
-        let report = match &mut self.socket {
+        let mut report = match &mut self.socket {
             PortSocket::Udp(socket) => socket.send_burst(burst),
             PortSocket::Raw(socket) => socket.send_burst(burst),
         };
         if report.blocked != self.awaits_room {
+            report.calls += 1;
             self.blocked = self.await_room(report.blocked, registry).is_ok() && report.blocked;
         } else {
             self.blocked = report.blocked;
@@ -101,6 +102,14 @@ impl PortSocket {
         match self {
             Self::Udp(socket) => Some(socket.offloads()),
             Self::Raw(_) => None,
+        }
+    }
+
+    /// What the log calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Udp(_) => "a UDP socket",
+            Self::Raw(_) => "a raw ESP socket",
         }
     }
 

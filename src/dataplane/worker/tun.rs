@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::readiness::Readiness;
 use crate::dataplane::stats::WorkerStats;
 use crate::io::burst::SLOT_LEN;
 use crate::io::offload::{Offloads, TunPacket};
@@ -13,13 +14,12 @@ use crate::io::tun::{TunBuffer, TunQueue};
 use crate::ipsec::DropReason;
 use crate::wire::vnet::VnetHeader;
 
-/// A TUN queue, what it was read into last, and its readiness, which is edge-triggered.
+/// A TUN queue and what it was read into last.
 #[derive(Debug)]
 pub(super) struct TunPort {
     pub(super) reader: TunBuffer,
     pub(super) writer: TunWriter,
-    /// It may have more to read.
-    pub(super) ready: bool,
+    pub(super) readiness: Readiness,
 }
 
 /// The way into a TUN queue.
@@ -41,7 +41,7 @@ impl TunPort {
                 queue,
                 refused: vec![0; SLOT_LEN].into_boxed_slice(),
             },
-            ready: true,
+            readiness: Readiness::default(),
         })
     }
 }

@@ -50,6 +50,7 @@ pub struct OutboundSa {
     hot: Hot,
     path: EspPath,
     path_mtu: u16,
+    path_epoch: u32,
     child: ChildId,
     reqid: Reqid,
     owner: WorkerId,
@@ -125,6 +126,7 @@ impl OutboundSa {
             hot,
             path,
             path_mtu,
+            path_epoch: 0,
             child,
             reqid,
             owner,
@@ -269,6 +271,18 @@ impl OutboundSa {
     #[must_use]
     pub fn path_mtu(&self) -> u16 {
         self.path_mtu
+    }
+
+    /// Which news about paths it was told last; zero before the first.
+    #[inline]
+    #[must_use]
+    pub fn path_epoch(&self) -> u32 {
+        self.path_epoch
+    }
+
+    /// It was told news about paths.
+    pub fn set_path_epoch(&mut self, epoch: u32) {
+        self.path_epoch = epoch;
     }
 
     /// Where packets go.
