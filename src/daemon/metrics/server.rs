@@ -404,3 +404,33 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const KEEP: u32 = 9;
 const KEEP_AT_MOST: Duration = Duration::from_secs(2);
 const NICE: i32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam::queue::ArrayQueue;
+    use mio::Waker;
+
+    #[test]
+    fn clients_that_connect_without_end_are_taken_in_turns_between_which_the_thread_can_stop() {
+        let listener = super::super::Service::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (poll, control) = (Poll::new().unwrap(), Poll::new().unwrap());
+        let desk = Desk {
+            asked: false.into(),
+            snapshot: ArrayQueue::new(1),
+            stop: false.into(),
+            control: Arc::new(Waker::new(control.registry(), WAKE).unwrap()),
+            server: Waker::new(poll.registry(), WAKE).unwrap(),
+        };
+        let mut server = Server::new(poll, listener, Arc::new(desk)).unwrap();
+        let connect = |_| std::net::TcpStream::connect(address).unwrap();
+        let _clients: Vec<_> = (0..CLIENTS + 1).map(connect).collect();
+        server.accept(Instant::now());
+        assert!(server.accepting, "one is left for the next turn");
+        let sleep = server.time_to_sleep(Instant::now());
+        assert!(sleep.is_some_and(|sleep| sleep <= ACCEPT_RETRY));
+        server.accept(Instant::now());
+        assert!(!server.accepting);
+    }
+}
