@@ -1,6 +1,9 @@
 //! Packets that reached a worker which does not own their SA.
 //!
-//! Datagrams come here rarely, since the sockets steer by SPI. Packets from the TUN come often where
+//! Datagrams come here rarely, since the sockets steer by SPI: where the kernel has put several SAs of one
+//! peer into a train, because it compares addresses and ports only (UDP GRO). The owner opens them before
+//! what it has just received itself. It can still overtake those that the other worker has not taken out
+//! of its socket yet; the replay window lets them in late. Packets from the TUN come often where
 //! all flows of a tunnel share one SA: its owner gets super-packets as a whole, and what one burst has
 //! for an owner goes into as few buffers as possible. The buffers come from a pool that all workers
 //! share, so nothing is allocated; when pool or ring is exhausted, packets are dropped and counted.
