@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use lockgate::config::DaemonConfig;
 use lockgate::io::{
     burst::{BURST, Flows, PushError, ReceiveBurst, Transmit, TransmitBurst},
     offload::{MergeKinds, MergeScratch, Merger, Offloads, TunPacket},
@@ -140,6 +141,10 @@ impl Forwarder {
         };
         let (device, queues) = Tun::create(&arguments.device, 1, arguments.mtu, wanted)
             .context("cannot create the TUN device")?;
+        let length = DaemonConfig::default().tun_queue_len;
+        device
+            .set_queue_length(length.get())
+            .context("cannot set the length of the TUN's queue")?;
         let Some(tun) = queues.into_iter().next() else {
             bail!("the TUN device has no queue");
         };
