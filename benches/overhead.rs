@@ -6,24 +6,14 @@
 
 #[path = "../tests/esp/many.rs"]
 mod many;
-#[path = "../tests/esp/support.rs"]
-#[allow(
-    dead_code,
-    clippy::indexing_slicing,
-    reason = "shared with tests/esp.rs, which uses the rest"
-)]
-mod support;
 
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use lockgate::crypto::Associated;
 use lockgate::crypto::packet::PacketKey;
-use lockgate::ipsec::{
-    Action, Direction, InboundSa, OutboundEntry, OutboundSa, Sad, Selectors, Spd,
-};
+use lockgate::ipsec::{Action, Direction, OutboundEntry, Sad, Spd};
 use lockgate::wire::ip::Flow;
 
 /// Packets of one super-packet of 64 KiB.
@@ -44,8 +34,8 @@ fn main() {
 
 /// The same texts, additional data and nonces through the key alone, in place, and through an SA.
 fn beside_the_cipher(size: usize, rounds: usize) {
-    let cipher = key();
-    let (mut sealer, mut opener) = halves(0);
+    let cipher = many::key();
+    let (mut sealer, mut opener) = many::halves(0);
     let length = sealer.sealed_len(size);
     let packet = packet(0, size);
     let mut train = vec![0; length * TRAIN];
@@ -83,9 +73,9 @@ fn beside_the_cipher(size: usize, rounds: usize) {
 /// tunnel, come in trains, or are each of another tunnel; and the cipher alone with as many keys.
 fn beside_one_sa(size: usize, rounds: usize) {
     let (mut one, mut many) = (Databases::new(1), Databases::new(MANY));
-    let keys: Vec<_> = (0..MANY).map(|_| key()).collect();
+    let keys: Vec<_> = (0..MANY).map(|_| many::key()).collect();
     let (mut site, mut times) = (0, Times::default());
-    let mut train = vec![0; halves(0).0.sealed_len(size) * TRAIN];
+    let mut train = vec![0; many::halves(0).0.sealed_len(size) * TRAIN];
     for _ in 0..rounds {
         one.run(
             &[0; TRAIN],
@@ -138,6 +128,7 @@ fn seal_alone(keys: &[PacketKey], sites: &[u32; TRAIN], train: &mut [u8]) {
     }
 }
 
+/// Databases whose SAs have all seen their flow.
 struct Databases {
     spd: Spd,
     sad: Sad,
@@ -147,12 +138,19 @@ impl Databases {
     fn new(tunnels: u32) -> Self {
         let mut sad = Sad::with_capacity(tunnels as usize);
         for number in 0..tunnels {
-            let (outbound, inbound) = halves(number);
+            let (outbound, inbound) = many::halves(number);
             assert!(sad.add_inbound(inbound).is_none());
             assert!(sad.switch_outbound(outbound).is_none());
         }
         let spd = Spd::new(many::policies(0..tunnels, Direction::Out).collect());
-        Self { spd, sad }
+        let mut databases = Self { spd, sad };
+        let mut train = vec![0; many::halves(0).0.sealed_len(64) * TRAIN];
+        for site in 0..tunnels {
+            let names = ["first packets, sealed", "first packets, opened"];
+            let times = &mut Times::default();
+            databases.run(&[site; TRAIN], 64, &mut train, names, times);
+        }
+        databases
     }
 
     fn run(
@@ -178,8 +176,10 @@ impl Databases {
         });
         times.take(names[1], || {
             for packet in train.chunks_exact_mut(length) {
-                let spi = u32::from_be_bytes(*packet.first_chunk().expect("an SPI"));
-                let sa = self.sad.inbound_mut(spi).expect("each SA has two halves");
+                let sa = self
+                    .sad
+                    .inbound_mut(spi(packet))
+                    .expect("each SA has two halves");
                 black_box(sa.open(packet, 0).expect("opened"));
             }
         });
@@ -227,23 +227,6 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-fn key() -> PacketKey {
-    support::key(support::suite(many::SUITE))
-}
-
-/// Two ends of a tunnel: what the first seals the second opens.
-fn halves(number: u32) -> (Box<OutboundSa>, Box<InboundSa>) {
-    let ours = many::selectors(number);
-    let theirs = Arc::new(Selectors {
-        local: ours.remote.clone(),
-        remote: ours.local.clone(),
-    });
-    (
-        many::outbound(number, &ours),
-        many::inbound(number, &theirs),
-    )
-}
-
 fn flow(number: u32) -> Flow {
     Flow {
         src: IpAddr::from(SOURCE),
@@ -261,6 +244,10 @@ fn packet(number: u32, size: usize) -> Vec<u8> {
     packet.extend(many::host(number).octets());
     packet.resize(size, 0x42);
     packet
+}
+
+fn spi(packet: &[u8]) -> u32 {
+    u32::from_be_bytes(*packet.first_chunk().expect("an SPI"))
 }
 
 const HEADER_LEN: usize = 8;

@@ -26,6 +26,8 @@ mod packets;
 mod path_mtu;
 #[path = "dataplane/settling.rs"]
 mod settling;
+#[path = "dataplane/sites.rs"]
+mod sites;
 #[path = "dataplane/sockets.rs"]
 mod sockets;
 #[path = "dataplane/supers.rs"]

@@ -12,6 +12,8 @@
 
 #[path = "ike/actor.rs"]
 mod actor;
+#[path = "ike/chaos.rs"]
+mod chaos;
 #[path = "ike/collisions.rs"]
 mod collisions;
 #[path = "ike/config.rs"]
@@ -42,6 +44,8 @@ mod patience;
 mod plane;
 #[path = "ike/random.rs"]
 mod random;
+#[path = "ike/reload.rs"]
+mod reload;
 #[path = "ike/sibling_limits.rs"]
 mod sibling_limits;
 #[path = "ike/siblings.rs"]

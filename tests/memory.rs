@@ -4,13 +4,6 @@
 #[path = "esp/many.rs"]
 #[allow(dead_code, reason = "shared with benches/overhead.rs")]
 mod many;
-#[path = "esp/support.rs"]
-#[allow(
-    dead_code,
-    clippy::indexing_slicing,
-    reason = "shared with tests/esp.rs, which uses the rest"
-)]
-mod support;
 
 use lockgate::ipsec::{Direction, Sad, Spd};
 

@@ -40,6 +40,15 @@ fn sealer(child: u64, number: u32, remote: &str) -> Box<OutboundSa> {
     }))
 }
 
+/// Makes a new SA the first choice.
+#[track_caller]
+fn switch(sad: &mut Sad, child: u64, number: u32, remote: &str) {
+    assert!(
+        sad.switch_outbound(sealer(child, number, remote)).is_none(),
+        "it replaces nothing"
+    );
+}
+
 fn flow(dst: &str) -> Flow {
     let [src, dst]: [IpAddr; 2] = ["10.1.0.1", dst].map(|text| text.parse().expect("an address"));
     Flow {
@@ -98,14 +107,8 @@ fn an_inbound_sa_that_is_overwritten_comes_back() {
 fn the_newest_outbound_sa_carries_and_the_older_one_takes_over_again() {
     let mut sad = Sad::default();
     assert_eq!(carrier(&mut sad, "10.2.0.1"), None);
-    assert!(
-        sad.switch_outbound(sealer(1, 0x1000, "10.2.0.0/24"))
-            .is_none()
-    );
-    assert!(
-        sad.switch_outbound(sealer(2, 0x2000, "10.2.0.0/24"))
-            .is_none()
-    );
+    switch(&mut sad, 1, 0x1000, "10.2.0.0/24");
+    switch(&mut sad, 2, 0x2000, "10.2.0.0/24");
     assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x2000));
 
     let retired = sad
@@ -121,14 +124,8 @@ fn the_newest_outbound_sa_carries_and_the_older_one_takes_over_again() {
 #[test]
 fn removing_the_older_outbound_sa_leaves_the_newer_in_charge() {
     let mut sad = Sad::default();
-    assert!(
-        sad.switch_outbound(sealer(1, 0x1000, "10.2.0.0/24"))
-            .is_none()
-    );
-    assert!(
-        sad.switch_outbound(sealer(2, 0x2000, "10.2.0.0/24"))
-            .is_none()
-    );
+    switch(&mut sad, 1, 0x1000, "10.2.0.0/24");
+    switch(&mut sad, 2, 0x2000, "10.2.0.0/24");
     assert!(sad.remove_outbound(ChildId(1), REQID).is_some());
     assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x2000));
 }
@@ -136,14 +133,8 @@ fn removing_the_older_outbound_sa_leaves_the_newer_in_charge() {
 #[test]
 fn an_sa_carries_only_what_was_negotiated_for_it() {
     let mut sad = Sad::default();
-    assert!(
-        sad.switch_outbound(sealer(1, 0x1000, "10.2.0.0/16"))
-            .is_none()
-    );
-    assert!(
-        sad.switch_outbound(sealer(2, 0x2000, "10.2.0.0/24"))
-            .is_none()
-    );
+    switch(&mut sad, 1, 0x1000, "10.2.0.0/16");
+    switch(&mut sad, 2, 0x2000, "10.2.0.0/24");
     assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x2000));
     assert_eq!(
         carrier(&mut sad, "10.2.1.1"),
@@ -175,10 +166,7 @@ fn an_sa_of_another_worker_is_named_where_there_is_no_own_one() {
     assert!(note(&mut sad, 4, 5, wide, true).is_none());
     assert_eq!(elsewhere(&mut sad, "10.2.0.1"), Some((5, true)), "newest");
 
-    assert!(
-        sad.switch_outbound(sealer(6, 0x6000, "10.2.0.0/24"))
-            .is_none()
-    );
+    switch(&mut sad, 6, 0x6000, "10.2.0.0/24");
     assert_eq!(carrier(&mut sad, "10.2.0.1"), Some(0x6000));
     assert_eq!(
         elsewhere(&mut sad, "10.2.1.1"),
@@ -236,10 +224,7 @@ fn without_that_agreement_the_newest_sa_carries_whosever_it_is() {
 #[test]
 fn an_sa_that_moves_to_another_worker_comes_back() {
     let mut sad = Sad::default();
-    assert!(
-        sad.switch_outbound(sealer(4, 0x4000, "10.2.0.0/24"))
-            .is_none()
-    );
+    switch(&mut sad, 4, 0x4000, "10.2.0.0/24");
     let remote = selectors(HERE, &["10.2.0.0/24"]);
     assert!(
         sad.note_elsewhere(ChildId(4), REQID, WorkerId(3), remote, false)
@@ -250,10 +235,7 @@ fn an_sa_that_moves_to_another_worker_comes_back() {
 #[test]
 fn switching_a_child_again_gives_the_replaced_half_back() {
     let mut sad = Sad::default();
-    assert!(
-        sad.switch_outbound(sealer(1, 0x1000, "10.2.0.0/24"))
-            .is_none()
-    );
+    switch(&mut sad, 1, 0x1000, "10.2.0.0/24");
     let replaced = sad
         .switch_outbound(sealer(1, 0x2000, "10.2.0.0/24"))
         .expect("replaced");
@@ -265,10 +247,7 @@ fn switching_a_child_again_gives_the_replaced_half_back() {
 fn only_the_child_that_moved_is_sent_elsewhere() {
     let mut sad = Sad::default();
     for (child, number) in [(1, 0x1000), (2, 0x2000)] {
-        assert!(
-            sad.switch_outbound(sealer(child, number, "10.2.0.0/24"))
-                .is_none()
-        );
+        switch(&mut sad, child, number, "10.2.0.0/24");
     }
     let moved = path(EspEncap::Udp, "203.0.113.7");
     assert!(sad.move_outbound(ChildId(1), REQID, moved, 1400));
@@ -284,10 +263,7 @@ fn only_the_child_that_moved_is_sent_elsewhere() {
 fn looking_up_never_allocates() {
     let mut sad = Sad::with_capacity(8);
     assert!(sad.add_inbound(opener(0x1000)).is_none());
-    assert!(
-        sad.switch_outbound(sealer(1, 0x1000, "10.2.0.0/24"))
-            .is_none()
-    );
+    switch(&mut sad, 1, 0x1000, "10.2.0.0/24");
     let allocations = allocation_counter::measure(|| {
         assert!(sad.inbound_mut(0x1000).is_some());
         assert!(sad.inbound_mut(0x1001).is_none());

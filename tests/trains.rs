@@ -11,12 +11,12 @@ mod support;
 use std::net::{IpAddr, SocketAddr, UdpSocket as PlainSocket};
 use std::num::NonZeroU16;
 
-use lockgate::io::burst::{Flows, ReceiveBurst, Received, Transmit, TransmitBurst};
-use lockgate::io::netns::{Namespace, connect};
+use lockgate::io::burst::{ReceiveBurst, Received, Transmit, TransmitBurst};
+use lockgate::io::netns::Namespace;
 use lockgate::io::offload::Offloads;
 use lockgate::io::raw::RawSocket;
 use lockgate::io::udp::{SocketOptions, UdpSocket};
-use support::{eventually, may_build_a_lab, skip};
+use support::{eventually, link, may_build_a_lab, skip};
 
 const UNPRIVILEGED: SocketOptions = SocketOptions {
     mark: None,
@@ -42,7 +42,7 @@ fn datagrams_arrive_as_they_were_sent_with_every_choice_of_offloads() {
                 offloads: offloads(gso, gro),
                 ..UNPRIVILEGED
             };
-            let local = address(loopback);
+            let local = link::address(loopback);
             let open = || UdpSocket::bind(SocketAddr::new(local, 0), &options).expect("bound");
             let (Some(mut sender), Some(mut one), Some(mut two)) = (open(), open(), open()) else {
                 return skip("needs IPv6");
@@ -82,7 +82,7 @@ fn more_datagrams_than_a_train_may_have_go_as_several() {
         offloads: offloads(true, true),
         ..UNPRIVILEGED
     };
-    let local = address("127.0.0.1");
+    let local = link::address("127.0.0.1");
     let open = || UdpSocket::bind(SocketAddr::new(local, 0), &options).expect("bound");
     let (Some(mut sender), Some(mut receiver)) = (open(), open()) else {
         panic!("IPv4 is there");
@@ -110,7 +110,7 @@ fn a_train_above_the_path_mtu_is_judged_datagram_by_datagram() {
     if !may_build_a_lab() {
         return;
     }
-    let (here, there) = pair();
+    let (here, there) = link::pair();
     let far = there
         .run(|| PlainSocket::bind("192.0.2.2:9"))
         .expect("bound");
@@ -123,7 +123,7 @@ fn a_train_above_the_path_mtu_is_judged_datagram_by_datagram() {
         let socket = UdpSocket::bind("0.0.0.0:0".parse().expect("literal"), &options);
         socket.expect("bound").expect("IPv4")
     });
-    let (local, remote) = (address("192.0.2.1"), far.local_addr().expect("bound"));
+    let (local, remote) = (link::address("192.0.2.1"), far.local_addr().expect("bound"));
     // The last is the tail of the train and fits; those behind are a train of their own.
     let lengths = [1373, 1373, 1373, 800, 1372, 1372];
     let mut burst = TransmitBurst::new();
@@ -135,7 +135,7 @@ fn a_train_above_the_path_mtu_is_judged_datagram_by_datagram() {
                 tos: 0,
                 dont_fragment,
             };
-            push_as(&mut burst, transmit, &datagram(number, length));
+            link::push(&mut burst, transmit, &datagram(number, length));
         }
         socket.send_burst(&mut burst)
     };
@@ -169,10 +169,10 @@ fn what_a_full_socket_does_not_take_stays_and_goes_later_in_order() {
     if !may_build_a_lab() {
         return;
     }
-    let (here, there) = pair();
+    let (here, there) = link::pair();
     // Nobody answers for this address yet, so what is sent to it waits in the socket's account.
     let remote: SocketAddr = "192.0.2.77:9".parse().expect("literal");
-    let local = address("192.0.2.1");
+    let local = link::address("192.0.2.1");
     let mut socket = here.run(|| {
         let options = SocketOptions {
             offloads: offloads(true, false),
@@ -248,7 +248,7 @@ fn raw_esp_goes_in_one_call_for_many_packets() {
             let (Some(mut sender), Some(mut receiver)) = (open(), open()) else {
                 panic!("both families");
             };
-            let local = address(loopback);
+            let local = link::address(loopback);
             let mut burst = TransmitBurst::new();
             for number in 0..200 {
                 let esp = [&[1, 0, 0, 0][..], &datagram(number, 600)].concat();
@@ -265,19 +265,6 @@ fn raw_esp_goes_in_one_call_for_many_packets() {
     }
 }
 
-/// Two namespaces with a link of MTU 1400 between them.
-fn pair() -> (Namespace, Namespace) {
-    let here = Namespace::new("here").expect("a namespace");
-    let there = Namespace::new("there").expect("a namespace");
-    connect((&here, "wire"), (&there, "wire"), 1400).expect("a link");
-    here.add_address("wire", "192.0.2.1/24".parse().expect("literal"))
-        .expect("an address");
-    there
-        .add_address("wire", "192.0.2.2/24".parse().expect("literal"))
-        .expect("an address");
-    (here, there)
-}
-
 fn push(burst: &mut TransmitBurst, local: IpAddr, remote: SocketAddr, bytes: &[u8]) {
     let transmit = Transmit {
         local,
@@ -285,15 +272,7 @@ fn push(burst: &mut TransmitBurst, local: IpAddr, remote: SocketAddr, bytes: &[u
         tos: 0,
         dont_fragment: true,
     };
-    push_as(burst, transmit, bytes);
-}
-
-fn push_as(burst: &mut TransmitBurst, transmit: Transmit, bytes: &[u8]) {
-    let pushed = burst.push::<()>(transmit, Flows::ANY, bytes.len(), |buffer| {
-        buffer.copy_from_slice(bytes);
-        Ok(())
-    });
-    pushed.expect("there is room");
+    link::push(burst, transmit, bytes);
 }
 
 /// Receives until `count` datagrams are there; also says how many came in trains.
@@ -326,8 +305,4 @@ fn collect(
 fn datagram(number: usize, length: usize) -> Vec<u8> {
     let byte = |place: usize| u8::try_from((number + place * (place + 1)) % 256).expect("a byte");
     (0..length).map(byte).collect()
-}
-
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("literal")
 }

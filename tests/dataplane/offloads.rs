@@ -8,8 +8,9 @@ use lockgate::io::offload::Offloads;
 use lockgate::io::udp::SocketOptions;
 
 use crate::gateway::Tunnel;
+use crate::sites::Site;
 use crate::support::{eventually, may_build_a_lab};
-use crate::threads::{Site, WORKERS, bulk, echo, give_sas, sites_that_spin, sites_with};
+use crate::threads::{WORKERS, bulk, echo, give_sas, sites_that_spin, sites_with};
 
 fn options(offloads: Offloads) -> SocketOptions {
     SocketOptions {

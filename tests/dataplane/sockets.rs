@@ -5,17 +5,17 @@ use std::net::{IpAddr, SocketAddr, UdpSocket as PlainSocket};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use lockgate::io::burst::{Flows, ReceiveBurst, Transmit, TransmitBurst};
+use lockgate::io::burst::{ReceiveBurst, Transmit, TransmitBurst};
 use lockgate::io::netlink::routing::{Routing, Rule, RuleAction};
 use lockgate::io::netlink::xfrm::{Direction, PortMatch, XfrmPolicies, XfrmPolicy};
-use lockgate::io::netns::{Namespace, connect};
+use lockgate::io::netns::Namespace;
 use lockgate::io::offload::Offloads;
 use lockgate::io::raw::RawSocket;
 use lockgate::io::tun::{Tun, TunBuffer};
 use lockgate::io::udp::{SendReport, SocketOptions, UdpGroup, UdpSocket, path_mtu};
 
 use crate::packets;
-use crate::support::{eventually, may_build_a_lab, skip};
+use crate::support::{eventually, link, may_build_a_lab, skip};
 
 /// A datagram as it was received.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,14 +155,14 @@ fn the_path_mtu_is_that_of_packets_with_the_same_mark() {
     if !may_build_a_lab() {
         return;
     }
-    let (here, _there) = pair();
+    let (here, _there) = link::pair();
     here.run(|| {
         let mut rule = Rule::new(false, 100, RuleAction::Prohibit);
         rule.mark = Some(0x77);
         let mut routing = Routing::open().expect("netlink");
         routing.add_rule(&rule).expect("added");
-        let peer = SocketAddr::new(address("192.0.2.2"), 4500);
-        let known = |mark| path_mtu(address("192.0.2.1"), peer, Some(mark)).ok();
+        let peer = SocketAddr::new(link::address("192.0.2.2"), 4500);
+        let known = |mark| path_mtu(link::address("192.0.2.1"), peer, Some(mark)).ok();
         assert!(known(0x78).is_some());
         assert_eq!(known(0x77), None);
     });
@@ -173,19 +173,26 @@ fn a_datagram_that_cannot_be_sent_is_counted_and_does_not_stop_the_burst() {
     if !may_build_a_lab() {
         return;
     }
-    let (here, there) = pair();
+    let (here, there) = link::pair();
     let (report, report_df_off, mtu) = here.run(|| {
         let any = "0.0.0.0:0".parse().expect("literal");
         let socket = UdpSocket::bind(any, &SocketOptions::default()).expect("bound");
         let mut socket = socket.expect("IPv4");
-        let local = address("192.0.2.1");
-        let peer = SocketAddr::new(address("192.0.2.2"), 9);
-        let nowhere = SocketAddr::new(address("203.0.113.1"), 9);
+        let local = link::address("192.0.2.1");
+        let peer = SocketAddr::new(link::address("192.0.2.2"), 9);
+        let nowhere = SocketAddr::new(link::address("203.0.113.1"), 9);
         let mut burst = TransmitBurst::new();
         push(&mut burst, local, peer, 0, true, &[1; 100]);
         push(&mut burst, local, peer, 0, true, &[2; 1300]);
         push(&mut burst, local, nowhere, 0, true, &[3; 100]);
-        push(&mut burst, address("203.0.113.9"), peer, 0, true, &[4; 100]);
+        push(
+            &mut burst,
+            link::address("203.0.113.9"),
+            peer,
+            0,
+            true,
+            &[4; 100],
+        );
         push(&mut burst, local, peer, 0, true, &[5; 1372]);
         push(&mut burst, local, peer, 0, true, &[6; 1373]);
         push(&mut burst, local, peer, 0, true, &[7; 100]);
@@ -200,8 +207,8 @@ fn a_datagram_that_cannot_be_sent_is_counted_and_does_not_stop_the_burst() {
         )
     });
     let path = (
-        address("192.0.2.1"),
-        SocketAddr::new(address("192.0.2.2"), 9),
+        link::address("192.0.2.1"),
+        SocketAddr::new(link::address("192.0.2.2"), 9),
     );
     let expected = SendReport {
         sent: 4,
@@ -231,7 +238,7 @@ fn raw_esp_reaches_the_worker_of_its_spi_without_its_ip_header() {
             for worker in 0..2 {
                 sockets.push(open(worker).expect("opened").expect("both families"));
             }
-            let local = address(loopback);
+            let local = link::address(loopback);
             let mut burst = TransmitBurst::new();
             for spi in [0x0100_0000_u32, 0x0100_0001, 0x0100_0003] {
                 let esp = [&spi.to_be_bytes()[..], &[0x5a; 60]].concat();
@@ -265,7 +272,7 @@ fn our_own_packets_pass_the_guard_that_blocks_everything_else() {
     if !may_build_a_lab() {
         return;
     }
-    let (here, there) = pair();
+    let (here, there) = link::pair();
     let far = there
         .run(|| PlainSocket::bind("192.0.2.2:9"))
         .expect("bound");
@@ -285,7 +292,14 @@ fn our_own_packets_pass_the_guard_that_blocks_everything_else() {
     assert!(plain.send_to(b"in clear", to).is_err());
 
     let mut burst = TransmitBurst::new();
-    push(&mut burst, address("192.0.2.1"), to, 0, true, b"sealed");
+    push(
+        &mut burst,
+        link::address("192.0.2.1"),
+        to,
+        0,
+        true,
+        b"sealed",
+    );
     assert_eq!(socket.send_burst(&mut burst).sent, 1);
     let mut buffer = [0; 64];
     far.set_read_timeout(Some(Duration::from_secs(10)))
@@ -371,19 +385,6 @@ fn a_name_that_no_link_can_have_is_refused() {
     }
 }
 
-/// Two namespaces with a link of MTU 1400 between them.
-fn pair() -> (Namespace, Namespace) {
-    let here = Namespace::new("here").expect("a namespace");
-    let there = Namespace::new("there").expect("a namespace");
-    connect((&here, "wire"), (&there, "wire"), 1400).expect("a link");
-    here.add_address("wire", "192.0.2.1/24".parse().expect("literal"))
-        .expect("an address");
-    there
-        .add_address("wire", "192.0.2.2/24".parse().expect("literal"))
-        .expect("an address");
-    (here, there)
-}
-
 fn push(
     burst: &mut TransmitBurst,
     local: IpAddr,
@@ -398,11 +399,7 @@ fn push(
         tos,
         dont_fragment,
     };
-    let pushed = burst.push::<()>(transmit, Flows::ANY, bytes.len(), |buffer| {
-        buffer.copy_from_slice(bytes);
-        Ok(())
-    });
-    pushed.expect("there is room");
+    link::push(burst, transmit, bytes);
 }
 
 fn receive(recv: impl FnOnce(&mut ReceiveBurst) -> std::io::Result<usize>) -> Vec<Got> {
@@ -429,8 +426,4 @@ fn collect(count: usize, mut receive: impl FnMut() -> Vec<Got>) -> Vec<Got> {
         (all.len() >= count).then_some(())
     });
     all
-}
-
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("literal")
 }

@@ -1,112 +1,21 @@
 //! Two whole data planes in two network namespaces: threads, TUN, sockets.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket as PlainSocket};
-use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::net::{TcpListener, TcpStream, UdpSocket as PlainSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-use lockgate::dataplane::{Dataplane, DataplaneConfig, Handle, WorkerPorts, WorkerSnapshot};
+use lockgate::dataplane::WorkerSnapshot;
 use lockgate::io::netns::{Namespace, connect, link_index};
 use lockgate::io::offload::Offloads;
+use lockgate::io::udp::SocketOptions;
+use lockgate::ipsec::{ChildId, DropReason, EspEncap, SaEvent, SaUpdate, WorkerId};
 
-use lockgate::io::raw::RawSocket;
-use lockgate::io::tun::Tun;
-use lockgate::io::udp::{SocketOptions, UdpGroup, path_mtu};
-use lockgate::ipsec::{ChildId, DropReason, EspEncap, SaEvent, SaUpdate, Spd, WorkerId};
-use mio::{Poll, Token, Waker};
-
-use crate::gateway::{CHILD, PORT, REQID, Tunnel};
+use crate::gateway::{CHILD, REQID, Tunnel};
+use crate::sites::{Setup, Site, add_address};
 use crate::support::{eventually, may_build_a_lab};
 
 pub(crate) const WORKERS: u16 = 2;
-
-/// A gateway whose own addresses are also the protected hosts.
-pub(crate) struct Site {
-    pub(crate) handle: Handle,
-    /// Keeps the control sockets in their groups.
-    _controls: Vec<UdpGroup>,
-    _poll: Poll,
-    pub(crate) space: Namespace,
-}
-
-impl Site {
-    /// Starts the workers in a namespace whose links are ready.
-    fn start(
-        space: Namespace,
-        spd: Spd,
-        inner: [&str; 2],
-        (options, spin): (SocketOptions, Duration),
-    ) -> Self {
-        let poll = Poll::new().expect("a poll");
-        let control = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
-        let (handle, controls) = space.run(move || start_workers(spd, control, options, spin));
-        for address in inner {
-            add_address(&space, "ipsec0", address);
-        }
-        Self {
-            handle,
-            _controls: controls,
-            _poll: poll,
-            space,
-        }
-    }
-}
-
-/// Adds an address and waits until it is reachable: the kernel adds the route to an own IPv6 address
-/// later.
-fn add_address(space: &Namespace, link: &str, address: &str) {
-    let net: IpNet = address.parse().expect("literal");
-    space.add_address(link, net).expect("an address");
-    let own = SocketAddr::new(net.addr(), 9);
-    eventually("the address is reachable", || {
-        let mtu = space.run(move || path_mtu(own.ip(), own, None));
-        (mtu.ok() == Some(u16::MAX)).then_some(()) // the loopback device's
-    });
-}
-
-fn start_workers(
-    spd: Spd,
-    control: Arc<Waker>,
-    options: SocketOptions,
-    spin: Duration,
-) -> (Handle, Vec<UdpGroup>) {
-    let count = NonZeroU16::new(WORKERS).expect("not zero");
-    let (device, queues) = Tun::create("ipsec0", WORKERS, 1400, options.offloads).expect("a TUN");
-    let mut workers: Vec<_> = queues
-        .into_iter()
-        .map(|tun| WorkerPorts {
-            tun,
-            udp: Vec::new(),
-            raw: Vec::new(),
-        })
-        .collect();
-    let mut groups = Vec::new();
-    for any in ["0.0.0.0", "::"] {
-        let local = SocketAddr::new(any.parse().expect("literal"), PORT);
-        let group = UdpGroup::bind(local, count, &options).expect("bound");
-        let mut group = group.expect("both families");
-        for (worker, socket) in workers.iter_mut().zip(group.workers.drain(..)) {
-            worker.udp.push(socket);
-        }
-        groups.push(group);
-        for (number, worker) in (0..).zip(&mut workers) {
-            let raw = RawSocket::open(local.is_ipv6(), number, count, &options);
-            worker.raw.extend(raw.expect("opened"));
-        }
-    }
-    let config = DataplaneConfig {
-        workers,
-        policies: Arc::new(spd),
-        pin: true,
-        control,
-        offloads: device.offloads(),
-        spin,
-    };
-    (Dataplane::start(config).expect("started"), groups)
-}
 
 /// Two sites that reach each other, without SAs and with all offloads.
 fn sites(tunnel: &Tunnel) -> (Site, Site) {
@@ -163,18 +72,15 @@ pub(crate) fn sites_that_spin(
     }
     let [spd_a, spd_b] = tunnel.policies();
     // 10.0.0.0/14 and 2001:db8:a::/47 are both sites.
-    let a = Site::start(
-        a,
-        spd_a,
-        ["10.1.1.1/14", "2001:db8:a::1:1/47"],
-        (options, spin),
-    );
-    let b = Site::start(
-        b,
-        spd_b,
-        ["10.2.1.1/14", "2001:db8:b::1:1/47"],
-        (options, spin),
-    );
+    let setup = Setup {
+        workers: WORKERS,
+        options,
+        spin,
+    };
+    let inner = ["10.1.1.1/14", "2001:db8:a::1:1/47"];
+    let a = Site::start(a, spd_a, inner, setup.clone());
+    let inner = ["10.2.1.1/14", "2001:db8:b::1:1/47"];
+    let b = Site::start(b, spd_b, inner, setup);
     (a, b)
 }
 

@@ -1,24 +1,33 @@
 //! Tunnels by number, each to a site of its own.
 
+#[allow(
+    dead_code,
+    clippy::indexing_slicing,
+    reason = "shared with tests/esp.rs, which uses the rest"
+)]
+mod support;
+
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
+use lockgate::crypto::packet::PacketKey;
 use lockgate::ipsec::{
     Action, ChildId, Direction, InboundParams, InboundSa, Mode, OutboundParams, OutboundSa, Policy,
     PolicyId, Reqid, Selectors, Spi, Template,
 };
 use lockgate::wire::selector::TrafficSelector;
 
-use crate::support;
-
 /// Where all of them come from.
 pub(crate) const LOCAL: &str = "172.16.0.0/12";
-pub(crate) const SUITE: &str = "aes256gcm16";
 
 pub(crate) fn reqid(number: u32) -> Reqid {
     Reqid(number + 1)
+}
+
+pub(crate) fn key() -> PacketKey {
+    support::key(support::suite("aes256gcm16"))
 }
 
 pub(crate) fn outbound(number: u32, selectors: &Arc<Selectors>) -> Box<OutboundSa> {
@@ -29,7 +38,7 @@ pub(crate) fn outbound(number: u32, selectors: &Arc<Selectors>) -> Box<OutboundS
         esn: true,
         selectors: Arc::clone(selectors),
         path_mtu: u16::MAX,
-        ..support::outbound(support::key(support::suite(SUITE)))
+        ..support::outbound(key())
     }))
 }
 
@@ -41,8 +50,18 @@ pub(crate) fn inbound(number: u32, selectors: &Arc<Selectors>) -> Box<InboundSa>
         esn: true,
         replay_window: 4096,
         selectors: Arc::clone(selectors),
-        ..support::inbound(support::key(support::suite(SUITE)))
+        ..support::inbound(key())
     }))
+}
+
+/// Two ends of a tunnel: what the first seals the second opens.
+pub(crate) fn halves(number: u32) -> (Box<OutboundSa>, Box<InboundSa>) {
+    let ours = selectors(number);
+    let theirs = Arc::new(Selectors {
+        local: ours.remote.clone(),
+        remote: ours.local.clone(),
+    });
+    (outbound(number, &ours), inbound(number, &theirs))
 }
 
 pub(crate) fn selectors(number: u32) -> Arc<Selectors> {

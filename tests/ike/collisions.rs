@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lockgate::ike::Command;
+use lockgate::ike::{Command, Event};
+use lockgate::wire::isakmp::ExchangeType;
 
 use super::config::{Side, esp_proposals};
 use super::network::Fate;
@@ -246,6 +247,31 @@ fn both_sides_may_ask_for_the_same_new_child() {
         }
         pair.assert_packets_pass(2);
     });
+}
+
+#[test]
+fn an_heir_that_is_deleted_takes_no_child_with_it_unseen() {
+    let mut pair = Pair::up();
+    pair.gapless = false;
+    pair.net.decide(|sent| {
+        let rekey = ExchangeType::CREATE_CHILD_SA;
+        let arrives = match sent.from {
+            // Its own rekey is lost.
+            Side::A => sent.is(rekey, true),
+            // Of the two deletes only that of the new SA, which starts again with message 0.
+            Side::B => sent.is(rekey, false) || sent.header.message_id == 0,
+        };
+        if arrives { Fate::Deliver } else { Fate::Drop }
+    });
+    pair.command(Side::A, rekey_ike());
+    pair.command(Side::B, rekey_ike());
+    pair.run_for(millis(100));
+    assert_eq!(pair.ike_sas(Side::A).len(), 2, "the old one and its heir");
+    pair.command(Side::B, terminate_ike());
+    pair.run_for(seconds(120));
+    let down = |event: &Event| matches!(event, Event::ChildDown { .. });
+    assert!(pair.host(Side::A).events.iter().any(down));
+    pair.host(Side::A).assert_empty("A");
 }
 
 #[test]

@@ -345,6 +345,37 @@ fn a_shutdown_ends_also_if_the_peer_is_away() {
 }
 
 #[test]
+fn what_is_to_be_started_is_not_started_by_an_endpoint_that_ends() {
+    let mut pair = Pair::with(start(StartAction::Start));
+    for side in Side::BOTH {
+        pair.command(side, Command::Shutdown);
+    }
+    pair.run_for(seconds(10));
+    assert_eq!(pair.net.sent(), 0);
+    pair.assert_nothing_left();
+}
+
+#[test]
+fn a_refused_child_is_asked_for_again_where_the_attempts_have_no_limit() {
+    let mut pair = Pair::with(|side, setup| {
+        setup.connection.keyingtries = 0;
+        match side {
+            Side::A => start(StartAction::Start)(side, setup),
+            Side::B => setup.children[0].local_ts = selectors(&["10.9.0.0/24"]),
+        }
+    });
+    pair.run_for(seconds(5));
+    for side in Side::BOTH {
+        assert!(pair.ike_sa(side).children.is_empty());
+    }
+    let pad = Setup::new(Side::B).pad();
+    pair.command(Side::B, Command::Reload(pad));
+    pair.run_for(seconds(40));
+    pair.assert_clean(1);
+    pair.finish();
+}
+
+#[test]
 fn a_gateway_that_restarts_replaces_the_sas_it_has_forgotten_at_once() {
     for side in Side::BOTH {
         let mut pair = Pair::up();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockgate::ike::AddressPattern;
+use lockgate::ike::{AddressPattern, Command};
 
 use super::config::{Side, esp_proposals, ike_proposals};
 use super::network::{Fate, Nat};
@@ -99,20 +99,37 @@ fn survives(prepare: impl Fn() -> Pair, act: impl Fn(&mut Pair), check: impl Fn(
     with_half_of_everything_lost(&prepare, &act, &check);
 }
 
+/// The same for one command of one side, after which so many children are there.
+fn command_survives(
+    prepare: impl Fn() -> Pair,
+    side: Side,
+    command: impl Fn() -> Command,
+    children: usize,
+) {
+    survives(
+        prepare,
+        |pair| {
+            pair.command(side, command());
+        },
+        |pair| pair.assert_clean(children),
+    );
+}
+
+/// A tunnel of which a side may have its half a moment before or after the other.
+fn up_with_gaps() -> Pair {
+    let mut pair = Pair::up();
+    pair.gapless = false;
+    pair
+}
+
 #[test]
 fn ike_sa_init_and_ike_auth_survive_every_fault_and_make_one_child() {
-    survives(
-        Pair::new,
-        |pair| {
-            pair.command(Side::A, initiate("lan"));
-        },
-        |pair| pair.assert_clean(1),
-    );
+    command_survives(Pair::new, Side::A, || initiate("lan"), 1);
 }
 
 #[test]
 fn a_handshake_with_cookies_another_group_and_a_nat_survives_every_fault() {
-    survives(
+    command_survives(
         || {
             let mut pair = Pair::with(|side, setup| {
                 let groups = ["x25519-ecp256", "ecp256"][side.index()];
@@ -129,10 +146,9 @@ fn a_handshake_with_cookies_another_group_and_a_nat_survives_every_fault() {
             });
             pair
         },
-        |pair| {
-            pair.command(Side::A, initiate("lan"));
-        },
-        |pair| pair.assert_clean(1),
+        Side::A,
+        || initiate("lan"),
+        1,
     );
 }
 
@@ -157,16 +173,15 @@ fn two_gateways_that_initiate_at_once_survive_every_fault_with_one_tunnel() {
 #[test]
 fn a_new_child_survives_every_fault() {
     for side in Side::BOTH {
-        survives(
+        command_survives(
             || {
                 let mut pair = Pair::up_with(|side, setup| setup.add_second_child(side));
                 pair.gapless = false;
                 pair
             },
-            |pair| {
-                pair.command(side, initiate("lab"));
-            },
-            |pair| pair.assert_clean(2),
+            side,
+            || initiate("lab"),
+            2,
         );
     }
 }
@@ -175,17 +190,10 @@ fn a_new_child_survives_every_fault() {
 fn a_child_rekey_survives_every_fault_without_a_gap() {
     for side in Side::BOTH {
         for esp in ["aes256gcm16", "aes256gcm16-x25519"] {
-            survives(
-                || {
-                    Pair::up_with(|_, setup| {
-                        setup.children[0].esp_proposals = esp_proposals(&[esp]);
-                    })
-                },
-                |pair| {
-                    pair.command(side, rekey_child());
-                },
-                |pair| pair.assert_clean(1),
-            );
+            let prepare = || {
+                Pair::up_with(|_, setup| setup.children[0].esp_proposals = esp_proposals(&[esp]))
+            };
+            command_survives(prepare, side, rekey_child, 1);
         }
     }
 }
@@ -211,13 +219,7 @@ fn a_child_rekey_under_traffic_loses_no_packet_whatever_happens_to_ike() {
 #[test]
 fn an_ike_rekey_survives_every_fault() {
     for side in Side::BOTH {
-        survives(
-            Pair::up,
-            |pair| {
-                pair.command(side, rekey_ike());
-            },
-            |pair| pair.assert_clean(1),
-        );
+        command_survives(Pair::up, side, rekey_ike, 1);
     }
 }
 
@@ -259,17 +261,7 @@ fn a_liveness_check_survives_every_fault() {
 #[test]
 fn the_end_of_a_child_survives_every_fault() {
     for side in Side::BOTH {
-        survives(
-            || {
-                let mut pair = Pair::up();
-                pair.gapless = false;
-                pair
-            },
-            |pair| {
-                pair.command(side, terminate_child());
-            },
-            |pair| pair.assert_clean(0),
-        );
+        command_survives(up_with_gaps, side, terminate_child, 0);
     }
 }
 
@@ -277,11 +269,7 @@ fn the_end_of_a_child_survives_every_fault() {
 fn the_end_of_an_ike_sa_survives_every_fault() {
     for side in Side::BOTH {
         survives(
-            || {
-                let mut pair = Pair::up();
-                pair.gapless = false;
-                pair
-            },
+            up_with_gaps,
             |pair| {
                 pair.command(side, terminate_ike());
             },
@@ -294,11 +282,7 @@ fn the_end_of_an_ike_sa_survives_every_fault() {
 fn both_ends_may_end_the_same_child_or_ike_sa_at_once() {
     for command in [terminate_child, terminate_ike] {
         survives(
-            || {
-                let mut pair = Pair::up();
-                pair.gapless = false;
-                pair
-            },
+            up_with_gaps,
             |pair| {
                 for side in Side::BOTH {
                     pair.command(side, command());
@@ -317,17 +301,8 @@ fn both_ends_may_end_the_same_child_or_ike_sa_at_once() {
 #[test]
 fn a_new_authentication_survives_every_fault_and_replaces_the_old_one() {
     for side in Side::BOTH {
-        survives(
-            || {
-                let mut pair = Pair::up();
-                pair.gapless = false; // the responder may send before its answer has arrived
-                pair
-            },
-            |pair| {
-                pair.command(side, rekey(None, true));
-            },
-            |pair| pair.assert_clean(1),
-        );
+        // The responder may send before its answer has arrived.
+        command_survives(up_with_gaps, side, || rekey(None, true), 1);
     }
 }
 

@@ -94,16 +94,21 @@ fn with_damaged_copies(
     }
 }
 
-/// Every truncation, and every byte changed in one bit.
+/// Every truncation, some of them with the length that they have, and every byte changed in one bit.
 fn damaged(message: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let cut = (0..message.len()).map(|len| message[..len].to_vec());
+    let shortened = (HEADER_LEN..message.len()).step_by(5).map(|len| {
+        let mut copy = message[..len].to_vec();
+        copy[LENGTH].copy_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
+        copy
+    });
     let flipped = (0..message.len()).map(|place| {
         let mut copy = message.to_vec();
         copy[place] ^= 1 << (place % 8);
         copy
     });
     let longer = [1, 4, 100].map(|more| [message, &vec![0; more]].concat());
-    cut.chain(flipped).chain(longer)
+    cut.chain(shortened).chain(flipped).chain(longer)
 }
 
 #[test]
@@ -280,6 +285,24 @@ fn public_values_that_are_not_valid_are_not_answered() {
         assert_eq!(pair.net.sent(), before, "{body:02x?}");
     }
     assert_eq!(pair.host(Side::B).endpoint.half_open(), 0);
+    pair.finish();
+}
+
+#[test]
+fn an_answer_with_an_invalid_public_value_does_not_end_the_wait() {
+    let mut pair = Pair::new();
+    let id = pair.command(Side::A, initiate("lan"));
+    pair.net.spoil(1, Fate::Late(millis(50)));
+    pair.run_for(millis(15));
+    let mut forged = pair.net.trace[1].transmit.bytes.clone();
+    let mut payloads = forged.windows(8);
+    let ke = payloads.position(|bytes| bytes[2..] == [0, 40, 0, 31, 0, 0]);
+    let value = ke.expect("a KE payload") + 8;
+    forged[value..value + 32].fill(0); // of small order (RFC 7748 §6.1)
+    pair.inject(Side::A, &forged);
+    assert_eq!(pair.result(Side::A, id), None);
+    pair.settle();
+    pair.assert_clean(1);
     pair.finish();
 }
 
@@ -526,3 +549,7 @@ fn a_message_that_comes_back_to_its_sender_is_ignored() {
     pair.assert_tunnels(1);
     pair.finish();
 }
+
+const HEADER_LEN: usize = 28;
+/// Where a header has the length of its message.
+const LENGTH: std::ops::Range<usize> = 24..28;

@@ -6,6 +6,7 @@ use lockgate::wire::isakmp::ExchangeType;
 use super::config::{Setup, Side, ike_proposals};
 use super::network::Fate;
 use super::pair::{Pair, initiate, millis, seconds};
+use super::plane::Change;
 
 /// Changes the configuration of gateway A only.
 fn on_a(change: impl Fn(&mut Setup)) -> impl Fn(Side, &mut Setup) {
@@ -74,6 +75,16 @@ fn a_child_that_cannot_be_rekeyed_ends_with_its_lifetime_on_both_sides() {
         pair.assert_clean(usize::from(starts));
         pair.finish();
     }
+}
+
+#[test]
+fn nothing_is_sent_through_a_child_after_its_lifetime() {
+    let mut pair = Pair::up_with(on_a(|setup| setup.children[0].life_time = seconds(10)));
+    pair.gapless = false;
+    pair.net.decide(|_| Fate::Drop); // the DELETE is never answered
+    pair.run_for(seconds(11));
+    let history = pair.host(Side::A).plane.take_history();
+    assert_eq!(history, [Change::RemoveOutbound]);
 }
 
 #[test]
@@ -182,6 +193,18 @@ fn a_peer_that_only_receives_is_asked() {
     }
     assert!(probes(&pair, Side::A, since) >= 1);
     pair.finish();
+}
+
+#[test]
+fn a_peer_that_is_sent_to_and_says_nothing_is_found_dead_soon() {
+    let mut pair = Pair::up_with(on_a(|setup| setup.connection.dpd_delay = seconds(60)));
+    pair.gapless = false;
+    pair.run_for(seconds(20));
+    pair.net.decide(|_| Fate::Drop);
+    pair.send_packet(Side::A);
+    pair.run_for(seconds(28));
+    pair.host(Side::A)
+        .assert_empty("long before the delay is over");
 }
 
 #[test]

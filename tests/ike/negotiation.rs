@@ -363,6 +363,27 @@ fn selectors_are_narrowed_to_what_both_sides_have() {
 }
 
 #[test]
+fn two_hundred_networks_on_each_side_are_narrowed_without_loss() {
+    let networks = |side: Side| {
+        let nets = (0..200).map(move |n| format!("10.{}.{n}.0/24", side.index() + 1));
+        let nets: Vec<_> = nets.collect();
+        selectors(&nets.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let mut pair = Pair::with(|side, setup| {
+        setup.children[0].local_ts = networks(side);
+        setup.children[0].remote_ts = networks(side.other());
+    });
+    pair.command(Side::A, initiate("lan"));
+    pair.settle();
+    for side in Side::BOTH {
+        let child = pair.child(side);
+        assert_eq!((child.local_ts.len(), child.remote_ts.len()), (200, 200));
+    }
+    pair.assert_clean(1);
+    pair.finish();
+}
+
+#[test]
 fn nothing_in_common_is_refused_and_the_ike_sa_lives() {
     let nothing: [[&[&str]; 2]; 4] = [
         [&["10.7.0.0/24"], &["10.1.0.0/24"]],

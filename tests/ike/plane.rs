@@ -1,6 +1,6 @@
 //! A model of the data plane: which SAs are installed, and whether two of them fit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -120,6 +120,12 @@ impl Plane {
 
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.inbound.len(), self.outbound.len())
+    }
+
+    /// SPIs of inbound and of outbound SAs.
+    pub(crate) fn spis(&self) -> [BTreeSet<u32>; 2] {
+        let outbound = self.outbound.iter().map(|sa| sa.spi().get());
+        [self.inbound.keys().copied().collect(), outbound.collect()]
     }
 
     /// The SA that sends for a policy.

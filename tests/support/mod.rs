@@ -10,6 +10,7 @@
 
 pub(crate) mod eavesdropper;
 pub(crate) mod lab;
+pub(crate) mod link;
 pub(crate) mod process;
 mod skip;
 pub(crate) mod strongswan;

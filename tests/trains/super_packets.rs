@@ -12,8 +12,9 @@ use lockgate::io::tun::{Tun, TunBuffer, TunQueue};
 use lockgate::io::udp::{SocketOptions, UdpSocket};
 use lockgate::wire::vnet::VnetHeader;
 
+use crate::support::link::address;
 use crate::support::{PATIENCE, eventually, may_build_a_lab, skip};
-use crate::{UNPRIVILEGED, address, datagram, offloads, push};
+use crate::{UNPRIVILEGED, datagram, offloads, push};
 
 /// A TUN whose network is 10.0.0.0/8 and, with IPv6, fd00::/8.
 fn tun(wanted: Offloads) -> (Namespace, Tun, TunQueue) {
