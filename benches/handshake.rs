@@ -4,6 +4,7 @@
 #[path = "../tests/ike/config.rs"]
 #[allow(
     dead_code,
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "shared with tests/ike.rs, which uses the rest"
 )]
