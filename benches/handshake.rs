@@ -6,6 +6,7 @@
     dead_code,
     clippy::indexing_slicing,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "shared with tests/ike.rs, which uses the rest"
 )]
 mod config;

@@ -12,7 +12,10 @@ mod many;
 #[path = "../tests/dataplane/sites.rs"]
 mod sites;
 #[path = "../tests/support/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use the rest")]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "shared with the tests, which fail by panicking"
+)]
 mod support;
 
 use std::fs;
