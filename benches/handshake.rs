@@ -6,7 +6,6 @@
     dead_code,
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     reason = "shared with tests/ike.rs, which uses the rest"
 )]
 mod config;
