@@ -58,7 +58,7 @@ impl Sweep {
     /// rate that most of its trials pass while most of the next one's do not.
     ///
     /// One hiccup of the machine loses more than the limit. So a trial counts for nothing that would have
-    /// passed without its worst 100 ms, [`EXCUSED`] times for each rate; what passes has kept the limit
+    /// passed without its worst 100 ms, `EXCUSED` times for each rate; what passes has kept the limit
     /// over its whole length.
     pub fn search(
         &self,
