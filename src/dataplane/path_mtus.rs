@@ -7,12 +7,11 @@ use crate::ipsec::OutboundSa;
 
 /// The paths on which a packet was too big, so that a rekeyed SA does not have to learn it again.
 ///
-/// What is learnt costs the same with ten thousand SAs as with one: each takes note of it with its next
-/// packet.
+/// News cost the same with ten thousand SAs as with one: each takes note of them with its next packet.
 #[derive(Debug, Default)]
 pub(super) struct PathMtus {
     known: Vec<PathMtu>,
-    /// How often something was learnt.
+    /// How often there were news.
     epoch: u32,
 }
 
@@ -36,7 +35,8 @@ impl PathMtus {
         }
     }
 
-    /// Whether the system should be asked about this path, which it is at most every 100 ms.
+    /// Whether the system should be asked about this path: at most every 100 ms, as long as it is
+    /// remembered.
     pub(super) fn should_ask(&self, local: IpAddr, remote: SocketAddr, now: Instant) -> bool {
         let known = self.known.iter().find(|path| path.is(local, remote));
         known.is_none_or(|path| now.saturating_duration_since(path.asked) >= ASK_PATH)
@@ -50,12 +50,15 @@ impl PathMtus {
         answer: Option<u16>,
         now: Instant,
     ) {
-        self.epoch = self.epoch.wrapping_add(1);
         if let Some(path) = self.find_mut(local, remote) {
             path.asked = now;
-            path.answer = answer.unwrap_or(path.answer);
+            let answer = answer.unwrap_or(path.answer);
+            if std::mem::replace(&mut path.answer, answer) != answer {
+                self.epoch = self.epoch.wrapping_add(1);
+            }
             return;
         }
+        self.epoch = self.epoch.wrapping_add(1);
         let entry = PathMtu {
             local,
             remote,
@@ -101,8 +104,11 @@ impl PathMtus {
         };
         // The control thread may have asked while the path was narrow.
         path.ceiling = path.ceiling.max(ceiling);
-        path.answer = path.answer.min(ceiling);
-        path.answer
+        let answer = path.answer.min(ceiling);
+        if std::mem::replace(&mut path.answer, answer) != answer {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        answer
     }
 
     /// A path whose answer is old enough that the path may have improved.
@@ -176,5 +182,20 @@ mod tests {
         assert_eq!(paths.stale(later), None);
         paths.learn(LOCAL, peer(1), Some(9000), later);
         assert_eq!(paths.mtu(LOCAL, peer(1), 1300), Some(1450));
+    }
+
+    #[test]
+    fn only_news_are_told() {
+        let mut paths = PathMtus::new();
+        let now = Instant::now();
+        let mut epochs = vec![paths.epoch];
+        paths.learn(LOCAL, peer(1), Some(1400), now);
+        epochs.push(paths.epoch);
+        assert_eq!(paths.adopt(LOCAL, peer(1), 1300), 1300);
+        epochs.push(paths.epoch);
+        paths.learn(LOCAL, peer(1), Some(1300), now);
+        paths.learn(LOCAL, peer(1), None, now);
+        epochs.push(paths.epoch);
+        assert_eq!(epochs, [0, 1, 2, 2]);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-/// The last few peers to which trains were refused. A train is tried again after a while.
-#[derive(Debug, Default)]
+/// The last few peers to which trains were refused. One is tried again after as many as it takes for
+/// the attempt to cost nothing.
+#[derive(Debug)]
 pub(super) struct Refusals {
     paths: [Option<Refusal>; PATHS],
     /// The one that makes room.
@@ -15,6 +16,15 @@ struct Refusal {
     remote: SocketAddr,
     /// Trains that will not be tried.
     left: u32,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self {
+            paths: [None; PATHS],
+            victim: 0,
+        }
+    }
 }
 
 impl Refusals {
@@ -51,8 +61,8 @@ impl Refusals {
     }
 }
 
-const PATHS: usize = 8;
-/// Often enough that a changed route is noticed within seconds, seldom enough to cost nothing.
+const PATHS: usize = 64;
+/// Seldom enough to cost nothing.
 const TRY_AGAIN: u32 = 1000;
 
 #[cfg(test)]

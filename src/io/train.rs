@@ -1,6 +1,7 @@
 //! Datagrams on their way out, gathered into trains that one message carries (UDP_SEGMENT).
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 
 use super::address::SocketName;
 use super::arena::Arena;
@@ -226,33 +227,32 @@ impl TransmitBurst {
             return;
         }
         let mut wanted = dont_fragment.unwrap_or(true);
-        while self.order.len() < self.trains.len() {
-            for number in fresh.clone() {
-                self.put_in_order(number, wanted, fresh.start);
+        let mut left = fresh.fold(0, |left, number| left | 1 << number);
+        while left != 0 {
+            for number in numbers_in(left) {
+                let train = self.trains.get(number);
+                let fits = train.is_some_and(|train| rule(train) == wanted);
+                if fits && !self.waits(number, left) {
+                    self.order.push(number);
+                    left &= !(1 << number);
+                }
             }
             wanted = !wanted;
         }
     }
 
-    /// Puts a train behind those that are in order, if it has the `wanted` DF and may overtake those
-    /// from `first` on that are not.
-    fn put_in_order(&mut self, number: usize, wanted: bool, first: usize) {
-        let Some(&train) = self.trains.get(number) else {
-            return;
+    /// Whether a train must not overtake one of those before it that are `left`.
+    fn waits(&self, number: usize, left: u64) -> bool {
+        let Some(train) = self.trains.get(number) else {
+            return false;
         };
-        if train.transmit.dont_fragment != wanted || self.order.contains(&number) {
-            return;
-        }
-        let mut earlier = (first..number).filter(|number| !self.order.contains(number));
-        let waits = earlier.any(|number| {
-            let other = self.trains.get(number);
-            let other = other.filter(|other| other.transmit.remote == train.transmit.remote);
-            other.is_some_and(|other| !other.lets_pass(train.flows, train.last))
-        });
-        if waits {
-            return;
-        }
-        self.order.push(number);
+        let earlier = left & ((1 << number) - 1);
+        let mut earlier = numbers_in(earlier).filter_map(|number| self.trains.get(number));
+        earlier.any(|other| {
+            let is_alike = other.transmit == train.transmit;
+            other.transmit.remote == train.transmit.remote
+                && (is_alike || !other.lets_pass(train.flows, train.last))
+        })
     }
 
     /// Whether one more packet surely fits, also a super-packet of 64 KiB with the smallest segments and
@@ -477,7 +477,16 @@ impl Train {
     }
 }
 
-/// Trains in a burst at most.
+/// The numbers of the trains in a set, the lowest first.
+fn numbers_in(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let number = NonZeroU64::new(set)?.trailing_zeros();
+        set &= set - 1;
+        usize::try_from(number).ok()
+    })
+}
+
+/// Trains in a burst at most, so that a `u64` is a set of them.
 const TRAINS: usize = 64;
 /// Messages of one system call at most.
 const MESSAGES: usize = 256;
