@@ -1,7 +1,7 @@
 //! Lockgate: a userspace IPsec gateway.
 //!
 //! One binary does what usually takes an IKE daemon and the kernel: a control thread negotiates
-//! security associations and hands them to pinned worker threads, and the workers do ESP (RFC 4303)
+//! security associations and hands them to worker threads, and the workers do ESP (RFC 4303)
 //! between a TUN device and UDP or raw sockets.
 //!
 //! ```text
@@ -13,7 +13,7 @@
 //!         SaUpdate    │  bounded lock-free  │   SaEvent
 //!         (keys move) ▼  rings, one pair    │
 //!                  ┌──────────────── per worker ───┐
-//!  TUN queue i ──► │ worker i, pinned to core i    │ ──► UDP 4500 or raw socket i   outbound
+//!  TUN queue i ──► │ worker i, a thread per core   │ ──► UDP 4500 or raw socket i   outbound
 //!  TUN queue i ◄── │ run to completion, owns all   │ ◄── UDP 4500 or raw socket i   inbound
 //!                  └───────────────────────────────┘
 //! ```

@@ -172,8 +172,8 @@ pub fn path_mtu(local: IpAddr, remote: SocketAddr, mark: Option<u32>) -> io::Res
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
-/// System calls that [`path_mtu`] makes at most: a socket is opened, given four properties, connected,
-/// asked and closed.
+/// System calls that a [`path_mtu`] with a mark makes when it succeeds: a socket is opened, given four
+/// properties, connected, asked and closed. One that fails makes fewer and is counted as this many.
 pub const PATH_MTU_CALLS: u64 = 8;
 /// Nothing is sent to it; connecting needs some port.
 const PROBE_PORT: u16 = 4500;
