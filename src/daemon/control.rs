@@ -18,7 +18,7 @@ use super::{
     commands::Commands,
     guard::Guard,
     logging::LogLevel,
-    metrics::{Ledger, Service as Metrics, Snapshot},
+    metrics::{Ledger, Metrics, Snapshot},
     report::RateLimit,
     routes::Routes,
     signals::Signals,
@@ -62,6 +62,8 @@ pub(super) struct Control {
     pub(super) next_source: usize,
     /// The data plane may have more events than were looked at.
     pub(super) has_events: bool,
+    /// A worker has no room for what the endpoint may still want done.
+    pub(super) is_behind: bool,
     pub(super) next_housekeeping: Instant,
     pub(super) phase: Phase,
     /// The tunnel device was deleted: the reason of the end.
@@ -94,6 +96,7 @@ impl Control {
                 })?;
             self.turn(Instant::now());
         }
+        self.tell_the_rest(Instant::now());
         if self.is_device_gone {
             let name = self.device.name().to_owned();
             return Err(DaemonError::DeviceGone { name });
@@ -121,8 +124,9 @@ impl Control {
         Ok(())
     }
 
-    fn time_to_sleep(&mut self, now: Instant) -> Duration {
-        if self.sockets.has_input() || self.vici.has_input() || self.has_events {
+    fn time_to_sleep(&self, now: Instant) -> Duration {
+        let may_receive = self.sockets.has_input() && !self.is_behind;
+        if may_receive || self.vici.has_input() || self.has_events {
             return Duration::ZERO;
         }
         let until = |at: Instant| at.saturating_duration_since(now);
@@ -134,7 +138,7 @@ impl Control {
         if let Phase::Stopping { until: at } = self.phase {
             sleep = sleep.min(until(at));
         }
-        if !self.dataplane.flush() {
+        if self.is_behind {
             sleep = sleep.min(FULL_RING);
         }
         sleep
@@ -143,10 +147,7 @@ impl Control {
     /// One round: all that is there to take in, then all that is to be done about it.
     fn turn(&mut self, now: Instant) {
         self.take_signals(now);
-        let endpoint = &mut self.endpoint;
-        self.sockets.receive(|path, bytes| {
-            endpoint.handle(now, Input::Datagram { path, bytes });
-        });
+        self.receive(now);
         self.take_dataplane_events(now);
         if self.endpoint.next_timeout().is_some_and(|at| at <= now) {
             self.endpoint.handle(now, Input::Timer);
@@ -167,6 +168,18 @@ impl Control {
         if matches!(self.phase, Phase::Stopping { until } if until <= now) {
             self.phase = Phase::Stopped;
         }
+    }
+
+    /// Nothing is received while a worker is behind, or answers without bound would wait for it: the
+    /// sockets' buffers are the bound.
+    fn receive(&mut self, now: Instant) {
+        if self.is_behind {
+            return;
+        }
+        let endpoint = &mut self.endpoint;
+        self.sockets.receive(|path, bytes| {
+            endpoint.handle(now, Input::Datagram { path, bytes });
+        });
     }
 
     fn take_signals(&mut self, now: Instant) {
@@ -221,23 +234,38 @@ impl Control {
     /// Does what the endpoint wants done, as long as the workers have room for changes: a peer must not
     /// be told of an SA before the worker that opens its packets is.
     pub(super) fn drain(&mut self, now: Instant) {
-        while self.dataplane.flush()
-            && let Some(output) = self.endpoint.poll()
-        {
-            match output {
-                Output::Transmit(transmit) => {
-                    if let Err(error) = self.sockets.send(&transmit) {
-                        self.warn_unsent(transmit.path, &error, now);
-                    }
+        self.is_behind = true;
+        while self.dataplane.flush() {
+            let Some(output) = self.endpoint.poll() else {
+                self.is_behind = false;
+                return;
+            };
+            self.carry_out(output, now);
+        }
+    }
+
+    /// The workers end, so what the peers have not been told by then, such as our DELETEs, does not
+    /// wait for them.
+    fn tell_the_rest(&mut self, now: Instant) {
+        while let Some(output) = self.endpoint.poll() {
+            self.carry_out(output, now);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, now: Instant) {
+        match output {
+            Output::Transmit(transmit) => {
+                if let Err(error) = self.sockets.send(&transmit) {
+                    self.warn_unsent(transmit.path, &error, now);
                 }
-                Output::Keepalive(path) => {
-                    if let Err(error) = self.sockets.keepalive(path) {
-                        self.warn_unsent(path, &error, now);
-                    }
-                }
-                Output::Update(update) => self.update(update),
-                Output::Event(event) => self.report(event, now),
             }
+            Output::Keepalive(path) => {
+                if let Err(error) = self.sockets.keepalive(path) {
+                    self.warn_unsent(path, &error, now);
+                }
+            }
+            Output::Update(update) => self.update(update),
+            Output::Event(event) => self.report(event, now),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{control::Control, metrics::Service as Metrics, sockets, vici::format};
+use super::{control::Control, metrics::Metrics, sockets, vici::format};
 use crate::{
     dataplane::{LatencySnapshot, WorkerSnapshot},
     ike::Discard,

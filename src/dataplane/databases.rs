@@ -13,7 +13,8 @@ use crate::ipsec::{OutboundSa, SaEvent, SaUpdate};
 #[derive(Debug, Default)]
 pub(super) struct Settling {
     deferred: VecDeque<WorkerCommand>,
-    since: Option<Instant>,
+    /// When the wait began, and when it was last looked at.
+    wait: Option<(Instant, Instant)>,
     /// After a wait, changes are made at once until then: whoever causes many of them must not keep
     /// everybody's packets waiting.
     rests_until: Option<Instant>,
@@ -63,16 +64,19 @@ impl Pipeline {
         if !self.is_settling() {
             return;
         }
-        let since = *self.settling.since.get_or_insert(now);
-        let waited = now.saturating_duration_since(since);
-        if waited >= PATIENCE || !self.hand_off.is_owed() {
-            self.settling.rests_until = (!waited.is_zero()).then(|| now + waited * REST);
+        let since = self.settling.wait.map_or(now, |(since, _)| since);
+        self.settling.wait = Some((since, now));
+        if now.saturating_duration_since(since) >= PATIENCE || !self.hand_off.is_owed() {
             self.apply_deferred();
         }
     }
 
+    /// Ends the wait, however it comes to its end, and begins its rest.
     fn apply_deferred(&mut self) {
-        self.settling.since = None;
+        if let Some((since, seen)) = self.settling.wait.take() {
+            let waited = seen.saturating_duration_since(since);
+            self.settling.rests_until = (!waited.is_zero()).then(|| seen + waited * REST);
+        }
         while let Some(command) = self.settling.deferred.pop_front() {
             self.apply_now(command);
         }

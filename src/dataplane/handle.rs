@@ -173,8 +173,8 @@ impl Handle {
 
     /// Asks every worker to acknowledge that it has done all that was applied before. Once it has, no
     /// packet is sealed or opened the old way, not even one that was read before, and all that was
-    /// sealed the old way is with the kernel. A worker whose socket takes no more therefore seals nothing
-    /// and acknowledges when it does.
+    /// sealed the old way is with the kernel. A worker whose socket takes no more therefore seals, the new
+    /// way, only what it has already read, and acknowledges when the socket has taken all.
     pub fn barrier(&mut self) -> Epoch {
         self.epoch += 1;
         for link in &mut self.links {

@@ -54,7 +54,7 @@ struct Core {
     egress: Egress,
     /// When the first of the packets in the egress was read.
     oldest: Option<Instant>,
-    /// A barrier that is passed when the egress is empty; until then nothing is added to it.
+    /// A barrier that is passed when the egress is empty; until then nothing more is read to be sealed.
     passing: Option<u64>,
 }
 

@@ -170,16 +170,6 @@ pub(super) struct Wish {
 pub(super) struct EspSpis {
     taken: HashSet<Spi>,
     next_worker: u16,
-    /// In order of their end.
-    lingering: VecDeque<Lingering>,
-}
-
-/// A replaced inbound SA that still receives for a moment.
-struct Lingering {
-    until: Instant,
-    ike: u64,
-    spi: Spi,
-    owner: WorkerId,
 }
 
 impl Context {
@@ -196,7 +186,6 @@ impl Context {
             spis: EspSpis {
                 taken: HashSet::new(),
                 next_worker: 0,
-                lingering: VecDeque::new(),
             },
             effects: Vec::new(),
             commands: Commands::default(),
@@ -330,7 +319,7 @@ impl Context {
     }
 
     /// A fresh inbound SPI that names `owner`; to be given back with [`Context::release_spi`] or
-    /// [`Context::linger`].
+    /// [`Context::remove_inbound`].
     pub(super) fn reserve_spi(&mut self, owner: WorkerId) -> Spi {
         let taken = &self.spis.taken;
         let workers = self.settings.workers;
@@ -347,62 +336,6 @@ impl Context {
     pub(super) fn remove_inbound(&mut self, spi: Spi, owner: WorkerId) {
         self.update(SaUpdate::RemoveInbound { spi, owner });
         self.release_spi(spi);
-    }
-
-    /// Removes an inbound SA after its successor has long taken over. Of one IKE SA only so many
-    /// linger, and the oldest goes first, or a peer that replaces them in a loop would fill the memory.
-    pub(super) fn linger(&mut self, ike: u64, spi: Spi, owner: WorkerId) {
-        let lingering = &mut self.spis.lingering;
-        let own = lingering.iter().filter(|known| known.ike == ike);
-        if own.count() >= self.settings.children_per_ike
-            && let Some(oldest) = lingering.iter().position(|known| known.ike == ike)
-            && let Some(oldest) = lingering.remove(oldest)
-        {
-            self.remove_inbound(oldest.spi, oldest.owner);
-        }
-        self.spis.lingering.push_back(Lingering {
-            until: self.now + self.settings.inbound_linger,
-            ike,
-            spi,
-            owner,
-        });
-    }
-
-    /// Ends the lingering that is over.
-    pub(super) fn end_lingering(&mut self) {
-        let now = self.now;
-        while let Some(&Lingering {
-            spi, owner, until, ..
-        }) = self.spis.lingering.front()
-            && until <= now
-        {
-            self.spis.lingering.pop_front();
-            self.remove_inbound(spi, owner);
-        }
-    }
-
-    /// Ends the lingering of an IKE SA that has ended.
-    pub(super) fn end_lingering_of(&mut self, ike: u64) {
-        let (over, rest) = std::mem::take(&mut self.spis.lingering)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|known| known.ike == ike);
-        self.spis.lingering = rest;
-        for Lingering { spi, owner, .. } in over {
-            self.remove_inbound(spi, owner);
-        }
-    }
-
-    /// What lingers of one IKE SA is its successor's.
-    pub(super) fn bequeath_lingering(&mut self, from: u64, to: u64) {
-        for known in &mut self.spis.lingering {
-            if known.ike == from {
-                known.ike = to;
-            }
-        }
-    }
-
-    pub(super) fn lingering_until(&self) -> Option<Instant> {
-        self.spis.lingering.front().map(|first| first.until)
     }
 }
 

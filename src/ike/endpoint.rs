@@ -87,7 +87,7 @@ impl Endpoint {
     pub fn next_timeout(&self) -> Option<Instant> {
         let retries = self.retries.iter().map(|(at, _)| *at);
         let start = self.start.as_ref().map(|start| start.at);
-        let others = [self.table.next_deadline(), self.cx.lingering_until(), start];
+        let others = [self.table.next_deadline(), start];
         retries.chain(others.into_iter().flatten()).min()
     }
 
@@ -222,7 +222,6 @@ impl Endpoint {
 
     fn on_timer(&mut self) {
         let now = self.cx.now;
-        self.cx.end_lingering();
         if let Some(start) = self.start.take() {
             self.start_configured(start.old.as_deref());
         }

@@ -284,7 +284,7 @@ fn a_port_that_is_taken_stops_no_tunnel_and_is_served_once_it_is_free() {
     let [a, _b] = lab.tunnel(&plan());
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
     let output = a.process.output();
-    let warning = format!("daemon.metrics: cannot listen on {ADDRESS}, will try again");
+    let warning = format!("daemon.metrics: cannot serve metrics on {ADDRESS}, will try again");
     assert_eq!(output.matches(&warning).count(), 1, "{output}");
     let error = |a: &Gateway| {
         let stats = a.ask("stats", &[]);

@@ -158,6 +158,4 @@ fn workers_that_spin_carry_the_same_and_end_when_they_are_told() {
     let (sent, received) = (a.handle.stats().total(), b.handle.stats().total());
     assert_eq!(sent.outbound, received.inbound);
     assert_eq!(received.drops.iter().sum::<u64>(), 0, "{received:?}");
-    // Looking in vain is a call too.
-    assert!(sent.bursts < sent.calls, "{sent:?}");
 }

@@ -118,6 +118,28 @@ fn changes_that_wait_keep_their_order_and_a_barrier_ends_the_wait() {
 }
 
 #[test]
+fn a_wait_that_a_barrier_ends_is_followed_by_a_rest_too() {
+    let (mut a, mut b) = first().build();
+    assert_eq!(sealed_here(&mut a, 1), 0); // its owner is stuck and never sends it
+    own().connect(&mut a, &mut b, 1);
+    assert!(!settle(&mut a));
+    a.now += Duration::from_millis(1);
+    assert!(!settle(&mut a));
+    a.pipelines[0].apply(WorkerCommand::Barrier(1));
+    let change = |a: &mut Gateway| {
+        let (child, reqid) = (ChildId(1000), REQID);
+        a.pipelines[0].apply(WorkerCommand::ForgetElsewhere { child, reqid });
+        a.pipelines[0].is_settling()
+    };
+    assert!(!change(&mut a), "made at once");
+    assert!(settle(&mut a));
+    a.now += Duration::from_millis(8);
+    assert!(settle(&mut a) && !change(&mut a), "made at once");
+    a.now += Duration::from_millis(1);
+    assert!(settle(&mut a) && change(&mut a), "the rest is over");
+}
+
+#[test]
 fn a_worker_without_an_sa_waits_too_before_it_hands_over_to_another_one() {
     let (mut a, mut b) = first().build();
     assert_eq!(sealed_here(&mut a, 1), 0);

@@ -33,13 +33,13 @@ use server::Server;
 
 /// Metrics for an address, as far as that is to be had: tunnels do not depend on it.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct Metrics {
     address: SocketAddr,
     control: Arc<Waker>,
-    metrics: io::Result<Metrics>,
+    service: io::Result<Service>,
 }
 
-impl Service {
+impl Metrics {
     /// Takes the port, which may need privileges. Nobody is served before [`Self::start`].
     pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         let listener = TcpListener::bind(address)?;
@@ -53,24 +53,26 @@ impl Service {
         listener: io::Result<TcpListener>,
         control: Arc<Waker>,
     ) -> Self {
-        let metrics = listener.and_then(|listener| Metrics::start(listener, Arc::clone(&control)));
-        if let Err(error) = &metrics {
-            tracing::warn!("daemon.metrics: cannot listen on {address}, will try again: {error}");
+        let service = listener.and_then(|listener| Service::start(listener, Arc::clone(&control)));
+        if let Err(error) = &service {
+            tracing::warn!(
+                "daemon.metrics: cannot serve metrics on {address}, will try again: {error}"
+            );
         }
         Self {
             address,
             control,
-            metrics,
+            service,
         }
     }
 
     /// Tries again if nobody is served.
     pub(super) fn retry(&mut self) {
-        if self.metrics.is_err() {
+        if !self.service.as_ref().is_ok_and(Service::is_running) {
             let listener = Self::bind(self.address);
             let control = Arc::clone(&self.control);
-            self.metrics = listener.and_then(|listener| Metrics::start(listener, control));
-            if self.metrics.is_ok() {
+            self.service = listener.and_then(|listener| Service::start(listener, control));
+            if self.service.is_ok() {
                 tracing::info!("metrics are served on {}", self.address);
             }
         }
@@ -78,25 +80,25 @@ impl Service {
 
     /// Whether a snapshot is wanted.
     pub(super) fn is_asked(&self) -> bool {
-        self.metrics.as_ref().is_ok_and(Metrics::is_asked)
+        self.service.as_ref().is_ok_and(Service::is_asked)
     }
 
     /// Hands over the snapshot that was asked for.
     pub(super) fn answer(&self, snapshot: Snapshot) {
-        if let Ok(metrics) = &self.metrics {
-            metrics.answer(snapshot);
+        if let Ok(service) = &self.service {
+            service.answer(snapshot);
         }
     }
 
     /// The address, and why nobody is served there.
     pub(super) fn status(&self) -> (SocketAddr, Option<&io::Error>) {
-        (self.address, self.metrics.as_ref().err())
+        (self.address, self.service.as_ref().err())
     }
 }
 
 /// The control thread's end. Dropping it ends the metrics thread.
 #[derive(Debug)]
-struct Metrics {
+struct Service {
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
@@ -112,7 +114,7 @@ struct Desk {
     server: Waker,
 }
 
-impl Metrics {
+impl Service {
     /// Serves clients from a thread of its own, which wakes the control thread when it wants a snapshot.
     fn start(listener: TcpListener, control: Arc<Waker>) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -133,6 +135,12 @@ impl Metrics {
         })
     }
 
+    /// Whether the thread has not ended by itself.
+    fn is_running(&self) -> bool {
+        let thread = self.thread.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
+    }
+
     fn is_asked(&self) -> bool {
         self.desk.asked.load(Ordering::Acquire)
     }
@@ -145,7 +153,7 @@ impl Metrics {
     }
 }
 
-impl Drop for Metrics {
+impl Drop for Service {
     fn drop(&mut self) {
         self.desk.stop.store(true, Ordering::Release);
         // As above.
@@ -162,5 +170,28 @@ impl Desk {
         self.asked.store(true, Ordering::Release);
         // A failed wake-up only means that the thread is awake or gone.
         let _ = self.control.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::Token;
+
+    #[test]
+    fn a_thread_that_has_ended_is_replaced_by_another_one() {
+        let poll = Poll::new().unwrap();
+        let control = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let listener = Metrics::bind(([127, 0, 0, 1], 0).into());
+        let address = listener.as_ref().unwrap().local_addr().unwrap();
+        let mut metrics = Metrics::start(address, listener, control);
+        let service = metrics.service.as_ref().unwrap();
+        service.desk.stop.store(true, Ordering::Release);
+        service.desk.server.wake().unwrap();
+        while service.is_running() {
+            thread::yield_now();
+        }
+        metrics.retry();
+        assert!(metrics.service.unwrap().is_running());
     }
 }

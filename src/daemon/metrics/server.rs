@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn clients_that_connect_without_end_are_taken_in_turns_between_which_the_thread_can_stop() {
-        let listener = super::super::Service::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = super::super::Metrics::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (poll, control) = (Poll::new().unwrap(), Poll::new().unwrap());
         let desk = Desk {

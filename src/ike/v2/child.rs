@@ -19,7 +19,7 @@ use crate::ipsec::{
 use crate::wire::ip::Flow;
 use crate::wire::proposal::EspSuite;
 
-use super::Core;
+use super::lingering::Lingering;
 use super::siblings::{Kin, Siblings};
 use super::with_port;
 
@@ -266,9 +266,9 @@ impl ChildSa {
     }
 
     /// The same where another one has taken over: what the peer has sent before may still arrive.
-    pub(super) fn linger(mut self, core: &Core, cx: &mut Context) {
+    pub(super) fn linger(mut self, lingering: &mut Lingering, cx: &mut Context) {
         self.stop_outbound(cx);
-        cx.linger(core.id, self.spi_in, self.owner);
+        lingering.add(self.spi_in, self.owner, cx);
     }
 
     /// Tells of its end, unless nobody has heard of it or a successor has told of it.

@@ -15,6 +15,7 @@ use super::child::{ChildSa, End, early, esp_path};
 use super::children::restart_wish;
 use super::collision::Succession;
 use super::error::ExchangeError;
+use super::lingering::Lingering;
 use super::liveness::Liveness;
 use super::message::Datagram;
 use super::protect::SaKeys;
@@ -30,6 +31,7 @@ pub(in crate::ike) struct Established {
     pub(super) window: Window,
     pub(super) work: Work,
     pub(super) children: Vec<ChildSa>,
+    pub(super) lingering: Lingering,
     pub(super) liveness: Liveness,
     /// Which IKE SA takes over, if one does.
     pub(super) succession: Succession,
@@ -61,6 +63,7 @@ struct Clock {
 /// What a replaced IKE SA leaves to its successor.
 pub(in crate::ike) struct Inheritance {
     pub(super) children: Vec<ChildSa>,
+    pub(super) lingering: Lingering,
     pub(super) queue: VecDeque<Task>,
     pub(super) old: Box<IkeSaStatus>,
 }
@@ -88,6 +91,7 @@ impl Established {
             window,
             work: Work::default(),
             children: Vec::new(),
+            lingering: Lingering::default(),
             liveness: Liveness::new(core, nat, cx),
             succession: Succession::None,
             switch_at: None,
@@ -331,6 +335,7 @@ impl Established {
         self.work.wake(cx.now);
         self.poll_liveness(core, cx);
         self.poll_children(core, cx);
+        self.lingering.poll(cx);
         Fate::Stays
     }
 
@@ -342,6 +347,7 @@ impl Established {
             self.liveness.deadline(),
             self.succession.deadline(),
             self.children_deadline(),
+            self.lingering.deadline(),
         ];
         own.into_iter().chain(rest).flatten().min()
     }
@@ -387,7 +393,7 @@ impl Established {
             child.tell_down(&ike, &end, cx);
             child.uninstall(cx);
         }
-        cx.end_lingering_of(core.id);
+        self.lingering.end(cx);
         self.work.abandon(&end, &mut wishes, cx);
         if self.succession.is_heir() {
             cx.effects.push(Effect::Withdrawn { heir: core.id });
@@ -418,10 +424,12 @@ impl Established {
     ) {
         let Inheritance {
             children,
+            lingering,
             queue,
             old,
         } = inheritance;
         self.children.extend(children);
+        self.lingering.inherit(lingering);
         self.work.queue.extend(queue);
         self.watch_children(cx.now);
         self.succession = Succession::None;

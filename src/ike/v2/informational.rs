@@ -80,9 +80,9 @@ impl Established {
         let redundant = child.awaits_peer() || !child.has_outbound();
         if let Some(successor) = child.successor {
             self.succeed(core, &child, successor, cx);
-            child.linger(core, cx);
+            child.linger(&mut self.lingering, cx);
         } else if child.replaced || (redundant && child.phase == Phase::Replaced) {
-            child.linger(core, cx);
+            child.linger(&mut self.lingering, cx);
         } else {
             for other in &mut self.children {
                 if other.successor == Some(child.id) {

@@ -17,6 +17,7 @@ mod error;
 mod established;
 mod informational;
 mod init;
+mod lingering;
 mod liveness;
 mod message;
 mod offer;

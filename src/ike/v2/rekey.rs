@@ -297,10 +297,10 @@ impl Established {
         let old = Box::new(self.status(core, false));
         let inheritance = Inheritance {
             children: std::mem::take(&mut self.children),
+            lingering: std::mem::take(&mut self.lingering),
             queue: self.work.take_inheritance(),
             old,
         };
-        cx.bequeath_lingering(core.id, to);
         cx.effects.push(Effect::Inherit { to, inheritance });
         cx.peers
             .remove(core.id, &self.peer.local_id, &self.peer.remote_id);

@@ -316,7 +316,7 @@ impl Established {
             self.push(Task::CreateChild(wish));
         }
         if spared {
-            child.linger(core, cx);
+            child.linger(&mut self.lingering, cx);
         } else {
             child.uninstall(cx);
         }
@@ -335,7 +335,7 @@ impl Established {
         if let Some(successor) = child.successor {
             self.succeed(core, &child, successor, cx);
         }
-        child.linger(core, cx);
+        child.linger(&mut self.lingering, cx);
     }
 
     /// Looks again soon whether the peer sends on a new Child SA.
