@@ -8,7 +8,7 @@ use lockgate::ike::{
     Command, CommandError, CommandId, CommandOutcome, Discard, Endpoint, Event, IkeSaStatus, Input,
     Output, Pad, Path, Transmit,
 };
-use lockgate::ipsec::SaEvent;
+use lockgate::ipsec::{SaEvent, SaUpdate};
 
 use super::config::Setup;
 use super::plane::Plane;
@@ -20,6 +20,8 @@ pub(crate) struct Host {
     pub(crate) plane: Plane,
     pub(crate) events: Vec<Event>,
     pub(crate) keepalives: Vec<Path>,
+    /// Outbound SAs that packets could use only after the peer had been sent something.
+    pub(crate) opened_late: u32,
     pub(crate) nonces: Steering,
     ledger: Ledger,
     last_command: u64,
@@ -44,6 +46,7 @@ impl Host {
             plane,
             events: Vec::new(),
             keepalives: Vec::new(),
+            opened_late: 0,
             nonces,
             ledger: Ledger::default(),
             last_command: 0,
@@ -76,7 +79,11 @@ impl Host {
             match output {
                 Output::Transmit(transmit) => sent.push(transmit),
                 Output::Keepalive(path) => self.keepalives.push(path),
-                Output::Update(update) => self.plane.apply(update),
+                Output::Update(update) => {
+                    let opens = matches!(update, SaUpdate::SwitchOutbound(_));
+                    self.opened_late += u32::from(opens && !sent.is_empty());
+                    self.plane.apply(update);
+                }
                 Output::Event(event) => {
                     self.ledger.enter(&event);
                     self.events.push(event);

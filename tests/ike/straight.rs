@@ -69,6 +69,20 @@ fn an_ike_sa_can_be_set_up_without_a_child_and_get_one_later() {
 }
 
 #[test]
+fn a_responder_can_answer_packets_before_it_tells_its_peer_that_it_may_send_them() {
+    let mut pair = Pair::up();
+    assert_eq!(pair.host(Side::B).opened_late, 0);
+    for side in Side::BOTH {
+        let mut pair = Pair::up_with(|side, setup| setup.add_second_child(side));
+        pair.gapless = false; // the responder may send before its answer has arrived
+        pair.command(side, initiate("lab"));
+        pair.settle();
+        pair.assert_clean(2);
+        assert_eq!(pair.host(side.other()).opened_late, 0);
+    }
+}
+
+#[test]
 fn a_second_child_uses_the_same_ike_sa() {
     for side in Side::BOTH {
         let mut pair = Pair::up_with(|side, setup| setup.add_second_child(side));

@@ -166,8 +166,11 @@ impl HalfOpen {
         let mut sa = Established::new(core, peer, keys, nat, window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
         let wants_child = payloads.sa.is_some() || payloads.ts_i.is_some();
-        let child =
+        let mut child =
             wants_child.then(|| sa.first_child(core, exchange, payloads, &mut response, cx));
+        if let Some(Ok(child)) = &mut child {
+            child.open_outbound(cx); // what the peer sends after our answer may be answered at once
+        }
         sa.answer(core, datagram, response, cx);
         sa.announce(
             core,
@@ -175,10 +178,7 @@ impl HalfOpen {
             cx,
         );
         match child {
-            Some(Ok(mut child)) => {
-                child.open_outbound(cx);
-                sa.child_up(core, child, Vec::new(), cx);
-            }
+            Some(Ok(child)) => sa.child_up(core, child, Vec::new(), cx),
             Some(Err(error)) => core.warn(cx, "IKE", format!("refused CHILD_SA: {error}")),
             None => {}
         }

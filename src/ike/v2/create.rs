@@ -148,15 +148,15 @@ impl Established {
         };
         let mut response = PayloadWriter::new();
         let created = self.respond_child(core, payloads, chosen, &mut response, cx)?;
-        self.answer(core, datagram, response, cx);
         let mut child = created.child;
         if kin.additional {
             // Another one carries the traffic until the peer has the answer.
             child.times.settled_at = Some(cx.now + SETTLED);
             self.watch_children(cx.now);
         } else {
-            child.open_outbound(cx);
+            child.open_outbound(cx); // what the peer sends after our answer may be answered at once
         }
+        self.answer(core, datagram, response, cx);
         self.child_up(core, child, Vec::new(), cx);
         Ok(())
     }
