@@ -128,7 +128,8 @@ pub fn execute(args: &Args) -> ExitCode {
 }
 
 /// The file of `--report`, opened before anything is measured, so that a wrong name costs no time. A new
-/// one that nothing was written to is removed again.
+/// one that nothing was written to is removed when this is dropped; it stays, empty, if a signal ends the
+/// process.
 #[derive(Debug)]
 struct ReportFile {
     file: File,
@@ -138,7 +139,8 @@ struct ReportFile {
 
 impl ReportFile {
     fn open(path: &Path) -> anyhow::Result<Self> {
-        let unwanted = !path.exists();
+        // A link was there before, wherever it leads.
+        let unwanted = path.symlink_metadata().is_err();
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(false).open(path);
         Ok(Self {
@@ -444,3 +446,24 @@ fn pin(core: usize) -> io::Result<()> {
 
 /// How often each number of workers has its turn.
 const ROUNDS: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_report_that_is_not_written_leaves_what_was_there_and_no_new_file() {
+        let folder = tempfile::TempDir::new().expect("a place for files");
+        let [new, old, link] = ["new", "old", "link"].map(|name| folder.path().join(name));
+        fs::write(&old, "what it was").expect("a file");
+        symlink("nowhere yet", &link).expect("a link");
+        for path in [&new, &old, &link] {
+            drop(ReportFile::open(path).expect("it can be written"));
+        }
+        assert!(!new.exists());
+        assert_eq!(fs::read_to_string(&old).expect("a file"), "what it was");
+        assert!(link.is_symlink());
+    }
+}

@@ -59,6 +59,8 @@ pub struct ReceiveBurst {
     calls: CallHeaders,
     /// Headers that the kernel may have written to since they were prepared.
     used: usize,
+    /// The same two for the other framing, so that sockets of both can take turns.
+    resting: (CallHeaders, usize),
     asked: usize,
     filled: usize,
     framing: Framing,
@@ -83,6 +85,7 @@ impl ReceiveBurst {
             controls: vec![ControlBuffer::default(); capacity].into_boxed_slice(),
             calls: CallHeaders::new(capacity),
             used: capacity,
+            resting: (CallHeaders::new(capacity), capacity),
             asked: 0,
             filled: 0,
             framing: Framing::Bare,
@@ -113,7 +116,9 @@ impl ReceiveBurst {
     /// touched since the last time are ready already.
     pub(super) fn prepare(&mut self, asked: usize, framing: Framing) -> &mut [libc::mmsghdr] {
         if framing != self.framing {
-            self.used = self.capacity();
+            let (calls, used) = &mut self.resting;
+            std::mem::swap(&mut self.calls, calls);
+            std::mem::swap(&mut self.used, used);
         }
         let Self {
             arena,
@@ -291,6 +296,30 @@ mod tests {
         assert_eq!(train(&mut [0; 25], None), [25]);
         assert!(train(&mut [], None).is_empty());
     }
+
+    /// Sockets of both framings take turns in one arena.
+    #[test]
+    fn headers_that_the_kernel_left_alone_stay_ready_for_their_framing() {
+        let mut burst = ReceiveBurst::new(8);
+        let framings = [Framing::Bare, Framing::Ipv4Header];
+        for framing in framings {
+            for header in burst.prepare(8, framing) {
+                header.msg_hdr.msg_flags = MARK;
+            }
+            burst.fill(3);
+        }
+        for framing in framings {
+            let headers = burst.prepare(8, framing);
+            let flags: Vec<i32> = headers.iter().map(|one| one.msg_hdr.msg_flags).collect();
+            assert_eq!(flags, [[0; 3].as_slice(), &[MARK; 5]].concat());
+            let named = headers.iter().all(|one| !one.msg_hdr.msg_name.is_null());
+            assert_eq!(named, framing == Framing::Bare);
+            burst.fill(3);
+        }
+    }
+
+    /// A flag that nobody sets.
+    const MARK: i32 = 1 << 30;
 
     #[test]
     fn options_are_stripped_with_the_ipv4_header() {

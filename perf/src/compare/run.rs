@@ -183,8 +183,9 @@ fn one(slot: &mut Slot, step: Step, round: u32, tools: &Tools, results: &mut Res
         Some(tunnel) => tunnel,
         None => {
             let defaults = SocketDefaults::set(2 * SOCKET_BUFFER);
-            let started = Tunnel::start(program, tools);
-            drop(defaults);
+            let started = defaults
+                .context("cannot set socket buffers")
+                .and_then(|_defaults| Tunnel::start(program, tools));
             match started {
                 Ok(tunnel) => slot.tunnel.insert(tunnel),
                 Err(error) => return fail(results, format!("{what}: {error:#}")),

@@ -10,7 +10,7 @@ use rustix::process::{Pid, test_kill_process};
 /// Sizes that new sockets get, which is a setting of the whole machine. Put back when dropped.
 ///
 /// What they were is in a file until then, so that the end by a signal, a panic or, after a kill, the next run
-/// can put them back as well.
+/// can put them back as well. One run at a time has them changed.
 #[derive(Debug)]
 pub(crate) struct SocketDefaults(());
 
@@ -30,8 +30,11 @@ impl Drop for SocketDefaults {
 
 /// Undoes what this process has changed; nothing if that is nothing.
 pub(crate) fn put_back() {
-    let state = state();
-    if let Err(error) = restore(&state) {
+    undo(&state());
+}
+
+fn undo(state: &Path) {
+    if let Err(error) = restore(state) {
         // It can only be told.
         eprintln!("cannot restore what {} says: {error}", state.display());
     }
@@ -40,41 +43,85 @@ pub(crate) fn put_back() {
 /// Clears up what runs that were killed have left, and tells what that was.
 pub(crate) fn clear_leftovers() -> Vec<String> {
     let mut cleared = Vec::new();
-    let mut clear = |folder: &Path, prefix, remove: fn(&Path) -> io::Result<()>| {
-        for path in left_in(folder, prefix) {
-            let failed = remove(&path)
-                .err()
-                .map(|error| format!(", which stays: {error}"));
-            cleared.push(format!("{}{}", path.display(), failed.unwrap_or_default()));
-        }
-    };
-    clear(Path::new(STATES), NAME, restore);
-    clear(Path::new(WIREGUARD), DEVICE, |path| fs::remove_file(path));
-    clear(&std::env::temp_dir(), NAME, |path| fs::remove_dir_all(path));
+    let mut clear =
+        |folder: &Path, prefix, is_end: fn(&str) -> bool, remove: fn(&Path) -> io::Result<()>| {
+            for path in left_in(folder, prefix, is_end) {
+                let failed = remove(&path)
+                    .err()
+                    .map(|error| format!(", which stays: {error}"));
+                cleared.push(format!("{}{}", path.display(), failed.unwrap_or_default()));
+            }
+        };
+    let is_folder = |end: &str| end.starts_with('-');
+    clear(Path::new(STATES), NAME, is_state, restore);
+    clear(Path::new(WIREGUARD), DEVICE, is_control_socket, |path| {
+        fs::remove_file(path)
+    });
+    clear(&std::env::temp_dir(), NAME, is_folder, |path| {
+        fs::remove_dir_all(path)
+    });
     cleared
+}
+
+/// Whether a control socket is called so after [`DEVICE`] and the process id: by its program and its side.
+pub(crate) fn is_control_socket(end: &str) -> bool {
+    let name = end.strip_suffix(".sock").unwrap_or_default();
+    matches!(name.as_bytes(), [b'w' | b'o' | b'b' | b'g', b'a' | b'b'])
+}
+
+fn is_state(end: &str) -> bool {
+    end == ".settings"
 }
 
 fn state() -> PathBuf {
     Path::new(STATES).join(format!("{NAME}{}.settings", std::process::id()))
 }
 
-/// Files whose names have, after `prefix`, the number of a process that is gone.
-fn left_in(folder: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_left = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let Some(rest) = name.strip_prefix(prefix) else {
-            return false;
-        };
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        let process = digits.parse().ok().and_then(Pid::from_raw);
-        process.is_some_and(|process| test_kill_process(process) == Err(rustix::io::Errno::SRCH))
-    };
-    entries.map(|entry| entry.path()).filter(is_left).collect()
+/// Files whose names are `prefix`, the number of a process that is gone, and an end as it should be.
+fn left_in(folder: &Path, prefix: &str, is_end: fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut files = of_processes(folder, prefix, is_end);
+    files.retain(|(process, _)| is_gone(*process));
+    files.into_iter().map(|(_, path)| path).collect()
 }
 
-/// Writes `value` to all `settings`, and before that what they are to the file `state`.
+fn of_processes(folder: &Path, prefix: &str, is_end: fn(&str) -> bool) -> Vec<(Pid, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let of_process = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix(prefix)?;
+        let end = name.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        let process = name.strip_suffix(end)?.parse().ok()?;
+        is_end(end).then_some((Pid::from_raw(process)?, path))
+    };
+    entries
+        .filter_map(|entry| of_process(entry.path()))
+        .collect()
+}
+
+fn is_gone(process: Pid) -> bool {
+    test_kill_process(process) == Err(rustix::io::Errno::SRCH)
+}
+
+/// Writes `value` to all `settings`, and before that what they are to the file `state`. They stay as they
+/// are if that fails, or if another run has them changed.
 fn change(state: &Path, settings: &[PathBuf], value: &str) -> io::Result<()> {
+    // Before others are looked for: of two runs that begin at once, at most one goes on.
+    fs::write(state, "")?;
+    let changed = change_alone(state, settings, value);
+    if changed.is_err() {
+        undo(state);
+    }
+    changed
+}
+
+fn change_alone(state: &Path, settings: &[PathBuf], value: &str) -> io::Result<()> {
+    let states = of_processes(state.parent().unwrap_or(state), NAME, is_state);
+    let mut others = states.into_iter().filter(|(_, path)| path != state);
+    if let Some((process, path)) = others.find(|(process, _)| !is_gone(*process)) {
+        return Err(io::Error::other(format!(
+            "another run, process {process}, has them changed until its programs run; try again then ({})",
+            path.display()
+        )));
+    }
     let mut before = String::new();
     for setting in settings {
         let value = fs::read_to_string(setting)?;
@@ -93,7 +140,10 @@ fn restore(state: &Path) -> io::Result<()> {
         before => before?,
     };
     for (setting, value) in before.lines().filter_map(|line| line.rsplit_once(' ')) {
-        fs::write(setting, value)?;
+        // What could not be changed cannot be written now either.
+        if fs::read_to_string(setting)?.trim() != value {
+            fs::write(setting, value)?;
+        }
     }
     fs::remove_file(state)
 }
@@ -135,14 +185,47 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_as_before_if_one_of_them_cannot_be_changed() {
+        let folder = tempfile::TempDir::new().expect("a place for files");
+        let [state, setting] = ["state", "one"].map(|name| folder.path().join(name));
+        fs::write(&setting, "212992\n").expect("a file");
+        // Nobody may write to it, whoever they are.
+        let fixed = PathBuf::from("/proc/sys/kernel/ostype");
+        change(&state, &[setting.clone(), fixed], "Linux").expect_err("one cannot be written");
+        assert_eq!(fs::read_to_string(setting).expect("a file"), "212992");
+        assert!(!state.exists());
+    }
+
+    #[test]
+    fn a_run_refuses_to_change_what_a_living_one_has_changed() {
+        let folder = tempfile::TempDir::new().expect("a place for files");
+        let [state, setting] = ["state", "one"].map(|name| folder.path().join(name));
+        fs::write(&setting, "8388608").expect("a file");
+        let of = |process: u32| {
+            let name = format!("{NAME}{process}.settings");
+            folder.path().join(name)
+        };
+        fs::write(of(std::process::id()), "").expect("a file");
+        let settings = [setting.clone()];
+        let error = change(&state, &settings, "1").expect_err("somebody is at it");
+        let process = format!("process {},", std::process::id());
+        assert!(error.to_string().contains(&process), "{error}");
+        assert_eq!(fs::read_to_string(&setting).expect("a file"), "8388608");
+        assert!(!state.exists() && of(std::process::id()).exists());
+        fs::rename(of(std::process::id()), of(4_194_999)).expect("a file");
+        change(&state, &settings, "1").expect("that one was killed");
+    }
+
+    #[test]
     fn only_what_belongs_to_no_running_process_is_left_over() {
         let folder = tempfile::TempDir::new().expect("a place for files");
         let own = format!("lg{}wa.sock", std::process::id());
         // Numbers of processes end at 2^22.
-        for name in [&own, "lg4194999wa.sock", "lg.sock", "wg0.sock"] {
+        let foreign = ["lg.sock", "lg4194999.sock", "lg4194999wan.sock", "wg0.sock"];
+        for name in [&*own, "lg4194999wa.sock"].into_iter().chain(foreign) {
             fs::write(folder.path().join(name), "").expect("a file");
         }
-        let left = left_in(folder.path(), "lg");
+        let left = left_in(folder.path(), "lg", is_control_socket);
         assert_eq!(left, [folder.path().join("lg4194999wa.sock")]);
     }
 }

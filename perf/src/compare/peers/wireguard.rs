@@ -105,3 +105,19 @@ const PRIVATE_A: &str = "70076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba
 const PUBLIC_A: &str = "f8a9535a2d2ff605e8e144d54f4ef5c62313a2055dbb21fddd3fd9c299eb015d";
 const PRIVATE_B: &str = "58ab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e06b";
 const PUBLIC_B: &str = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::is_control_socket;
+
+    #[test]
+    fn control_sockets_are_called_as_they_are_looked_for_after_a_kill() {
+        for program in Program::ALL {
+            let device = device(program, A);
+            let end = device.strip_prefix(&format!("{DEVICE}{}", process::id()));
+            let end = format!("{}.sock", end.expect("it begins so"));
+            assert!(is_control_socket(&end), "{device}");
+        }
+    }
+}
