@@ -215,6 +215,30 @@ fn one_flow_keeps_its_order_whatever_df_and_tos_its_packets_have() {
 }
 
 #[test]
+fn what_is_sent_alike_keeps_its_order_though_one_waits_and_the_other_need_not() {
+    let mut burst = TransmitBurst::new();
+    let fragmentable = Transmit {
+        dont_fragment: false,
+        ..to(1)
+    };
+    let [waiting, free] = [1, 2].map(|flow| Flows::of(flow << 58));
+    // The second is of the first one's flow; the third, of another, is too long to join it.
+    for (transmit, flows, length) in [
+        (fragmentable, waiting, 100),
+        (to(1), waiting, 60),
+        (to(1), free, 100),
+    ] {
+        let pushed = burst.push::<()>(transmit, flows, length, |_| Ok(()));
+        assert_eq!(pushed, Ok(()));
+    }
+    burst.offer(Some(true), |_| false);
+    let lengths: Vec<_> = burst.iter().map(|(_, bytes)| bytes.len()).collect();
+    assert_eq!(lengths, [100, 60, 100]);
+    let first = burst.iter().next().map(|(transmit, _)| transmit);
+    assert_eq!(first, Some(fragmentable));
+}
+
+#[test]
 fn no_datagram_is_overtaken_by_more_than_half_of_the_smallest_window() {
     let mut burst = TransmitBurst::new();
     let mut numbers = Vec::new();
