@@ -57,20 +57,8 @@ impl InProcess {
         }
     }
 
-    /// What [`Self::beside`] tells apart.
-    pub(super) fn names(&self) -> [&'static str; 6] {
-        [
-            "cipher",
-            "ESP around it",
-            "split, merge, checksums",
-            "policy, SA, queue",
-            "rest in user space",
-            "kernel",
-        ]
-    }
-
-    /// The processor time of both gateways for a full packet, ns: these stages, what the gateways took beyond
-    /// them, and the kernel's part.
+    /// The processor time of both gateways for a full packet, ns, by [`PARTS`]: these stages, what the gateways
+    /// took beyond them, and the kernel's part.
     pub(super) fn beside(&self, tcp: &Tcp) -> [f64; 6] {
         let packets = 1e9 / (PAYLOAD * 8.0);
         let whole = tcp.cpu_s_per_gbit * 1e9 / packets;
@@ -98,12 +86,21 @@ pub(super) fn section(all: &LabFigures) -> Section {
         blocks: vec![Block::Stack(StackChart {
             title: "Stages of bulk TCP".to_owned(),
             unit: "ns a packet".to_owned(),
-            parts: all.in_process.names().map(str::to_owned).to_vec(),
+            parts: PARTS.map(str::to_owned).to_vec(),
             rows: rows.collect(),
         })],
     }
 }
 
+/// What [`InProcess::beside`] tells apart.
+pub(super) const PARTS: [&str; 6] = [
+    "cipher",
+    "ESP around it",
+    "split, merge, checksums",
+    "policy, SA, queue",
+    "rest in user space",
+    "kernel",
+];
 /// What two Lockgates agree on by default.
 const SUITE: &str = "aes256gcm16";
 /// Bytes in a full packet: IPv4 and TCP with a timestamp (RFC 7323 §3.2) take 52.

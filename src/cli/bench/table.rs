@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Figure, Figures, Stage,
+    Figure, Figures, Stage, breakdown,
     lab::LabFigures,
     page::{kind, streams},
     scene::{IMIX, IMIX_PARTS},
@@ -232,7 +232,7 @@ impl fmt::Display for LabText<'_> {
                 tcp.system_calls_per_packet
             )?;
         }
-        let parts = all.in_process.names().join(" + ");
+        let parts = breakdown::PARTS.join(" + ");
         writeln!(f, "     CPU of both gateways, ns a packet = {parts}")?;
         for tcp in &all.tcp {
             let times = all.in_process.beside(tcp);
