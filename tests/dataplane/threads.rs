@@ -17,6 +17,16 @@ use crate::support::{eventually, may_build_a_lab};
 
 pub(crate) const WORKERS: u16 = 2;
 
+/// A tunnel and its two sites; none where no lab can be built.
+fn sites_of_two_workers() -> Option<(Tunnel, Site, Site)> {
+    let tunnel = Tunnel {
+        workers: WORKERS,
+        ..Tunnel::default()
+    };
+    let (a, b) = may_build_a_lab().then(|| sites(&tunnel))?;
+    Some((tunnel, a, b))
+}
+
 /// Two sites that reach each other, without SAs and with all offloads.
 fn sites(tunnel: &Tunnel) -> (Site, Site) {
     sites_with(
@@ -167,14 +177,9 @@ fn a_rekey_under_traffic_loses_nothing_and_every_key_comes_back() {
 
 #[test]
 fn idle_workers_end_as_soon_as_they_are_told() {
-    if !may_build_a_lab() {
+    let Some((_, mut a, _b)) = sites_of_two_workers() else {
         return;
-    }
-    let tunnel = Tunnel {
-        workers: WORKERS,
-        ..Tunnel::default()
     };
-    let (mut a, _b) = sites(&tunnel);
     thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
     a.handle.shutdown();
@@ -188,14 +193,9 @@ fn idle_workers_end_as_soon_as_they_are_told() {
 
 #[test]
 fn a_tun_that_was_deleted_is_not_read_without_end() {
-    if !may_build_a_lab() {
+    let Some((_, mut a, _b)) = sites_of_two_workers() else {
         return;
-    }
-    let tunnel = Tunnel {
-        workers: WORKERS,
-        ..Tunnel::default()
     };
-    let (mut a, _b) = sites(&tunnel);
     let mut command = std::process::Command::new("ip");
     command.args(["link", "delete", "ipsec0"]);
     let Ok(mut deletion) = a.space.spawn(command) else {
@@ -218,15 +218,10 @@ fn a_tun_that_was_deleted_is_not_read_without_end() {
 
 #[test]
 fn no_update_and_no_retired_sa_is_lost_however_many_there_are() {
-    if !may_build_a_lab() {
-        return;
-    }
     const GENERATIONS: u32 = 3000;
-    let tunnel = Tunnel {
-        workers: WORKERS,
-        ..Tunnel::default()
+    let Some((tunnel, mut a, _b)) = sites_of_two_workers() else {
+        return;
     };
-    let (mut a, _b) = sites(&tunnel);
     for generation in 0..GENERATIONS {
         let [updates, _] = tunnel.updates(generation);
         updates
@@ -258,14 +253,9 @@ fn no_update_and_no_retired_sa_is_lost_however_many_there_are() {
 
 #[test]
 fn a_packet_without_an_sa_asks_for_one() {
-    if !may_build_a_lab() {
+    let Some((tunnel, mut a, _b)) = sites_of_two_workers() else {
         return;
-    }
-    let tunnel = Tunnel {
-        workers: WORKERS,
-        ..Tunnel::default()
     };
-    let (mut a, _b) = sites(&tunnel);
     let from = tunnel.host_a(1, 0);
     let to = tunnel.host_b(1, 7);
     let socket = a.space.run(move || PlainSocket::bind(from)).expect("bound");

@@ -176,6 +176,17 @@ impl Actor {
         payloads
     }
 
+    /// Replaces its child and deletes the old one, to which the peer agrees.
+    pub(crate) fn replace_child(&mut self, pair: &mut Pair) {
+        let old = self.child_spi;
+        let payloads = self.rekey_child(old);
+        let answer = self.request(pair, ExchangeType::CREATE_CHILD_SA, &payloads);
+        assert_eq!(answer.unwrap().error(), None);
+        let payloads = vec![delete_esp(old)];
+        let answer = self.request(pair, ExchangeType::INFORMATIONAL, &payloads);
+        assert!(answer.unwrap().body(PayloadType::DELETE).is_some());
+    }
+
     /// What a correct request to replace the IKE SA holds.
     pub(crate) fn rekey_ike(&mut self) -> Payloads {
         let mut proposals = ike_proposals(&[IKE]);

@@ -27,13 +27,7 @@ fn a_peer_made_by_hand_gets_a_tunnel() {
     let mut pair = Pair::new();
     let mut actor = Actor::connect(&mut pair, 1);
     assert_unharmed(&mut pair, &mut actor);
-    let old = actor.child_spi;
-    let payloads = actor.rekey_child(old);
-    let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
-    assert_eq!(answer.unwrap().error(), None);
-    let payloads = vec![delete_esp(old)];
-    let answer = actor.request(&mut pair, ExchangeType::INFORMATIONAL, &payloads);
-    assert!(answer.unwrap().body(PayloadType::DELETE).is_some());
+    actor.replace_child(&mut pair);
     assert_unharmed(&mut pair, &mut actor);
     let payloads = actor.rekey_ike();
     let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
