@@ -5,6 +5,8 @@
 mod cases;
 #[path = "vectors/kex.rs"]
 mod kex;
+#[path = "vectors/mlkem.rs"]
+mod mlkem;
 #[path = "vectors/packet.rs"]
 mod packet;
 #[path = "vectors/prf.rs"]

@@ -1,4 +1,13 @@
-//! Diffie-Hellman in the groups that IKE negotiates (RFC 7296 §3.4).
+//! The key exchange methods that IKE negotiates (RFC 7296 §3.4, RFC 9370 §2.1): Diffie-Hellman and
+//! key encapsulation, in one flow.
+//!
+//! ```text
+//! initiator                                responder
+//! KeyExchange::generate
+//!     public()          ── KE payload ──►  answer(…)
+//!     finish(…)         ◄── KE payload ──      Answer::public
+//!     the secret        =                      Answer::shared
+//! ```
 
 use std::fmt;
 
@@ -7,11 +16,12 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::constant_time_eq;
+use super::mlkem::{self, MlKemKey};
 use super::modp::ModpKey;
 use super::secret::Secret;
 use crate::wire::proposal::KeyExchangeId;
 
-/// Our half of one exchange: the private value waits here for the peer's public one.
+/// The initiator's half of one exchange: the private value waits here for the responder's public one.
 pub struct KeyExchange {
     group: KeyExchangeId,
     public: Vec<u8>,
@@ -21,6 +31,7 @@ pub struct KeyExchange {
 enum Private {
     Curve(Curve, agreement::PrivateKey),
     Modp(ModpKey),
+    MlKem(Box<MlKemKey>),
 }
 
 impl KeyExchange {
@@ -33,6 +44,9 @@ impl KeyExchange {
         let (private, public) = if let Some(curve) = Curve::new(group) {
             let (key, public) = curve.generate(rng);
             (Private::Curve(curve, key), public)
+        } else if let Some(key) = MlKemKey::generate(group, rng) {
+            let public = key.public();
+            (Private::MlKem(Box::new(key)), public)
         } else {
             let key = ModpKey::generate(group, rng).ok_or(UnsupportedGroup(group))?;
             let public = key.public();
@@ -51,7 +65,8 @@ impl KeyExchange {
     }
 
     /// Our public value as the KE payload carries it: `x ‖ y` for a NIST curve (RFC 5903 §7),
-    /// 32 bytes for X25519 (RFC 8031 §2), a number as long as the prime for MODP.
+    /// 32 bytes for X25519 (RFC 8031 §2), a number as long as the prime for MODP, an encapsulation
+    /// key for ML-KEM.
     pub fn public(&self) -> &[u8] {
         &self.public
     }
@@ -60,11 +75,14 @@ impl KeyExchange {
     ///
     /// The peer's value passes all checks of RFC 6989 §2 or is refused: exact length, point on the
     /// curve, `1 < y < p-1`, and for X25519 a result that is not zero (RFC 8031 §2.3). The secret is
-    /// x alone for a NIST curve, and padded to the length of the prime for MODP.
+    /// x alone for a NIST curve, and padded to the length of the prime for MODP. A ciphertext of
+    /// ML-KEM is checked for its length only: a changed one gives a secret that the peer does not
+    /// have.
     pub fn finish(&self, peer: &[u8]) -> Result<Secret, InvalidPublic> {
         match &self.private {
             Private::Curve(curve, key) => curve.agree(key, peer),
             Private::Modp(key) => key.agree(peer).ok_or(InvalidPublic),
+            Private::MlKem(key) => key.agree(peer).ok_or(InvalidPublic),
         }
     }
 }
@@ -77,9 +95,46 @@ impl fmt::Debug for KeyExchange {
     }
 }
 
-/// Whether [`KeyExchange::generate`] knows the group.
+/// What the responder has after one message: its public value, and already the secret.
+#[derive(Debug)]
+pub struct Answer {
+    /// For the KE payload of the answer.
+    pub public: Vec<u8>,
+    /// What [`KeyExchange::finish`] gives the initiator.
+    pub shared: Secret,
+}
+
+/// The responder's part of an exchange that a peer has opened with the public value `peer`, which
+/// passes the checks of [`KeyExchange::finish`] or is refused; an encapsulation key of ML-KEM those
+/// of FIPS 203 §7.2. The same random bytes give the same answer.
+pub fn answer(
+    group: KeyExchangeId,
+    peer: &[u8],
+    rng: &mut dyn CryptoRng,
+) -> Result<Answer, AnswerError> {
+    if MlKemKey::is_supported(group) {
+        let (public, shared) = mlkem::encapsulate(group, peer, rng).ok_or(InvalidPublic)?;
+        return Ok(Answer { public, shared });
+    }
+    let exchange = KeyExchange::generate(group, rng)?;
+    let shared = exchange.finish(peer)?;
+    let public = exchange.public;
+    Ok(Answer { public, shared })
+}
+
+/// Whether [`KeyExchange::generate`] and [`answer`] know the method.
 pub fn is_supported_group(id: KeyExchangeId) -> bool {
-    Curve::new(id).is_some() || ModpKey::is_supported(id)
+    Curve::new(id).is_some() || ModpKey::is_supported(id) || MlKemKey::is_supported(id)
+}
+
+/// Why there is no [`Answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub enum AnswerError {
+    /// Our side does not have the method.
+    Unsupported(#[from] UnsupportedGroup),
+    /// The peer's value is not one of the method.
+    Invalid(#[from] InvalidPublic),
 }
 
 /// We have no implementation of this group.
@@ -87,7 +142,7 @@ pub fn is_supported_group(id: KeyExchangeId) -> bool {
 #[error("no implementation of key exchange {0:?}")]
 pub struct UnsupportedGroup(pub KeyExchangeId);
 
-/// The peer's public value must not be used (RFC 6989 §2).
+/// The peer's public value must not be used (RFC 6989 §2, FIPS 203 §7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer's public key exchange value is not valid")]
 pub struct InvalidPublic;

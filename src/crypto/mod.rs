@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | sealing and opening packets | [`packet`] | 4106, 7634, 8750, 3602, 4868, 2404, 2410 |
 //! | PRF, SKEYSEED, keys of IKE and Child SAs | [`prf`], [`kdf`] | 7296 §2.13–2.18 |
-//! | Diffie-Hellman | [`kex`] | 3526, 5903, 8031, 6989 |
+//! | key exchange | [`kex`] | 3526, 5903, 8031, 6989; FIPS 203 |
 //!
 //! The packet path runs on `aws-lc-rs`. The RustCrypto ciphers are the portable second provider
 //! ([`packet::Provider::Portable`]) and the oracle of the tests.
@@ -18,6 +18,7 @@ pub mod secret;
 
 mod aead;
 mod encrypt_then_mac;
+mod mlkem;
 mod modp;
 mod portable;
 

@@ -299,7 +299,7 @@ const NULL: Transform = Transform::Encryption {
 };
 
 /// One spelling per algorithm: what errors suggest and [`proposal_text`] writes.
-const KEYWORDS: [(&str, Transform); 29] = [
+const KEYWORDS: [(&str, Transform); 32] = [
     ("aes256gcm16", gcm(256)),
     ("aes192gcm16", gcm(192)),
     ("aes128gcm16", gcm(128)),
@@ -327,6 +327,9 @@ const KEYWORDS: [(&str, Transform); 29] = [
     ("modp2048", group(KeyExchangeId::MODP2048)),
     ("modp3072", group(KeyExchangeId::MODP3072)),
     ("modp4096", group(KeyExchangeId::MODP4096)),
+    ("mlkem512", group(KeyExchangeId::ML_KEM_512)),
+    ("mlkem768", group(KeyExchangeId::ML_KEM_768)),
+    ("mlkem1024", group(KeyExchangeId::ML_KEM_1024)),
     ("esn", esn(true)),
     ("noesn", esn(false)),
 ];

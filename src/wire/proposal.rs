@@ -111,6 +111,9 @@ impl KeyExchangeId {
     pub const ECP521: Self = Self(21);
     pub const X25519: Self = Self(31);
     pub const X448: Self = Self(32);
+    pub const ML_KEM_512: Self = Self(35);
+    pub const ML_KEM_768: Self = Self(36);
+    pub const ML_KEM_1024: Self = Self(37);
 }
 
 impl fmt::Display for EncryptionId {
@@ -176,6 +179,9 @@ impl fmt::Display for KeyExchangeId {
             Self::ECP521 => f.write_str("ECP_521"),
             Self::X25519 => f.write_str("CURVE_25519"),
             Self::X448 => f.write_str("CURVE_448"),
+            Self::ML_KEM_512 => f.write_str("ML_KEM_512"),
+            Self::ML_KEM_768 => f.write_str("ML_KEM_768"),
+            Self::ML_KEM_1024 => f.write_str("ML_KEM_1024"),
             Self(id) => write!(f, "KE_{id}"),
         }
     }

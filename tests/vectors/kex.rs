@@ -1,6 +1,8 @@
 //! Key exchange with known private values.
 
-use lockgate::crypto::kex::{InvalidPublic, KeyExchange, UnsupportedGroup, is_supported_group};
+use lockgate::crypto::kex::{
+    AnswerError, InvalidPublic, KeyExchange, UnsupportedGroup, answer, is_supported_group,
+};
 use lockgate::wire::proposal::KeyExchangeId;
 
 use crate::cases::{Prepared, cases};
@@ -49,14 +51,30 @@ fn only_the_groups_we_offer_are_supported() {
         .map(KeyExchangeId)
         .filter(|&id| is_supported_group(id))
         .collect();
-    let mut ours = GROUPS;
+    let ml_kem = [
+        KeyExchangeId::ML_KEM_512,
+        KeyExchangeId::ML_KEM_768,
+        KeyExchangeId::ML_KEM_1024,
+    ];
+    let mut ours = [&GROUPS[..], &ml_kem].concat();
     ours.sort();
     assert_eq!(supported, ours);
     let refused = KeyExchange::generate(KeyExchangeId::MODP1024, &mut Prepared(vec![1; 1024]));
-    assert_eq!(
-        refused.err(),
-        Some(UnsupportedGroup(KeyExchangeId::MODP1024))
-    );
+    let unsupported = UnsupportedGroup(KeyExchangeId::MODP1024);
+    assert_eq!(refused.err(), Some(unsupported));
+    let refused = answer(KeyExchangeId::MODP1024, &[2; 128], &mut Prepared(vec![]));
+    assert_eq!(refused.err(), Some(AnswerError::Unsupported(unsupported)));
+}
+
+#[test]
+fn the_answer_to_a_public_value_holds_the_secret_that_the_initiator_computes() {
+    for group in GROUPS {
+        let initiator = exchange(group, 1);
+        let answer = answer(group, initiator.public(), &mut Prepared(vec![2; 1024]));
+        let answer = answer.expect("a good value");
+        assert_eq!(answer.public, exchange(group, 2).public(), "{group}");
+        assert_eq!(initiator.finish(&answer.public), Ok(answer.shared));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::ChildKeys;
-use crate::crypto::kex::KeyExchange;
+use crate::crypto::kex::{self, KeyExchange};
 use crate::ike::context::{Context, Wish};
 use crate::ike::narrow::choose_child;
 use crate::ike::negotiate::{Choice, choose_esp, exchanges};
@@ -13,7 +13,7 @@ use crate::ipsec::{ChildId, Selectors, WorkerId};
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
-use crate::wire::proposal::{EspSuite, KeyExchangeId, ProtocolId};
+use crate::wire::proposal::{EspSuite, ProtocolId};
 
 use super::Core;
 use super::child::{Agreed, ChildSa, End, esp_path};
@@ -206,8 +206,8 @@ impl Established {
             Some(group) => {
                 let ke = ke.filter(|ke| ke.group == group);
                 let ke = ke.ok_or(ExchangeError::OtherGroup(group))?;
-                let (public, shared) = answer_exchange(group, ke.data, cx)?;
-                (Some((group, public)), Some(shared))
+                let answer = kex::answer(group, ke.data, cx.rng())?;
+                (Some((group, answer.public)), Some(answer.shared))
             }
         };
         let nr = cx.nonce();
@@ -480,21 +480,6 @@ pub(super) fn asked_selectors(payloads: &Payloads<'_>) -> Result<Selectors, Exch
         local: payloads.ts_r()?,
         remote: payloads.ts_i()?,
     })
-}
-
-/// Our side of a key exchange that the peer has opened.
-pub(super) fn answer_exchange(
-    group: KeyExchangeId,
-    peer: &[u8],
-    cx: &mut Context,
-) -> Result<(Vec<u8>, Secret), ExchangeError> {
-    let exchange =
-        KeyExchange::generate(group, cx.rng()).map_err(|_| ExchangeError::OtherGroup(group))?;
-    let public = exchange.public().to_vec();
-    let shared = exchange
-        .finish(peer)
-        .map_err(|_| ExchangeError::InvalidPublic)?;
-    Ok((public, shared))
 }
 
 const MAX_RESTARTS: u8 = 3;

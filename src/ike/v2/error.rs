@@ -1,5 +1,6 @@
 //! Why a request of the peer is refused.
 
+use crate::crypto::kex::AnswerError;
 use crate::ike::Identity;
 use crate::ike::narrow::SelectorMismatch;
 use crate::ike::negotiate::ProposalMismatch;
@@ -61,6 +62,15 @@ pub(in crate::ike) enum AuthenticationError {
 impl From<AuthenticationError> for ExchangeError {
     fn from(error: AuthenticationError) -> Self {
         Self::Authentication(error)
+    }
+}
+
+impl From<AnswerError> for ExchangeError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Unsupported(group) => Self::OtherGroup(group.0),
+            AnswerError::Invalid(_) => Self::InvalidPublic,
+        }
     }
 }
 

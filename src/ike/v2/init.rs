@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::{IkeKeys, skeyseed};
-use crate::crypto::kex::KeyExchange;
+use crate::crypto::kex::{self, KeyExchange};
 use crate::crypto::prf::Prf;
 use crate::ike::context::{Attempt, Cause, Context, Effect, Failure};
 use crate::ike::nat;
@@ -23,7 +23,6 @@ use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
 use super::auth::AuthSent;
 use super::child::End;
-use super::create::answer_exchange;
 use super::error::ExchangeError;
 use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
 use super::protect::{AuthKeys, SaKeys};
@@ -400,7 +399,7 @@ impl InitRequest<'_> {
         if ke.group != choice.suite.key_exchange {
             return Err(ExchangeError::OtherGroup(choice.suite.key_exchange));
         }
-        let (public, shared) = answer_exchange(ke.group, ke.data, cx)?;
+        let kex::Answer { public, shared } = kex::answer(ke.group, ke.data, cx.rng())?;
         let core = Core {
             id: cx.next_id(),
             initiator_spi: header.initiator_spi,

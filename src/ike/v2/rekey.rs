@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::{IkeKeys, skeyseed_rekey};
-use crate::crypto::kex::KeyExchange;
+use crate::crypto::kex::{self, KeyExchange};
 use crate::ike::context::{Context, Effect};
 use crate::ike::negotiate::{check_answer, choose_ike, exchanges, ike_suite, offer};
 use crate::wire::Malformed;
@@ -15,7 +15,6 @@ use crate::wire::proposal::{IkeSuite, SaProposal};
 
 use super::child::End;
 use super::collision::{LowestNonce, Succession};
-use super::create::answer_exchange;
 use super::error::ExchangeError;
 use super::established::{Established, Fate, Inheritance};
 use super::message::{Datagram, Payloads, add_ke, notify_name, wanted_group};
@@ -126,7 +125,7 @@ impl Established {
             return Err(ExchangeError::OtherGroup(group));
         }
         let peer_spi = ike_spi(&choice.proposal).ok_or(Malformed::BadValue("IKE SPI"))?;
-        let (public, shared) = answer_exchange(group, ke.data, cx)?;
+        let kex::Answer { public, shared } = kex::answer(group, ke.data, cx.rng())?;
         let nr = cx.nonce();
         let spi = cx.ike_spi();
 
