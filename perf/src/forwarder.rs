@@ -3,6 +3,9 @@
 //! It reads, splits, sends in trains, receives in trains, merges and writes with the very code of
 //! Lockgate's packet path (`lockgate::io`), in one thread. Between them is nothing: no policy, no SA, no
 //! ESP, no cipher. Each inner packet is the payload of one datagram.
+//!
+//! With `--cipher` and `--guard` it has what no gateway of this kind can do without, and nothing else: the
+//! cipher for each packet, and the routes, rules and XFRM policies that keep traffic from leaving in clear.
 
 use std::{
     io,
@@ -13,13 +16,26 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use lockgate::config::DaemonConfig;
-use lockgate::io::{
-    burst::{BURST, Flows, PushError, ReceiveBurst, Transmit, TransmitBurst},
-    offload::{MergeKinds, MergeScratch, Merger, Offloads, TunPacket},
-    raw::RawSocket,
-    tun::{Tun, TunBuffer, TunQueue},
-    udp::{SendReport, SocketOptions, UdpSocket},
+use ipnet::IpNet;
+use lockgate::{
+    config::DaemonConfig,
+    crypto::packet::{Associated, PacketKey},
+    daemon::{
+        guard::Guard,
+        routes::{Routes, Settings},
+    },
+    io::{
+        burst::{BURST, Flows, PushError, ReceiveBurst, Transmit, TransmitBurst},
+        offload::{MergeKinds, MergeScratch, Merger, Offloads, TunPacket},
+        raw::RawSocket,
+        tun::{Tun, TunBuffer, TunQueue},
+        udp::{SendReport, SocketOptions, UdpSocket},
+    },
+    ipsec::{Action, Direction, Mode, Policy, PolicyId, Reqid, Spd, Template},
+    wire::{
+        proposal::{CipherSuite, EncryptionId},
+        selector::TrafficSelector,
+    },
 };
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -51,6 +67,13 @@ struct Arguments {
     /// Size asked for each socket buffer.
     #[arg(long, default_value_t = 4 << 20)]
     buffer: usize,
+    /// Seal and open each packet with AES-256-GCM.
+    #[arg(long)]
+    cipher: bool,
+    /// The networks behind this end and behind the other: routes, rules and XFRM policies are set as Lockgate
+    /// would set them, and stay. Without it they are the caller's affair.
+    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"])]
+    guard: Option<Vec<IpNet>>,
 }
 
 fn main() -> Result<()> {
@@ -74,6 +97,88 @@ struct Forwarder {
     transmit: Transmit,
     kinds: MergeKinds,
     scratch: MergeScratch,
+    cipher: Option<Cipher>,
+}
+
+/// What `--cipher` puts between TUN and socket: a counter in clear, then IV, packet and ICV.
+struct Cipher {
+    key: PacketKey,
+    sent: u64,
+}
+
+impl Cipher {
+    /// A key that protects nothing, as it is the same for everybody.
+    fn new() -> Result<Self> {
+        let suite = CipherSuite {
+            encryption: EncryptionId::AES_GCM_16,
+            key_bits: 256,
+            integrity: None,
+        };
+        let key = PacketKey::new(suite, &[1; 36], &[])?;
+        Ok(Self { key, sent: 0 })
+    }
+
+    fn sealed_len(&self, packet: usize) -> usize {
+        HEADER + self.key.iv_len() + packet + self.key.icv_len()
+    }
+
+    fn seal(&mut self, packet: &[u8], datagram: &mut [u8]) -> Result<()> {
+        self.sent += 1;
+        let (header, buffer) = datagram.split_first_chunk_mut::<HEADER>().context(SHORT)?;
+        *header = self.sent.to_be_bytes();
+        let associated = Associated {
+            header,
+            esn_high: None,
+        };
+        Ok(self
+            .key
+            .seal_from(self.sent, associated, &[packet], &[], buffer)?)
+    }
+
+    fn open<'a>(&self, datagram: &'a mut [u8]) -> Result<&'a mut [u8]> {
+        let (header, buffer) = datagram.split_first_chunk_mut::<HEADER>().context(SHORT)?;
+        let associated = Associated {
+            header,
+            esn_high: None,
+        };
+        Ok(self.key.open(associated, buffer)?)
+    }
+}
+
+/// Does to the kernel what Lockgate does for a policy between the two networks.
+fn protect(arguments: &Arguments, device: &Tun) -> Result<()> {
+    let Some([local, remote]) = arguments.guard.as_deref() else {
+        return Ok(());
+    };
+    let policy = |id, direction| Policy {
+        id: PolicyId(id),
+        name: "all".to_owned(),
+        direction,
+        local: TrafficSelector::net(*local),
+        remote: TrafficSelector::net(*remote),
+        action: Action::Protect(Template {
+            reqid: Reqid(1),
+            mode: Mode::Tunnel,
+        }),
+        priority: 0,
+    };
+    let directions = [Direction::Out, Direction::In, Direction::Forward];
+    let spd = Spd::new(
+        (1..)
+            .zip(directions)
+            .map(|(id, to)| policy(id, to))
+            .collect(),
+    );
+    Guard::install(&spd)?.exempt(device.name())?;
+    let usual = DaemonConfig::default();
+    let mut routes = Routes::open(Settings {
+        device: device.name().to_owned(),
+        index: Some(device.index()),
+        table: usual.routing_table,
+        mark: usual.fwmark,
+        guard: true,
+    })?;
+    routes.update(&spd).context("cannot set the routes")
 }
 
 enum Carrier {
@@ -86,7 +191,7 @@ impl Carrier {
         let options = SocketOptions {
             receive_buffer: arguments.buffer,
             send_buffer: arguments.buffer,
-            past_xfrm: false,
+            past_xfrm: arguments.guard.is_some(),
             offloads,
             ..SocketOptions::default()
         };
@@ -148,6 +253,7 @@ impl Forwarder {
         let Some(tun) = queues.into_iter().next() else {
             bail!("the TUN device has no queue");
         };
+        protect(arguments, &device)?;
         let socket = Carrier::open(arguments, wanted).context("cannot open the socket")?;
         let poll = Poll::new()?;
         let registry = poll.registry();
@@ -177,6 +283,7 @@ impl Forwarder {
                 udp: active.tun_gro && active.tun_uso,
             },
             scratch: MergeScratch::new(),
+            cipher: arguments.cipher.then(Cipher::new).transpose()?,
             _device: device,
         })
     }
@@ -226,7 +333,14 @@ impl Forwarder {
         let mut merger = Merger::new(self.kinds, &mut self.scratch);
         for train in self.received.iter_mut().flatten() {
             for datagram in train.segments() {
-                merger.push(datagram.bytes, &mut write);
+                let packet = match &self.cipher {
+                    None => datagram.bytes,
+                    Some(cipher) => match cipher.open(datagram.bytes) {
+                        Ok(packet) => packet,
+                        Err(_) => continue,
+                    },
+                };
+                merger.push(packet, &mut write);
             }
         }
         merger.finish(&mut write);
@@ -248,7 +362,9 @@ impl Forwarder {
                 Ok((header, packet)) => {
                     reads += 1;
                     if let Ok(packet) = TunPacket::parse(&header, packet) {
-                        forward(packet, self.transmit, &mut self.waiting, &mut self.socket);
+                        let cipher = self.cipher.as_mut();
+                        let (waiting, socket) = (&mut self.waiting, &mut self.socket);
+                        forward(packet, self.transmit, cipher, waiting, socket);
                     }
                 }
                 Err(_) => self.tun_ready = false,
@@ -264,14 +380,20 @@ impl Forwarder {
 fn forward(
     mut packet: TunPacket<'_>,
     transmit: Transmit,
+    mut cipher: Option<&mut Cipher>,
     waiting: &mut TransmitBurst,
     socket: &mut Carrier,
 ) {
     while let Some(segment) = packet.next_segment() {
+        let length = segment.len();
+        let length = (cipher.as_ref()).map_or(length, |cipher| cipher.sealed_len(length));
         loop {
-            let copied = waiting.push(transmit, Flows::ANY, segment.len(), |buffer| {
-                buffer.copy_from_slice(segment);
-                Ok::<(), ()>(())
+            let copied = waiting.push(transmit, Flows::ANY, length, |buffer| match &mut cipher {
+                None => {
+                    buffer.copy_from_slice(segment);
+                    Ok(())
+                }
+                Some(cipher) => cipher.seal(segment, buffer),
             });
             match copied {
                 Err(PushError::Full) if !waiting.is_empty() => {
@@ -288,3 +410,6 @@ fn forward(
 const TUN: Token = Token(0);
 const SOCKET: Token = Token(1);
 const TURNS_PER_POLL: u32 = 8;
+/// Bytes before what is sealed, as many as ESP has.
+const HEADER: usize = 8;
+const SHORT: &str = "too short for what is sealed";

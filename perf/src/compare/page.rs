@@ -79,6 +79,7 @@ fn targets(verdicts: &[Verdict]) -> Section {
             verdict.text.clone(),
             verdict.bound.to_string(),
             verdict.figures(" to "),
+            verdict.limit(" to "),
             verdict.rounds.to_string(),
             verdict.word().to_owned(),
         ]
@@ -87,6 +88,7 @@ fn targets(verdicts: &[Verdict]) -> Section {
         "target",
         "bound",
         "median (min to max)",
+        "with cipher and guard alone",
         "rounds",
         "verdict",
     ];

@@ -74,18 +74,20 @@ impl Job {
     /// Whether a target rests on it. The best peer of all has always been one of four.
     fn decides(self, mode: Mode, program: Program) -> bool {
         use Program::{
-            Boringtun, Forwarder, Gotatun, Lockgate, LockgateEsp, StrongSwan, WireguardGo,
+            Boringtun, Forwarder, ForwarderSealed, Gotatun, Lockgate, LockgateEsp, StrongSwan,
+            WireguardGo,
         };
         let is_fast_peer = matches!(program, StrongSwan | WireguardGo | Boringtun | Gotatun);
+        let is_measure = matches!(program, Forwarder | ForwarderSealed);
         match (mode, self) {
-            (Mode::AsIs, Self::Tcp1) => matches!(
-                program,
-                Lockgate | LockgateEsp | StrongSwan | WireguardGo | Forwarder
-            ),
-            (Mode::Wire, Self::Tcp1) => matches!(program, Lockgate | WireguardGo | Forwarder),
-            (Mode::AsIs, Self::Tcp4 | Self::UdpTrains) => program == Lockgate,
+            (Mode::AsIs, Self::Tcp1) => {
+                is_measure || matches!(program, Lockgate | LockgateEsp | StrongSwan | WireguardGo)
+            }
+            (Mode::Wire, Self::Tcp1) => is_measure || matches!(program, Lockgate | WireguardGo),
+            (Mode::AsIs, Self::Tcp4) => program == Lockgate,
+            (Mode::AsIs, Self::UdpTrains) => matches!(program, Lockgate | ForwarderSealed),
             (Mode::AsIs, Self::UdpLarge | Self::UdpSmall | Self::RttIdle) => {
-                is_fast_peer || matches!(program, Lockgate | Forwarder)
+                is_fast_peer || is_measure || program == Lockgate
             }
             (Mode::AsIs, Self::RttLoaded) => is_fast_peer || program == Lockgate,
             (Mode::Wire, _) => false,

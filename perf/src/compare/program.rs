@@ -20,13 +20,14 @@ pub(crate) enum Program {
     #[serde(rename = "openvpn")]
     OpenVpn,
     Forwarder,
+    ForwarderSealed,
     ForwarderEsp,
     ForwarderPlain,
     Direct,
 }
 
 impl Program {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Lockgate,
         Self::LockgateChacha,
         Self::LockgateEsp,
@@ -37,6 +38,7 @@ impl Program {
         Self::Gotatun,
         Self::OpenVpn,
         Self::Forwarder,
+        Self::ForwarderSealed,
         Self::ForwarderEsp,
         Self::ForwarderPlain,
         Self::Direct,
@@ -65,6 +67,7 @@ impl Program {
             Self::Gotatun => "gotatun",
             Self::OpenVpn => "openvpn",
             Self::Forwarder => "forwarder",
+            Self::ForwarderSealed => "forwarder-sealed",
             Self::ForwarderEsp => "forwarder-esp",
             Self::ForwarderPlain => "forwarder-plain",
             Self::Direct => "direct",
@@ -84,6 +87,7 @@ impl Program {
             Self::Gotatun => "gotatun",
             Self::OpenVpn => "OpenVPN 2.6 without DCO, AES-256-GCM",
             Self::Forwarder => "forwarder: super-packets, no cipher",
+            Self::ForwarderSealed => "forwarder with cipher and guard",
             Self::ForwarderEsp => "forwarder, raw protocol 50",
             Self::ForwarderPlain => "forwarder without offloads",
             Self::Direct => "no VPN at all",
@@ -136,9 +140,10 @@ impl Tools {
             Program::Boringtun => self.peers.join("boringtun/bin/boringtun-cli"),
             Program::Gotatun => self.peers.join("gotatun/bin/gotatun"),
             Program::OpenVpn => self.peers.join("openvpn/usr/sbin/openvpn"),
-            Program::Forwarder | Program::ForwarderEsp | Program::ForwarderPlain => {
-                self.forwarder.clone()
-            }
+            Program::Forwarder
+            | Program::ForwarderSealed
+            | Program::ForwarderEsp
+            | Program::ForwarderPlain => self.forwarder.clone(),
             Program::Direct => return None,
         };
         Some(path)
@@ -166,7 +171,10 @@ impl Tools {
         let mut command = match program {
             // charon-systemd has no switch for it.
             Program::StrongSwan => std::process::Command::new("/usr/sbin/swanctl"),
-            Program::Forwarder | Program::ForwarderEsp | Program::ForwarderPlain => {
+            Program::Forwarder
+            | Program::ForwarderSealed
+            | Program::ForwarderEsp
+            | Program::ForwarderPlain => {
                 return String::new();
             }
             _ => std::process::Command::new(path),

@@ -28,15 +28,17 @@ pub(crate) fn markdown(results: &Results) -> String {
         }
     }
     text.push_str(
-        "\n| target | bound | median (min–max) of the ratios | rounds | |\n|---|---|---|---|---|\n",
+        "\n| target | bound | median (min–max) of the ratios | with cipher and guard alone | rounds | |\n\
+         |---|---|---|---|---|---|\n",
     );
     for verdict in judge(results) {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} |",
             verdict.text,
             verdict.bound,
             verdict.figures("–").replace('*', "\\*"),
+            verdict.limit("–"),
             verdict.rounds,
             verdict.word()
         );
@@ -69,12 +71,13 @@ pub(crate) fn render(results: &Results) -> String {
     for verdict in judge(results) {
         let _ = writeln!(
             text,
-            "  {:12} {:8} {:28} {} [rounds: {}]",
+            "  {:12} {:8} {:28} {} [rounds: {}; with cipher and guard alone: {}]",
             verdict.word(),
             verdict.bound.to_string(),
             verdict.figures(" to "),
             verdict.text,
-            verdict.rounds
+            verdict.rounds,
+            verdict.limit(" to ")
         );
     }
     for line in results.legend() {

@@ -1,7 +1,9 @@
 //! What Lockgate wants to reach, as ratios within one run.
 
 use crate::{
-    program::Program::{self, Forwarder, Lockgate, LockgateEsp, StrongSwan, WireguardGo},
+    program::Program::{
+        self, Forwarder, ForwarderSealed, Lockgate, LockgateEsp, StrongSwan, WireguardGo,
+    },
     results::{Metric, Ratio, Results, Summary},
     tunnel::Mode::{self, AsIs, Wire},
 };
@@ -42,6 +44,8 @@ pub(crate) struct Verdict {
     pub(crate) text: String,
     pub(crate) bound: Bound,
     value: Option<Value>,
+    /// What the cipher and the guard alone leave possible: the same ratio of [`ForwarderSealed`].
+    limit: Option<Ratio>,
     /// How many rounds it rests on.
     pub(crate) rounds: usize,
 }
@@ -69,6 +73,7 @@ impl Verdict {
             text,
             bound,
             value: ratio.map(Value::Ratio),
+            limit: None,
             rounds: ratio.map_or(0, |ratio| ratio.rounds),
         }
     }
@@ -78,6 +83,7 @@ impl Verdict {
             text: text.to_owned(),
             bound,
             value: results.summary(Lockgate, AsIs, metric).map(Value::Alone),
+            limit: None,
             rounds: results.series(Lockgate, AsIs, metric).len(),
         }
     }
@@ -103,6 +109,16 @@ impl Verdict {
             Finding::Undecided => "undecided",
             Finding::NotMeasured => "not measured",
         }
+    }
+
+    fn limited_by(self, limit: Option<Ratio>) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// What the cipher and the guard alone leave possible, as [`Self::figures`].
+    pub(crate) fn limit(&self, to: &str) -> String {
+        let text = |ratio: &Ratio| ratio.text(to);
+        self.limit.as_ref().map_or("–".to_owned(), text)
     }
 
     /// The median (the least and the greatest), or a dash.
@@ -196,14 +212,13 @@ fn datagrams(results: &Results) -> Vec<Verdict> {
         let ceiling = (Forwarder, AsIs, metric);
         verdicts.push(against(results, text, ours, ceiling, Bound::AtLeast(0.95)));
     }
-    verdicts.push(Verdict::of_ratio(
-        "UDP as super-packets, to single datagrams".to_owned(),
-        Bound::AtLeast(3.0),
-        results.ratio(
-            (Lockgate, AsIs, Metric::UdpTrains),
-            (Lockgate, AsIs, Metric::UdpLarge),
-        ),
-    ));
+    let gain = |program| {
+        let trains = (program, AsIs, Metric::UdpTrains);
+        results.ratio(trains, (program, AsIs, Metric::UdpLarge))
+    };
+    let text = "UDP as super-packets, to single datagrams".to_owned();
+    let verdict = Verdict::of_ratio(text, Bound::AtLeast(3.0), gain(Lockgate));
+    verdicts.push(verdict.limited_by(gain(ForwarderSealed)));
     verdicts
 }
 
@@ -235,7 +250,13 @@ fn against(
     bound: Bound,
 ) -> Verdict {
     let text = format!("{text}, to {}", theirs.0.title());
-    Verdict::of_ratio(text, bound, results.ratio(ours, theirs))
+    let verdict = Verdict::of_ratio(text, bound, results.ratio(ours, theirs));
+    match ours {
+        (Lockgate, mode, metric) => {
+            verdict.limited_by(results.ratio((ForwarderSealed, mode, metric), theirs))
+        }
+        _ => verdict,
+    }
 }
 
 fn to_best_peer(results: &Results, text: &str, metric: Metric, bound: Bound) -> Verdict {

@@ -83,9 +83,10 @@ impl Tunnel {
             | Program::Boringtun
             | Program::Gotatun => peers::wireguard::start(&mut tunnel, tools),
             Program::OpenVpn => peers::openvpn::start(&mut tunnel, tools),
-            Program::Forwarder | Program::ForwarderEsp | Program::ForwarderPlain => {
-                peers::forwarder::start(&mut tunnel, tools)
-            }
+            Program::Forwarder
+            | Program::ForwarderSealed
+            | Program::ForwarderEsp
+            | Program::ForwarderPlain => peers::forwarder::start(&mut tunnel, tools),
             Program::Direct => peers::direct(&tunnel),
         };
         started

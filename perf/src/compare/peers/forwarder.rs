@@ -1,4 +1,5 @@
-//! The ceiling: Lockgate's sockets, splitting and merging without policy, ESP or cipher.
+//! The ceiling: Lockgate's sockets, splitting and merging without policy and ESP, with and without its cipher
+//! and its guard.
 
 use std::process::Command;
 
@@ -21,11 +22,19 @@ pub(crate) fn start(tunnel: &mut Tunnel, tools: &Tools) -> Result<()> {
         match tunnel.program {
             Program::ForwarderEsp => drop(command.arg("--raw")),
             Program::ForwarderPlain => drop(command.arg("--no-offloads")),
+            Program::ForwarderSealed => {
+                command.args(["--cipher", "--guard"]);
+                command.args([here.network.to_string(), far.network.to_string()]);
+            }
             _ => {}
         }
         tunnel.spawn(here, command)?;
     }
-    route_into(tunnel, [DEVICE, DEVICE])
+    match tunnel.program {
+        // It sets its routes itself.
+        Program::ForwarderSealed => Ok(()),
+        _ => route_into(tunnel, [DEVICE, DEVICE]),
+    }
 }
 
 const DEVICE: &str = "forward0";
