@@ -34,6 +34,7 @@ fn sites(count: u32) -> Vec<Policy> {
         Action::Protect(Template {
             reqid: Reqid(number),
             mode: Mode::Tunnel,
+            trap: false,
         })
     };
     (1..=count)

@@ -93,6 +93,7 @@ fn packets_that_find_no_sa_ask_for_one_without_a_single_allocation() {
         let template = Template {
             reqid: Reqid(number),
             mode: Mode::Tunnel,
+            trap: false,
         };
         let local = TrafficSelector::net("10.1.0.0/16".parse().expect("literal"));
         let remote = TrafficSelector::net(network(number).parse().expect("literal"));

@@ -37,5 +37,7 @@ mod support;
 mod threads;
 #[path = "dataplane/trains.rs"]
 mod trains;
+#[path = "dataplane/waiting.rs"]
+mod waiting;
 #[path = "dataplane/workers.rs"]
 mod workers;

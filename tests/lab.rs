@@ -21,3 +21,5 @@ mod policies;
 mod recovery;
 #[path = "lab/rekey.rs"]
 mod rekey;
+#[path = "lab/traps.rs"]
+mod traps;

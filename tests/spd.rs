@@ -18,6 +18,7 @@ fn policy(id: u32, direction: Direction, local: &str, remote: &str, priority: u3
         action: Action::Protect(Template {
             reqid: Reqid(id),
             mode: Mode::Tunnel,
+            trap: false,
         }),
         priority,
     }
@@ -149,6 +150,7 @@ proptest! {
             policy.action = Action::Protect(Template {
                 reqid: Reqid(number),
                 mode: Mode::Tunnel,
+                trap: false,
             });
         }
         let spd = Spd::new(policies);

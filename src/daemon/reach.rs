@@ -92,6 +92,7 @@ pub(super) mod tests {
     pub(in crate::daemon) const PROTECT: Action = Action::Protect(Template {
         reqid: Reqid(1),
         mode: Mode::Tunnel,
+        trap: false,
     });
 
     /// An SPD of outbound policies, in order of evaluation.

@@ -97,6 +97,7 @@ impl Pipeline {
                     .sad
                     .note_elsewhere(child, reqid, owner, selectors, per_worker);
                 self.retire_outbound(replaced);
+                self.waiting.release(reqid);
             }
             WorkerCommand::ForgetElsewhere { child, reqid } => {
                 let removed = self.sad.remove_outbound(child, reqid);
@@ -114,13 +115,15 @@ impl Pipeline {
                 }
             }
             SaUpdate::SwitchOutbound(mut sa) => {
-                self.acquires.answered(sa.reqid());
+                let reqid = sa.reqid();
+                self.acquires.answered(reqid);
                 let path = *sa.path();
                 let (local, remote) = (path.local.ip(), path.remote);
                 let mtu = self.path_mtus.adopt(local, remote, sa.path_mtu());
                 sa.set_path_mtu(mtu);
                 let replaced = self.sad.switch_outbound(sa);
                 self.retire_outbound(replaced);
+                self.waiting.release(reqid);
             }
             SaUpdate::RemoveInbound { spi, .. } => {
                 if let Some(removed) = self.sad.remove_inbound(spi) {

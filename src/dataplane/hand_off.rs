@@ -30,6 +30,8 @@ pub struct Stray {
     packets: u32,
     /// Number of the worker that gave it.
     giver: usize,
+    /// Its packets are this worker's own, and have waited for an SA.
+    has_waited: bool,
 }
 
 /// What one call had read: a packet, a super-packet or a train.
@@ -64,7 +66,21 @@ impl Stray {
             parts: Vec::with_capacity(PARTS),
             packets: 0,
             giver: 0,
+            has_waited: false,
         }
+    }
+
+    /// One that carries the packets that a worker held back until they had an SA.
+    pub(super) fn waited() -> Self {
+        Self {
+            has_waited: true,
+            ..Self::new()
+        }
+    }
+
+    /// Whether its packets have waited for an SA.
+    pub(super) fn has_waited(&self) -> bool {
+        self.has_waited
     }
 
     /// Whether it came from the TUN.
@@ -98,6 +114,11 @@ impl Stray {
         })
     }
 
+    /// Appends a copy of what one read from the TUN gave; false if there is no room.
+    pub(super) fn push_outbound(&mut self, header: VnetHeader, bytes: &[u8], packets: u32) -> bool {
+        self.push(bytes, Origin::Tun { header }, packets)
+    }
+
     /// Appends a copy of `bytes`; false if there is no room.
     fn push(&mut self, bytes: &[u8], origin: Origin, packets: u32) -> bool {
         let end = self.used + bytes.len();
@@ -118,7 +139,7 @@ impl Stray {
         true
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.parts.clear();
         (self.used, self.packets) = (0, 0);
     }
@@ -342,4 +363,4 @@ impl HandOff {
 const INBOUND_RING: usize = 16;
 const OUTBOUND_RING: usize = 48;
 /// Reads that share a stray at most.
-const PARTS: usize = 64;
+pub(super) const PARTS: usize = 64;

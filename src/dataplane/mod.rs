@@ -24,6 +24,7 @@ mod mss;
 mod path_mtus;
 pub mod pipeline;
 pub mod stats;
+mod waiting;
 mod worker;
 
 use std::io;
@@ -55,6 +56,7 @@ use handle::Mailbox;
 use limits::Acquires;
 use path_mtus::PathMtus;
 use stats::WorkerStats;
+use waiting::Waiting;
 use worker::Worker;
 
 /// What the workers start with.
@@ -160,6 +162,7 @@ fn pipelines(
             path_mtus: PathMtus::new(),
             stats: Arc::new(WorkerStats::default()),
             events: EventSender::new(ring, control.clone()),
+            waiting: Waiting::new(),
             settling: Settling::default(),
             hand_off: HandOff::new(Arc::clone(&rings), worker, owners.to_vec()),
             reply: vec![0; pipeline::REPLY_LEN].into_boxed_slice(),

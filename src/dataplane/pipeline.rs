@@ -33,8 +33,9 @@ use super::hand_off::{HandOff, Origin, Stray};
 use super::limits::{Acquires, TokenBucket};
 use super::path_mtus::PathMtus;
 use super::stats::WorkerStats;
+use super::waiting::Waiting;
 use crate::io::burst::{Received, SLOT_LEN};
-use crate::ipsec::{DropReason, Reqid, SaEvent, Sad, Spd, WorkerId};
+use crate::ipsec::{DropReason, Reqid, SaEvent, Sad, Spd, Template, WorkerId};
 use crate::wire::ip::{self, Flow};
 
 /// What a received packet came in.
@@ -64,6 +65,7 @@ pub struct Pipeline {
     pub(super) stats: Arc<WorkerStats>,
     pub(super) events: EventSender,
     pub(super) hand_off: HandOff,
+    pub(super) waiting: Waiting,
     pub(super) settling: Settling,
     pub(super) reply: Box<[u8]>,
     pub(super) fragment: Box<[u8]>,
@@ -72,7 +74,7 @@ pub struct Pipeline {
 /// What the SPD says about a flow, without borrowing from it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Verdict {
-    Protect(Reqid),
+    Protect(Template),
     Drop(DropReason),
 }
 
@@ -81,6 +83,8 @@ pub(super) enum Verdict {
 enum Stop {
     Drop(DropReason),
     Elsewhere(WorkerId),
+    /// It waits for an SA of this reqid.
+    Wait(Reqid),
     Punt,
     /// Too big; the sender is to be told this MTU.
     Reply(u16),
@@ -100,9 +104,12 @@ impl Pipeline {
         }
     }
 
-    /// What another worker has handed to this one to seal, oldest first. It goes through
-    /// [`Self::outbound_stray`], part by part, and then to [`Self::recycle`].
+    /// What has waited for an SA that is there, or what another worker has handed to this one to seal,
+    /// oldest first. It goes through [`Self::outbound_stray`], part by part, and then to [`Self::recycle`].
     pub fn next_outbound_stray(&mut self) -> Option<Box<Stray>> {
+        if let Some(released) = self.waiting.take() {
+            return Some(released);
+        }
         let stray = self.hand_off.take_outbound()?;
         self.stats.taken_over.add(u64::from(stray.packets()));
         Some(stray)
@@ -126,8 +133,13 @@ impl Pipeline {
         index: usize,
         egress: &mut Egress,
     ) -> Option<Outbound<'_>> {
+        let finder = if stray.has_waited() {
+            Finder::Waiting
+        } else {
+            Finder::Other
+        };
         let (header, packet) = stray.outbound_mut(index)?;
-        Some(self.outbound_of(Finder::Other, now, &header, packet, egress))
+        Some(self.outbound_of(finder, now, &header, packet, egress))
     }
 
     /// Goes on with part number `index` of a stray; see [`Self::resume`].
@@ -175,8 +187,13 @@ impl Pipeline {
     }
 
     /// Takes a stray back whose packets are in the egress, or gone.
-    pub fn recycle(&mut self, stray: Box<Stray>) {
-        self.hand_off.finish(stray);
+    pub fn recycle(&mut self, mut stray: Box<Stray>) {
+        if stray.has_waited() {
+            stray.clear();
+            self.waiting.take_back(stray);
+        } else {
+            self.hand_off.finish(stray);
+        }
     }
 
     /// To be called when the egress is empty: no packet that another worker gave waits here any more.
@@ -194,9 +211,28 @@ impl Pipeline {
         self.stats.calls.add(wakeups);
     }
 
-    /// Whether packets of other workers wait for [`Self::next_outbound_stray`].
+    /// Whether packets wait for [`Self::next_outbound_stray`].
     pub(super) fn has_outbound_strays(&self) -> bool {
-        self.hand_off.has_outbound()
+        self.has_released() || self.hand_off.has_outbound()
+    }
+
+    /// Whether there is an SA for packets that waited for one, so that nothing is read that could overtake
+    /// them.
+    pub(super) fn has_released(&self) -> bool {
+        self.waiting.is_ready()
+    }
+
+    /// Whether packets wait for an SA.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Drops what has waited too long for an SA. To be called every turn.
+    pub fn expire(&mut self, now: Instant) {
+        if self.has_waiting() {
+            let lost = self.waiting.expire(now);
+            self.stats.dropped_many(DropReason::NoOutboundSa, lost);
+        }
     }
 
     /// Whether packets of other workers wait for [`Self::next_inbound_stray`].

@@ -158,6 +158,8 @@ impl Worker {
             Some(Duration::ZERO)
         } else if self.core.pipeline.is_behind() {
             Some(EVENT_RETRY)
+        } else if self.core.pipeline.has_waiting() {
+            Some(WAITING_CHECK)
         } else {
             Some(PATH_CHECK)
         }
@@ -198,6 +200,7 @@ impl Worker {
     fn turn(&mut self, now: Instant) -> bool {
         self.core.obey(now);
         self.core.pipeline.settle(now);
+        self.core.pipeline.expire(now);
         let mut busy = self.open_strays() | self.take_over(now);
         for index in 0..self.core.ports.len() {
             busy |= self.receive(index, now);
@@ -267,4 +270,6 @@ const POLL_EVERY: Duration = Duration::from_micros(50);
 const TURNS_PER_POLL: u32 = 8;
 /// When to offer again what the control thread had no room for.
 const EVENT_RETRY: Duration = Duration::from_millis(5);
+/// When to look whether packets have waited too long for an SA.
+const WAITING_CHECK: Duration = Duration::from_secs(1);
 const PATH_CHECK: Duration = Duration::from_secs(30);

@@ -8,7 +8,6 @@ use crate::wire::ip::Flow;
 use super::commands::Acquire;
 use super::context::{Attempt, Wish};
 use super::endpoint::Endpoint;
-use super::pad::{ChildConfig, CloseAction, DpdAction};
 use super::v2::Task;
 
 impl Endpoint {
@@ -19,7 +18,7 @@ impl Endpoint {
             return;
         };
         let held = self.cx.commands.holds(reqid, Acquire::First, self.cx.now);
-        if self.closing || held || !may_acquire(child) {
+        if self.closing || held || !child.traps() {
             return;
         }
         let on_its_way = self
@@ -82,10 +81,4 @@ impl Endpoint {
             });
         });
     }
-}
-
-fn may_acquire(child: &ChildConfig) -> bool {
-    child.start_action.traps()
-        || child.close_action == CloseAction::Trap
-        || child.dpd_action == DpdAction::Trap
 }

@@ -238,6 +238,15 @@ impl StartAction {
     }
 }
 
+impl ChildConfig {
+    /// A packet may initiate: at once, or after an end for which the configuration says so.
+    pub fn traps(&self) -> bool {
+        self.start_action.traps()
+            || self.close_action == CloseAction::Trap
+            || self.dpd_action == DpdAction::Trap
+    }
+}
+
 impl AddressPattern {
     /// Whether an address is accepted.
     pub fn matches(&self, addr: IpAddr) -> bool {

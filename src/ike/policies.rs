@@ -57,6 +57,7 @@ fn add_child(
         ChildMode::Tunnel => Action::Protect(Template {
             reqid: child.reqid,
             mode: Mode::Tunnel,
+            trap: child.traps(),
         }),
         ChildMode::Pass => Action::Bypass,
         ChildMode::Drop => Action::Discard,

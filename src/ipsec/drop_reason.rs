@@ -14,7 +14,7 @@ pub enum DropReason {
     PolicyDiscard,
     /// A policy says bypass, but the packet was routed into the TUN, from where nothing leaves in clear.
     PolicyBypass,
-    /// A policy protects the packet, but no SA is there to carry it yet.
+    /// A policy protects the packet, but no SA carries it, or none came in time for a packet that waited.
     NoOutboundSa,
     /// Larger than the tunnel can carry and not to be fragmented; the sender was told if that is allowed.
     TooBig,

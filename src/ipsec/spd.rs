@@ -37,6 +37,8 @@ pub struct Template {
     pub reqid: Reqid,
     /// What they wrap.
     pub mode: Mode,
+    /// A packet without an SA asks for one, and waits for it.
+    pub trap: bool,
 }
 
 /// What an SA wraps.

@@ -47,6 +47,7 @@ fn what_the_control_thread_does_not_come_to_is_not_asked_and_made_good_once_it_d
         let template = Template {
             reqid: Reqid(number),
             mode: Mode::Tunnel,
+            trap: false,
         };
         let remote = net(&format!("10.{}.{}.0/24", 100 + number / 256, number % 256));
         policy(net("10.1.0.0/16"), remote, Action::Protect(template), 100)

@@ -35,6 +35,8 @@ pub(crate) struct Tunnel {
     pub(crate) sites_v6: [&'static str; 2],
     /// Whether every worker may have an SA of its own.
     pub(crate) per_worker: bool,
+    /// Whether packets without an SA wait for one.
+    pub(crate) trap: bool,
     /// Narrows both selectors.
     pub(crate) protocol_and_port: Option<(u8, u16)>,
 }
@@ -53,6 +55,7 @@ impl Default for Tunnel {
             owner: 0,
             sites_v6: ["2001:db8:a::/48", "2001:db8:b::/48"],
             per_worker: false,
+            trap: false,
             protocol_and_port: None,
         }
     }
@@ -78,7 +81,13 @@ impl Tunnel {
     /// The SPDs of both gateways.
     pub(crate) fn policies(&self) -> [Spd; 2] {
         let [site_a, site_b] = self.sites();
-        [spd(site_a, site_b), spd(site_b, site_a)]
+        let action = Action::Protect(Template {
+            reqid: REQID,
+            mode: Mode::Tunnel,
+            trap: self.trap,
+        });
+        [(site_a, site_b), (site_b, site_a)]
+            .map(|(local, remote)| Spd::new(vec![policy(local, remote, action, 100)]))
     }
 
     /// Gives both gateways the SAs of a `generation`, as a rekey does.
@@ -240,6 +249,7 @@ pub(crate) fn protect() -> Action {
     Action::Protect(Template {
         reqid: REQID,
         mode: Mode::Tunnel,
+        trap: false,
     })
 }
 

@@ -81,6 +81,7 @@ pub(crate) fn policies(numbers: Range<u32>, direction: Direction) -> impl Iterat
         action: Action::Protect(Template {
             reqid: reqid(number),
             mode: Mode::Tunnel,
+            trap: false,
         }),
         priority: 100,
     })

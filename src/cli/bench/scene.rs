@@ -151,6 +151,7 @@ pub(super) fn pipeline(suite: CipherSuite) -> Pipeline {
         action: Action::Protect(Template {
             reqid: REQID,
             mode: Mode::Tunnel,
+            trap: false,
         }),
         priority: 1,
     };

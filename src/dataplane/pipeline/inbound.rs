@@ -102,7 +102,7 @@ impl Pipeline {
         match stop {
             Stop::Punt => self.punt(outer, datagram),
             Stop::Drop(reason) => self.stats.dropped(reason),
-            Stop::Elsewhere(_) | Stop::Reply(_) => {}
+            Stop::Elsewhere(_) | Stop::Wait(_) | Stop::Reply(_) => {}
         }
     }
 
@@ -233,10 +233,10 @@ impl Pipeline {
 
     /// Whether we send such packets to this peer. Of another worker's SA only the owner knows the peer.
     fn is_sent_to(&mut self, peer: IpAddr, flow: &Flow) -> bool {
-        let Verdict::Protect(reqid) = self.verdict(flow) else {
+        let Verdict::Protect(template) = self.verdict(flow) else {
             return false;
         };
-        match self.sad.outbound(reqid, flow) {
+        match self.sad.outbound(template.reqid, flow) {
             OutboundEntry::Owned(sa) => sa.path().remote.ip() == peer,
             OutboundEntry::Elsewhere { .. } => true,
             OutboundEntry::None => false,

@@ -47,6 +47,8 @@ pub(super) enum Finder {
     Worker,
     /// Another one, which may not have heard of a rekey yet: any SA of ours will do.
     Other,
+    /// This worker, before there was an SA.
+    Waiting,
 }
 
 impl Pipeline {
@@ -111,12 +113,16 @@ impl Pipeline {
             is_syn: mss::is_syn(&view),
             flows: Flows::of(flow.digest()),
         };
-        let reqid = match verdict {
-            Verdict::Protect(reqid) => reqid,
+        let template = match verdict {
+            Verdict::Protect(template) => template,
             Verdict::Drop(reason) => return Err(reason.into()),
         };
+        let reqid = template.reqid;
+        if finder == Finder::Worker && self.waiting.holds(reqid) {
+            return Err(Stop::Wait(reqid));
+        }
         let entry = match finder {
-            Finder::Worker => self.sad.outbound(reqid, &flow),
+            Finder::Worker | Finder::Waiting => self.sad.outbound(reqid, &flow),
             Finder::Other => {
                 let sa = self.sad.owned_outbound(reqid, &flow);
                 sa.map_or(OutboundEntry::None, OutboundEntry::Owned)
@@ -132,8 +138,11 @@ impl Pipeline {
                 return Err(Stop::Elsewhere(owner));
             }
             OutboundEntry::None => {
-                if finder == Finder::Worker && !is_quoted {
+                if finder != Finder::Other && !is_quoted {
                     self.acquire(now, reqid, flow, None);
+                    if template.trap {
+                        return Err(Stop::Wait(reqid));
+                    }
                 }
                 return Err(DropReason::NoOutboundSa.into());
             }
@@ -165,7 +174,7 @@ impl Pipeline {
     ) -> Result<Option<Rest>, Stop> {
         let Rest { inner, flow, .. } = *rest;
         let reqid = match self.verdict(&flow) {
-            Verdict::Protect(reqid) => reqid,
+            Verdict::Protect(template) => template.reqid,
             Verdict::Drop(reason) => return Err(reason.into()),
         };
         let sa = self.sad.owned_outbound(reqid, &flow);
@@ -193,6 +202,10 @@ impl Pipeline {
                 self.give(owner, packet.bytes(), Origin::Tun { header }, packets);
                 return Outbound::Done;
             }
+            Err(Stop::Wait(reqid)) => {
+                self.wait(now, reqid, &packet);
+                return Outbound::Done;
+            }
             Err(Stop::Drop(reason)) => {
                 self.drop_rest(reason, &packet);
                 return Outbound::Done;
@@ -211,6 +224,15 @@ impl Pipeline {
         };
         self.stats.too_big_replies.add(1);
         Outbound::Reply(reply)
+    }
+
+    /// Keeps a packet until there is an SA for it, if there is room.
+    fn wait(&mut self, now: Instant, reqid: Reqid, packet: &TunPacket<'_>) {
+        let (header, count) = (*packet.header(), packet.segments());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if !self.waiting.hold(reqid, header, packet.bytes(), count, now) {
+            self.drop_rest(DropReason::NoOutboundSa, packet);
+        }
     }
 
     fn drop_rest(&self, reason: DropReason, packet: &TunPacket<'_>) {
@@ -241,7 +263,7 @@ impl Pipeline {
             return *verdict;
         }
         let verdict = match self.spd.outbound_action(flow) {
-            Some(Action::Protect(template)) => Verdict::Protect(template.reqid),
+            Some(Action::Protect(template)) => Verdict::Protect(template),
             Some(Action::Bypass) => Verdict::Drop(DropReason::PolicyBypass),
             Some(Action::Discard) => Verdict::Drop(DropReason::PolicyDiscard),
             None => Verdict::Drop(DropReason::NoPolicy),

@@ -36,7 +36,9 @@ impl Worker {
         }
         let mut budget = BYTES_PER_TURN;
         for number in 0..READS_PER_TURN {
-            if budget == 0 || self.core.pipeline.is_settling() || !self.core.has_room(now) {
+            let pipeline = &self.core.pipeline;
+            let others_first = pipeline.is_settling() || pipeline.has_released();
+            if budget == 0 || others_first || !self.core.has_room(now) {
                 return number > 0;
             }
             self.core.stats.calls.add(1);
