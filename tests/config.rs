@@ -10,8 +10,8 @@ mod properties;
 use lockgate::{
     config::{Config, Guard, LogFormat},
     ike::{
-        AddressPattern, ChildMode, CloseAction, Connection, DpdAction, Identity, IdentityPattern,
-        SelectorConfig, StartAction, Unique,
+        AddressPattern, ChildMode, CloseAction, Connection, DpdAction, Fragmentation, Identity,
+        IdentityPattern, SelectorConfig, StartAction, Unique,
     },
     ipsec::{CopyDscp, DfRule},
     wire::{keyword::proposal_text, proposal::Transform},
@@ -138,7 +138,7 @@ fn the_daemon_has_the_documented_defaults() {
     assert_eq!(daemon.vici_socket_mode, 0o600);
     assert_eq!((daemon.port, daemon.port_nat_t), (500, 4500));
     assert_eq!(daemon.guard, Guard::Xfrm);
-    assert_eq!(daemon.path_mtu, None);
+    assert_eq!((daemon.path_mtu, daemon.fragment_size), (None, 1280));
     assert_eq!(daemon.log.to_string(), "info");
     assert_eq!(daemon.log_format, LogFormat::Text);
     assert_eq!((daemon.routing_table, daemon.fwmark), (4500, 0x4c47));
@@ -149,7 +149,7 @@ fn every_key_of_the_daemon_is_read() {
     let daemon = parse(
         "[daemon]\ntun = \"tun7\"\ntun_mtu = 1300\nworkers = 3\npin = \"no\"\n\
          vici_socket = \"/tmp/x.vici\"\nvici_socket_mode = \"660\"\nport = 5500\n\
-         port_nat_t = 5501\nguard = \"off\"\npath_mtu = 1400\nlog = \"debug\"\n\
+         port_nat_t = 5501\nguard = \"off\"\npath_mtu = 1400\nfragment_size = 576\nlog = \"debug\"\n\
          log_format = \"json\"\nrouting_table = 77\nfwmark = 0x10\nspin = \"50us\"\n\
          tun_queue_len = 1000\nsocket_buffer = \"1M\"\nmetrics = \"[::1]:9750\"\n",
     )
@@ -161,6 +161,7 @@ fn every_key_of_the_daemon_is_read() {
     assert_eq!(daemon.vici_socket_mode, 0o660);
     assert_eq!((daemon.port, daemon.port_nat_t), (5500, 5501));
     assert_eq!((daemon.guard, daemon.path_mtu), (Guard::Off, Some(1400)));
+    assert_eq!(daemon.fragment_size, 576);
     assert_eq!(daemon.log.to_string(), "debug");
     assert_eq!(daemon.log_format, LogFormat::Json);
     assert_eq!((daemon.routing_table, daemon.fwmark), (77, 16));
@@ -252,6 +253,7 @@ fn every_key_of_a_connection_is_read() {
             AddressPattern::Any
         ]
     );
+    assert_eq!(connection.fragmentation, Fragmentation::No);
     assert_eq!(
         (connection.local_port, connection.remote_port),
         (4500, 4500)

@@ -22,6 +22,8 @@ mod config;
 mod control;
 #[path = "ike/faults.rs"]
 mod faults;
+#[path = "ike/fragments.rs"]
+mod fragments;
 #[path = "ike/host.rs"]
 mod host;
 #[path = "ike/hostile.rs"]

@@ -8,6 +8,8 @@
 
 mod support;
 
+#[path = "interop/fragments.rs"]
+mod fragments;
 #[path = "interop/lifecycle.rs"]
 mod lifecycle;
 #[path = "interop/pair.rs"]

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     ike::{
-        AddressPattern, ChildConfig, Connection, DpdAction, Identity, IdentityPattern, LocalAuth,
-        RemoteAuth, StartAction, Unique,
+        AddressPattern, ChildConfig, Connection, DpdAction, Fragmentation, Identity,
+        IdentityPattern, LocalAuth, RemoteAuth, StartAction, Unique,
     },
     wire::{
         keyword,
@@ -41,6 +41,9 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
         local,
         remote,
         encap: section.read("encap", value::boolean).unwrap_or(true),
+        fragmentation: section
+            .read("fragmentation", |text| value::choice(text, &FRAGMENTATION))
+            .unwrap_or_default(),
         dpd_delay: section
             .read("dpd_delay", value::duration)
             .unwrap_or(DPD_DELAY),
@@ -283,6 +286,15 @@ const UNIQUE: [(&str, Unique); 4] = [
     ("never", Unique::Never),
     ("keep", Unique::Keep),
     ("replace", Unique::Replace),
+];
+/// `force` differs from `yes` in IKEv1 only.
+const FRAGMENTATION: [(&str, Fragmentation); 6] = [
+    ("yes", Fragmentation::Yes),
+    ("accept", Fragmentation::Accept),
+    ("force", Fragmentation::Yes),
+    ("no", Fragmentation::No),
+    ("true", Fragmentation::Yes),
+    ("false", Fragmentation::No),
 ];
 const DPD_DELAY: Duration = Duration::from_secs(30);
 const REKEY_TIME: Duration = Duration::from_secs(4 * 3600);

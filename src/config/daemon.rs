@@ -50,6 +50,8 @@ pub struct DaemonConfig {
     pub guard: Guard,
     /// Outer path MTU to reckon with; absent: learned from the route and from ICMP.
     pub path_mtu: Option<u16>,
+    /// Largest IP datagram that carries a fragment of an IKE message.
+    pub fragment_size: u16,
     /// What is logged.
     pub log: LevelFilter,
     /// How it is logged.
@@ -100,6 +102,7 @@ impl Default for DaemonConfig {
             port_nat_t: 4500,
             guard: Guard::Xfrm,
             path_mtu: None,
+            fragment_size: 1280,
             log: LevelFilter::INFO,
             log_format: LogFormat::Text,
             routing_table: 4500,
@@ -149,6 +152,9 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
             .read("guard", |text| value::choice(text, &GUARD))
             .unwrap_or(default.guard),
         path_mtu: section.read("path_mtu", mtu),
+        fragment_size: section
+            .read("fragment_size", fragment_size)
+            .unwrap_or(default.fragment_size),
         log: section
             .read("log", |text| value::choice(text, &LOG))
             .unwrap_or(default.log),
@@ -203,6 +209,11 @@ fn interface(text: &str) -> Result<String, String> {
     Err(format!(
         "{text:?} is not a device name; allowed: 1 to 15 characters without blanks, / and :"
     ))
+}
+
+/// Every IPv4 host takes 576 bytes (RFC 791), and no peer has to take a message of more than 16 KiB.
+fn fragment_size(text: &str) -> Result<u16, String> {
+    value::integer(text, 576..=16384)
 }
 
 fn mtu(text: &str) -> Result<u16, String> {

@@ -311,6 +311,7 @@ impl Parts {
             port: self.config.daemon.port,
             port_nat_t: self.config.daemon.port_nat_t,
             path_mtu: self.config.daemon.path_mtu.unwrap_or(DEFAULT_PATH_MTU),
+            fragment_size: self.config.daemon.fragment_size,
             ..Settings::new(self.workers)
         };
         let pad = self.config.pad.clone();

@@ -13,7 +13,7 @@ use super::commands::Commands;
 use super::pad::{ChildConfig, Connection};
 use super::peers::Peers;
 use super::rate::RateLimit;
-use super::v2::{IkeSa, Inheritance};
+use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
     CommandError, CommandId, CommandOutcome, Discard, Event, Output, Pad, Path, Settings, Transmit,
 };
@@ -245,6 +245,13 @@ impl Context {
             marker: path.local.port() == self.settings.port_nat_t,
             bytes,
         }));
+    }
+
+    /// Sends a message, with all its fragments.
+    pub(super) fn send(&mut self, path: Path, message: &Outgoing) {
+        for datagram in message.datagrams() {
+            self.transmit(path, datagram.clone());
+        }
     }
 
     pub(super) fn update(&mut self, update: SaUpdate) {

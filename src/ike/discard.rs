@@ -24,6 +24,10 @@ pub enum Discard {
     NotProtected,
     /// The integrity check failed.
     IntegrityFailed,
+    /// A fragment that is there already, or of a cut of the message that a finer one has replaced.
+    StaleFragment,
+    /// A fragment that would be more than we keep, or of a message of more than 64.
+    FragmentLimit,
     /// A repeated request; the answer was sent again.
     Retransmission,
     /// A repeated request whose answer is not known any more, or not ready.
@@ -54,7 +58,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Malformed,
         Self::TooLong,
         Self::WrongVersion,
@@ -65,6 +69,8 @@ impl Discard {
         Self::OutsideWindow,
         Self::NotProtected,
         Self::IntegrityFailed,
+        Self::StaleFragment,
+        Self::FragmentLimit,
         Self::Retransmission,
         Self::StaleRequest,
         Self::Unauthenticated,
@@ -101,6 +107,8 @@ impl Discard {
             Self::OutsideWindow => "outside-window",
             Self::NotProtected => "not-protected",
             Self::IntegrityFailed => "integrity-failed",
+            Self::StaleFragment => "stale-fragment",
+            Self::FragmentLimit => "fragment-limit",
             Self::Retransmission => "retransmission",
             Self::StaleRequest => "stale-request",
             Self::Unauthenticated => "unauthenticated",

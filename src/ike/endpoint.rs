@@ -162,6 +162,10 @@ impl Endpoint {
         }
         let id = sa.core.id;
         self.step(id, |sa, cx| sa.on_datagram(&datagram, cx));
+        if let Some(oldest) = self.table.holding_too_much() {
+            self.table.evict(oldest);
+            return Err(Discard::FragmentLimit);
+        }
         Ok(())
     }
 

@@ -54,8 +54,8 @@ pub use discard::Discard;
 pub use endpoint::Endpoint;
 pub use identity::{Identity, IdentityPattern, IdentitySyntax};
 pub use pad::{
-    AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, LocalAuth, Pad,
-    RemoteAuth, SelectorConfig, SharedSecret, StartAction, Unique,
+    AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, Fragmentation,
+    LocalAuth, Pad, RemoteAuth, SelectorConfig, SharedSecret, StartAction, Unique,
 };
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
 
@@ -289,6 +289,8 @@ pub struct Settings {
     pub port_nat_t: u16,
     /// Path MTU assumed for ESP until something better is known.
     pub path_mtu: u16,
+    /// Largest IP datagram that carries a fragment of an IKE message (RFC 7383 §2.5.1).
+    pub fragment_size: u16,
     /// When unanswered requests are repeated.
     pub retransmit: RetransmitSettings,
     /// The same for liveness checks.
@@ -343,6 +345,7 @@ impl Settings {
             port: 500,
             port_nat_t: 4500,
             path_mtu: 1500,
+            fragment_size: 1280,
             retransmit,
             liveness: RetransmitSettings {
                 tries: 4,

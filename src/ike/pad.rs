@@ -67,6 +67,8 @@ pub struct Connection {
     pub remote: RemoteAuth,
     /// Force UDP encapsulation.
     pub encap: bool,
+    /// Whether long messages are cut (RFC 7383).
+    pub fragmentation: Fragmentation,
     /// Check a silent peer after this time; zero for never.
     pub dpd_delay: Duration,
     /// Rekey the IKE SA after this time; zero for never.
@@ -111,6 +113,18 @@ pub enum Unique {
     Keep,
     /// Older ones go.
     Replace,
+}
+
+/// Whether IKE messages may be fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Fragmentation {
+    /// Both sides' may.
+    #[default]
+    Yes,
+    /// Only the peer's.
+    Accept,
+    /// Neither's.
+    No,
 }
 
 /// One set of selectors and the Child SA that protects it.

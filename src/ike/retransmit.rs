@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use crate::crypto::CryptoRng;
 
 use super::RetransmitSettings;
+use super::v2::Outgoing;
 
 /// One request on its way, repeated byte for byte.
 #[derive(Debug)]
 pub(super) struct Retransmit {
-    bytes: Vec<u8>,
+    message: Outgoing,
     settings: RetransmitSettings,
     wait: Duration,
     due: Instant,
@@ -29,13 +30,13 @@ pub(super) enum Overdue {
 impl Retransmit {
     /// For a request that is being sent for the first time now.
     pub(super) fn new(
-        bytes: Vec<u8>,
+        message: Outgoing,
         settings: RetransmitSettings,
         now: Instant,
         rng: &mut dyn CryptoRng,
     ) -> Self {
         Self {
-            bytes,
+            message,
             settings,
             wait: settings.initial,
             due: now + jittered(settings.initial, settings.jitter_percent, rng),
@@ -44,9 +45,9 @@ impl Retransmit {
         }
     }
 
-    /// The request.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The request, with all its fragments.
+    pub(super) fn message(&self) -> &Outgoing {
+        &self.message
     }
 
     /// When the current wait is over.
@@ -110,7 +111,7 @@ mod tests {
             jitter_percent: 10,
         };
         let mut now = Instant::now();
-        let mut request = Retransmit::new(vec![1], settings, now, &mut rng);
+        let mut request = Retransmit::new(vec![1].into(), settings, now, &mut rng);
         let mut waits = Vec::new();
         loop {
             let wait = request.due() - now;

@@ -19,6 +19,10 @@ pub(super) struct Table {
     entries: HashMap<u64, Entry>,
     half_open: BTreeSet<u64>,
     half_open_by_addr: HashMap<IpAddr, BTreeSet<u64>>,
+    /// Half-open SAs that hold fragments.
+    holding: BTreeSet<u64>,
+    /// Bytes of fragments that all half-open SAs hold.
+    held: usize,
 }
 
 /// What the indexes know about an SA, to take it out again.
@@ -27,6 +31,7 @@ struct Entry {
     name: String,
     spi: IkeSpi,
     init: Option<(SocketAddr, IkeSpi)>,
+    held: usize,
 }
 
 impl Table {
@@ -55,7 +60,12 @@ impl Table {
             name: sa.core.name().to_owned(),
             spi: sa.core.local_spi(),
             init: sa.core.init_from.map(|from| (from, sa.core.initiator_spi)),
+            held: sa.held_half_open(),
         };
+        self.held += entry.held;
+        if entry.held > 0 {
+            self.holding.insert(id);
+        }
         self.by_spi.insert(entry.spi, id);
         if let Some(init) = entry.init {
             self.by_init.insert(init, id);
@@ -80,6 +90,8 @@ impl Table {
         if let Some(at) = entry.deadline {
             self.deadlines.remove(&(at, id));
         }
+        self.held -= entry.held;
+        self.holding.remove(&id);
         if self.by_spi.get(&entry.spi) == Some(&id) {
             self.by_spi.remove(&entry.spi);
         }
@@ -155,9 +167,18 @@ impl Table {
         }
     }
 
+    /// The half-open SA that should give up its fragments, if all of them hold too much: the oldest.
+    pub(super) fn holding_too_much(&self) -> Option<u64> {
+        let oldest = self.holding.first().copied();
+        oldest.filter(|_| self.held > MOST_HELD)
+    }
+
     /// Forgets an SA that nobody misses.
     pub(super) fn evict(&mut self, id: u64) {
         self.unindex(id);
         self.sas.remove(&id);
     }
 }
+
+/// Bytes of fragments that peers may have us keep before they are authenticated.
+const MOST_HELD: usize = 4 * 1024 * 1024;

@@ -99,12 +99,7 @@ fn a_key_of_swanctl_that_is_not_supported_says_so() {
 
 #[test]
 fn a_feature_that_we_lack_may_be_switched_off_and_not_on() {
-    for line in [
-        "mobike = false",
-        "mobike = \"no\"",
-        "fragmentation = \"no\"",
-        "aggressive = 0",
-    ] {
+    for line in ["mobike = false", "mobike = \"no\"", "aggressive = 0"] {
         assert_eq!(warnings(&connection_with(line)), [""; 0]);
     }
     for line in ["ipcomp = false", "tfc_padding = 0", "inactivity = \"0s\""] {

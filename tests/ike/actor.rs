@@ -83,6 +83,7 @@ impl Actor {
             (PayloadType::SA, sa(&ike_proposals(&[IKE]))),
             (PayloadType::KE, ke(&exchange)),
             (PayloadType::NONCE, ni.clone()),
+            notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]),
         ];
         let request = init_request(IkeSpi(spi), payloads);
         let before = pair.net.sent();
@@ -304,6 +305,38 @@ impl Actor {
             .seal(self.sealed, associated, &mut body)
             .unwrap();
         message.extend_from_slice(&body);
+        message
+    }
+
+    /// One fragment of a request, whatever its numbers say.
+    pub(crate) fn fragment(
+        &mut self,
+        exchange: ExchangeType,
+        message_id: u32,
+        first: PayloadType,
+        (number, total): (u16, u16),
+        text: &[u8],
+    ) -> Vec<u8> {
+        let mut message = self.seal(exchange, false, message_id, first, text);
+        let length = u16::from_be_bytes([message[30], message[31]]) + 4;
+        message[30..32].copy_from_slice(&length.to_be_bytes());
+        message[16] = PayloadType::SKF.0;
+        message.splice(32..32, [number.to_be_bytes(), total.to_be_bytes()].concat());
+        let whole = u32::try_from(message.len()).unwrap();
+        message[24..28].copy_from_slice(&whole.to_be_bytes());
+        let mut body = vec![0; 8];
+        body.extend_from_slice(text);
+        body.push(0);
+        body.extend_from_slice(&[0; 16]);
+        let associated = Associated {
+            header: &message[..36],
+            esn_high: None,
+        };
+        self.sealed += 1;
+        self.outbound
+            .seal(self.sealed, associated, &mut body)
+            .unwrap();
+        message[36..].copy_from_slice(&body);
         message
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use lockgate::crypto::Secret;
 use lockgate::ike::{
-    AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, IdentityPattern,
-    LocalAuth, Pad, RemoteAuth, SelectorConfig, Settings, SharedSecret, StartAction, Unique,
+    AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, Fragmentation,
+    IdentityPattern, LocalAuth, Pad, RemoteAuth, SelectorConfig, Settings, SharedSecret,
+    StartAction, Unique,
 };
 use lockgate::ipsec::{HeaderRules, Reqid};
 use lockgate::wire::keyword::parse_proposal;
@@ -129,6 +130,7 @@ fn connection(side: Side) -> Connection {
             id: side.other().identity().parse().unwrap(),
         },
         encap: false,
+        fragmentation: Fragmentation::Yes,
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,

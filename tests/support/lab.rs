@@ -469,13 +469,22 @@ impl Gateway {
         children
     }
 
-    /// The counters of packets dropped, by reason.
+    /// The counter of packets dropped for this reason.
     pub(crate) fn drops(&self, reason: &str) -> u64 {
+        self.counter("drops", reason)
+    }
+
+    /// The counter of IKE messages discarded for this reason.
+    pub(crate) fn discards(&self, reason: &str) -> u64 {
+        self.counter("discards", reason)
+    }
+
+    fn counter(&self, kind: &str, reason: &str) -> u64 {
         let stats = self.ask("stats", &[]);
-        let drops = stats
-            .get_section("drops")
-            .expect("the daemon reports drops");
-        drops.get(reason).map_or(0, |count| count.parse().unwrap())
+        let counters = stats.get_section(kind).expect("the daemon reports it");
+        counters
+            .get(reason)
+            .map_or(0, |count| count.parse().unwrap())
     }
 }
 

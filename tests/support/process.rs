@@ -47,7 +47,7 @@ impl Process {
 
     /// What the program has printed so far.
     pub(crate) fn output(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// The process id.

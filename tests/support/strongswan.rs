@@ -56,7 +56,9 @@ impl StrongSwan {
     ) -> Self {
         let settings = folder.join("strongswan.conf");
         let socket = folder.join("charon.vici");
-        fs::write(&settings, strongswan_conf(&socket)).unwrap();
+        // Its standard output is written only when a buffer is full, whatever `flush_line` says.
+        let log = folder.join("strongswan.log");
+        fs::write(&settings, strongswan_conf(&socket, &log)).unwrap();
         let mut command = Command::new(&programs.daemon);
         command.env("STRONGSWAN_CONF", &settings);
         let process = Process::start(namespace, "strongswan", command, folder);
@@ -125,7 +127,7 @@ fn succeeded(arguments: &[&str], output: &Output) -> String {
     text
 }
 
-fn strongswan_conf(socket: &Path) -> String {
+fn strongswan_conf(socket: &Path, log: &Path) -> String {
     format!(
         r#"
 charon-systemd {{
@@ -136,7 +138,9 @@ charon-systemd {{
         }}
     }}
     filelog {{
-        stdout {{
+        all {{
+            path = {log}
+            append = yes
             default = 1
             ike = 2
             flush_line = yes
@@ -144,12 +148,14 @@ charon-systemd {{
     }}
     retransmit_timeout = {timeout}
     retransmit_tries = 3
+    fragment_size = 576
 }}
 swanctl {{
     load = random openssl vici
 }}
 "#,
         socket = socket.display(),
+        log = log.display(),
         timeout = RETRANSMIT.as_secs(),
     )
 }

@@ -86,8 +86,8 @@ impl AuthSent {
         }
 
         let header = core.header(ExchangeType::IKE_AUTH, false, 1);
-        let bytes = keys.seal(header, payloads);
-        cx.transmit(core.path, bytes.clone());
+        let message = keys.seal(header, payloads, core.path);
+        cx.send(core.path, &message);
         core.log(
             cx,
             "IKE",
@@ -103,14 +103,14 @@ impl AuthSent {
             nat,
             outstanding: Outstanding {
                 message_id: 1,
-                request: Retransmit::new(bytes, settings, now, cx.rng()),
+                request: Retransmit::new(message, settings, now, cx.rng()),
                 pending: offer,
             },
         }))
     }
 
     pub(super) fn on_response(
-        self: Box<Self>,
+        mut self: Box<Self>,
         core: &mut Core,
         datagram: &Datagram<'_>,
         cx: &mut Context,
@@ -119,12 +119,8 @@ impl AuthSent {
             cx.discard(Discard::UnexpectedResponse);
             return State::AuthSent(self);
         }
-        let opened = match self.keys.open(datagram) {
-            Ok(opened) => opened,
-            Err(discard) => {
-                cx.discard(discard);
-                return State::AuthSent(self);
-            }
+        let Some(opened) = self.keys.open(datagram, cx) else {
+            return State::AuthSent(self);
         };
         // Only the holder of the Diffie-Hellman secret could make this, so a refusal is final.
         let payloads = match opened.payloads() {
@@ -171,8 +167,8 @@ impl AuthSent {
         let mut payloads = PayloadWriter::new();
         error.encode(&mut payloads);
         let header = core.header(ExchangeType::INFORMATIONAL, false, 2);
-        let bytes = self.keys.seal(header, payloads);
-        cx.transmit(core.path, bytes);
+        let message = self.keys.seal(header, payloads, core.path);
+        cx.send(core.path, &message);
         self.give_up(core, error.to_string(), cx);
     }
 
@@ -254,8 +250,8 @@ impl AuthSent {
         let mut payloads = PayloadWriter::new();
         payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
         let header = core.header(ExchangeType::INFORMATIONAL, false, 2);
-        let bytes = self.keys.seal(header, payloads);
-        cx.transmit(core.path, bytes);
+        let message = self.keys.seal(header, payloads, core.path);
+        cx.send(core.path, &message);
         self.end(core, end.to_string(), Cause::Cancelled, cx);
     }
 

@@ -41,19 +41,20 @@ struct Authenticated {
 
 impl HalfOpen {
     pub(super) fn on_auth_request(
-        self: Box<Self>,
+        mut self: Box<Self>,
         core: &mut Core,
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        let (mut keys, auth) = self.done.derive(core);
-        let opened = match keys.open(datagram) {
-            Ok(opened) => opened,
-            Err(discard) => {
-                cx.discard(discard);
-                return State::HalfOpen(self);
-            }
+        let keys = self.keys.take().map(|keys| *keys);
+        let (mut keys, auth) = keys.unwrap_or_else(|| self.done.derive(core));
+        let Some(opened) = keys.open(datagram, cx) else {
+            // Strangers may guess; only what has opened a fragment is worth keeping.
+            let kept = keys.reassembly.held() > 0;
+            self.keys = kept.then(|| Box::new((keys, auth)));
+            return State::HalfOpen(self);
         };
+        let datagram = &opened.stand_in(datagram);
         // The request is fresh and intact: the initiator may have floated to another port.
         core.path = datagram.path;
         let payloads = opened.payloads();
@@ -278,8 +279,8 @@ fn refuse(
     let mut payloads = PayloadWriter::new();
     error.encode(&mut payloads);
     let header = core.header(ExchangeType::IKE_AUTH, true, 1);
-    let response = keys.seal(header, payloads);
-    cx.transmit(datagram.path, response.clone());
+    let response = keys.seal(header, payloads, datagram.path);
+    cx.send(datagram.path, &response);
     let mut window = Window::new(0, 1);
     window.answer(datagram.bytes, response);
     State::Refused(Box::new(Refused {
@@ -292,7 +293,7 @@ impl Refused {
     pub(super) fn on_request(self: Box<Self>, datagram: &Datagram<'_>, cx: &mut Context) -> State {
         match self.window.classify(datagram) {
             Arrival::Repeated => self.window.repeat(datagram.path, cx),
-            Arrival::Fresh | Arrival::Outside => cx.discard(Discard::StaleRequest),
+            Arrival::Fresh | Arrival::Recut | Arrival::Outside => cx.discard(Discard::StaleRequest),
         }
         State::Refused(self)
     }

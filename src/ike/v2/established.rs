@@ -8,7 +8,7 @@ use crate::ike::status::{IkeSaStatus, IkeState, NatStatus};
 use crate::ike::{CommandOutcome, Discard, Event, Identity};
 use crate::ipsec::ChildId;
 use crate::wire::ikev2::PayloadWriter;
-use crate::wire::isakmp::ExchangeType;
+use crate::wire::isakmp::{ExchangeType, PayloadType};
 use crate::wire::keyword::ike_suite_text;
 
 use super::child::{ChildSa, End, early, esp_path};
@@ -168,7 +168,15 @@ impl Established {
                 self.postpone_settling(cx.now);
                 return Fate::Stays;
             }
-            Arrival::Outside => {
+            Arrival::Recut if self.keys.is_first_fragment(datagram) => {
+                self.window.repeat(datagram.path, cx);
+                return Fate::Stays;
+            }
+            Arrival::Recut if datagram.header.next_payload == PayloadType::SKF => {
+                cx.discard(Discard::StaleFragment);
+                return Fate::Stays;
+            }
+            Arrival::Recut | Arrival::Outside => {
                 cx.discard(Discard::OutsideWindow);
                 return Fate::Stays;
             }
@@ -181,13 +189,10 @@ impl Established {
             cx.discard(Discard::UnknownExchange);
             return Fate::Stays;
         }
-        let opened = match self.keys.open(datagram) {
-            Ok(opened) => opened,
-            Err(discard) => {
-                cx.discard(discard);
-                return Fate::Stays;
-            }
+        let Some(opened) = self.keys.open(datagram, cx) else {
+            return Fate::Stays;
         };
+        let datagram = &opened.stand_in(datagram);
         self.heard(core, datagram, cx);
         let payloads = match opened.payloads() {
             Ok(payloads) => payloads,
@@ -217,12 +222,8 @@ impl Established {
             cx.discard(Discard::UnexpectedResponse);
             return Fate::Stays;
         }
-        let opened = match self.keys.open(datagram) {
-            Ok(opened) => opened,
-            Err(discard) => {
-                cx.discard(discard);
-                return Fate::Stays;
-            }
+        let Some(opened) = self.keys.open(datagram, cx) else {
+            return Fate::Stays;
         };
         self.heard(core, datagram, cx);
         let Some(outstanding) = self.work.outstanding.take() else {
@@ -274,8 +275,8 @@ impl Established {
     ) {
         let request = &datagram.header;
         let header = core.header(request.exchange, true, request.message_id);
-        let response = self.keys.seal(header, payloads);
-        cx.transmit(datagram.path, response.clone());
+        let response = self.keys.seal(header, payloads, datagram.path);
+        cx.send(datagram.path, &response);
         self.window.answer(datagram.bytes, response);
     }
 
@@ -336,6 +337,7 @@ impl Established {
         self.poll_liveness(core, cx);
         self.poll_children(core, cx);
         self.lingering.poll(cx);
+        self.keys.reassembly.expire(cx.now);
         Fate::Stays
     }
 
@@ -348,6 +350,7 @@ impl Established {
             self.succession.deadline(),
             self.children_deadline(),
             self.lingering.deadline(),
+            self.keys.reassembly.deadline(),
         ];
         own.into_iter().chain(rest).flatten().min()
     }

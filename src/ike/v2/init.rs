@@ -12,7 +12,7 @@ use crate::ike::nat;
 use crate::ike::negotiate::{
     Choice, check_answer, choose_ike, exchanges, ike_suite, offer, proposal_texts,
 };
-use crate::ike::pad::Connection;
+use crate::ike::pad::{Connection, Fragmentation};
 use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::status::{IkeSaStatus, NatStatus};
 use crate::ike::{Discard, Path};
@@ -24,6 +24,7 @@ use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 use super::auth::AuthSent;
 use super::child::End;
 use super::error::ExchangeError;
+use super::fragment::{self, FragmentRules};
 use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
 use super::protect::{AuthKeys, SaKeys};
 use super::{Core, IkeSa, State, fill_status};
@@ -47,6 +48,7 @@ pub(super) struct InitDone {
     pub(super) nat: Option<NatStatus>,
     /// The responder accepts IKE SAs without a child (RFC 6023).
     pub(super) childless: bool,
+    pub(super) fragments: FragmentRules,
 }
 
 impl InitDone {
@@ -57,7 +59,7 @@ impl InitDone {
         let seed = skeyseed(prf, (ni, nr), &self.shared);
         let (spi_i, spi_r) = core.spis();
         let keys = IkeKeys::derive(&self.suite, &seed, ni, nr, spi_i.0, spi_r.0);
-        SaKeys::new(self.suite, keys, core.initiator)
+        SaKeys::new(self.suite, keys, core.initiator, self.fragments)
     }
 }
 
@@ -209,9 +211,11 @@ impl InitSent {
         let force = self.attempt.connection.encap;
         let nat = nat::detect(&payloads.notifies, core.spis(), core.path, force);
         let childless = payloads.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
+        let ours = self.attempt.connection.fragmentation;
+        let fragments = FragmentRules::negotiate(ours, payloads, &cx.settings);
         let done = InitDone {
             exchange: InitExchange {
-                request: self.request.bytes().to_vec(),
+                request: self.request_bytes().to_vec(),
                 response: datagram.bytes.to_vec(),
                 ni: self.offer.nonce,
                 nr: chosen.nonce.to_vec(),
@@ -220,6 +224,7 @@ impl InitSent {
             shared,
             nat,
             childless: childless.is_some(),
+            fragments,
         };
         AuthSent::start(self.attempt, done, core, cx)
     }
@@ -301,7 +306,7 @@ impl InitSent {
             Some(Overdue::Again) => {
                 let n = self.request.sent();
                 core.log(cx, "IKE", format!("retransmit {} of IKE_SA_INIT", n - 1));
-                cx.transmit(core.path, self.request.bytes().to_vec());
+                cx.send(core.path, self.request.message());
                 State::InitSent(self)
             }
             Some(Overdue::GiveUp) => {
@@ -324,6 +329,12 @@ impl InitSent {
 
     pub(super) fn deadline(&self) -> Instant {
         self.request.due()
+    }
+
+    /// A request in clear is never cut.
+    fn request_bytes(&self) -> &[u8] {
+        let datagrams = self.request.message().datagrams();
+        datagrams.first().map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn wants(&self, reqid: Reqid) -> bool {
@@ -365,11 +376,15 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
     payloads.add(PayloadType::NONCE, &offer.nonce);
     let force = core.connection.as_ref().is_some_and(|conn| conn.encap);
     nat::add_notifies(&mut payloads, core.spis(), core.path, force, cx.rng());
+    let connection = core.connection.as_ref();
+    if connection.is_some_and(|conn| conn.fragmentation != Fragmentation::No) {
+        fragment::announce(&mut payloads);
+    }
     let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
-    let bytes = message_bytes(header, payloads.finish());
-    cx.transmit(core.path, bytes.clone());
+    let message = message_bytes(header, payloads.finish()).into();
+    cx.send(core.path, &message);
     let (settings, now) = (cx.settings.retransmit, cx.now);
-    Retransmit::new(bytes, settings, now, cx.rng())
+    Retransmit::new(message, settings, now, cx.rng())
 }
 
 /// A peer's IKE_SA_INIT request that may be answered.
@@ -385,6 +400,8 @@ pub(in crate::ike) struct HalfOpen {
     /// The chosen proposal, to find a connection that allows it.
     pub(super) proposal: SaProposal,
     pub(super) done: InitDone,
+    /// Kept once they have opened a fragment of the request.
+    pub(super) keys: Option<Box<(SaKeys, AuthKeys)>>,
     expires: Instant,
 }
 
@@ -427,6 +444,11 @@ impl InitRequest<'_> {
             nat::add_notifies(&mut payloads, core.spis(), path, connection.encap, cx.rng());
         }
         add_notify(&mut payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        let ours = connection.fragmentation;
+        let fragments = FragmentRules::negotiate(ours, self.payloads, &cx.settings);
+        if fragments.is_negotiated() {
+            fragment::announce(&mut payloads);
+        }
         let header = core.header(ExchangeType::IKE_SA_INIT, true, 0);
         let response = message_bytes(header, payloads.finish());
         cx.transmit(path, response.clone());
@@ -444,7 +466,9 @@ impl InitRequest<'_> {
                 shared,
                 nat,
                 childless: true,
+                fragments,
             },
+            keys: None,
             expires: cx.now + cx.settings.half_open_timeout,
         };
         Ok(IkeSa::new(core, State::HalfOpen(Box::new(half_open))))
@@ -506,6 +530,12 @@ impl HalfOpen {
 
     pub(super) fn deadline(&self) -> Instant {
         self.expires
+    }
+
+    /// Bytes of fragments that wait for the rest of their message.
+    pub(super) fn held(&self) -> usize {
+        let keys = self.keys.as_ref();
+        keys.map_or(0, |keys| keys.0.reassembly.held())
     }
 
     pub(super) fn init_request(&self) -> &[u8] {

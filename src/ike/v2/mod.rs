@@ -15,6 +15,7 @@ mod collision;
 mod create;
 mod error;
 mod established;
+mod fragment;
 mod informational;
 mod init;
 mod lingering;
@@ -44,6 +45,7 @@ use super::{Discard, Event, Identity, Path};
 pub(super) use child::End;
 pub(super) use error::ExchangeError;
 pub(super) use established::{Established, Inheritance};
+pub(super) use fragment::Outgoing;
 pub(super) use init::{HalfOpen, InitRequest, InitSent};
 pub(super) use message::{Datagram, Payloads, add_notify};
 pub(super) use tasks::Task;
@@ -297,6 +299,14 @@ impl IkeSa {
     /// Whether an attempt of ours is in progress.
     pub(super) fn is_connecting(&self) -> bool {
         matches!(self.state, State::InitSent(_) | State::AuthSent(_))
+    }
+
+    /// Bytes of fragments that a peer which is not authenticated has made us keep.
+    pub(super) fn held_half_open(&self) -> usize {
+        match &self.state {
+            State::HalfOpen(sa) => sa.held(),
+            _ => 0,
+        }
     }
 
     /// The request that made this half-open SA, to tell a repetition from a new attempt.

@@ -1,19 +1,23 @@
-//! The SK payload (RFC 7296 §3.14, RFC 5282).
+//! The SK and SKF payloads (RFC 7296 §3.14, RFC 5282, RFC 7383).
+
+use std::time::Instant;
 
 use zeroize::Zeroizing;
 
 use crate::crypto::kdf::IkeKeys;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Associated, PacketKey, Secret};
-use crate::ike::Discard;
-use crate::wire::ikev2::PayloadWriter;
+use crate::ike::context::Context;
+use crate::ike::{Discard, Path};
+use crate::wire::ikev2::{FragmentHeader, PayloadWriter};
 use crate::wire::isakmp::{Header, PayloadChain, PayloadType, RawPayload};
 use crate::wire::proposal::IkeSuite;
 
 use super::error::ExchangeError;
+use super::fragment::{FragmentRules, Outgoing, Reassembly};
 use super::message::{Datagram, Payloads};
 
-/// The keys of an IKE SA that outlive its authentication.
+/// The keys of an IKE SA that outlive its authentication, and the fragments that they have opened.
 #[derive(Debug)]
 pub(in crate::ike) struct SaKeys {
     pub(in crate::ike) suite: IkeSuite,
@@ -23,6 +27,8 @@ pub(in crate::ike) struct SaKeys {
     inbound: PacketKey,
     /// Never used twice under one key.
     nonce: u64,
+    pub(super) fragment_rules: FragmentRules,
+    pub(super) reassembly: Reassembly,
 }
 
 /// The keys that IKE_AUTH needs and nothing else does.
@@ -37,11 +43,18 @@ pub(in crate::ike) struct AuthKeys {
 pub(in crate::ike) struct Opened {
     first: PayloadType,
     text: Zeroizing<Vec<u8>>,
+    /// Its fragment 1, if it came in fragments.
+    fragment: Option<Box<[u8]>>,
 }
 
 impl SaKeys {
     /// Sorts the keys of an SA for one of its two sides.
-    pub(in crate::ike) fn new(suite: IkeSuite, keys: IkeKeys, initiator: bool) -> (Self, AuthKeys) {
+    pub(in crate::ike) fn new(
+        suite: IkeSuite,
+        keys: IkeKeys,
+        initiator: bool,
+        fragment_rules: FragmentRules,
+    ) -> (Self, AuthKeys) {
         let key = |encryption: &Secret, integrity: &Secret| {
             PacketKey::new(suite.cipher, encryption.as_bytes(), integrity.as_bytes())
                 .expect("negotiation accepts only suites we have, and derivation fits the lengths")
@@ -60,6 +73,8 @@ impl SaKeys {
             outbound,
             inbound,
             nonce: 0,
+            fragment_rules,
+            reassembly: Reassembly::default(),
         };
         let auth = AuthKeys {
             initiator: keys.sk_pi,
@@ -68,24 +83,69 @@ impl SaKeys {
         (sa, auth)
     }
 
-    /// A whole message whose payloads are inside an SK payload.
-    pub(in crate::ike) fn seal(&mut self, mut header: Header, payloads: PayloadWriter) -> Vec<u8> {
+    /// A message whose payloads are inside an SK payload, or inside SKF payloads if that is too long
+    /// for the path and the peer takes fragments.
+    pub(in crate::ike) fn seal(
+        &mut self,
+        header: Header,
+        payloads: PayloadWriter,
+        path: Path,
+    ) -> Outgoing {
         let (first, text) = payloads.finish();
+        let whole = Header::LEN + GENERIC_HEADER + self.overhead() + text.len();
+        let longest = self.fragment_rules.longest(path);
+        let Some(longest) = longest.filter(|longest| whole > *longest) else {
+            return self.seal_one(header, first, None, &text).into();
+        };
+        let room = longest - Header::LEN - GENERIC_HEADER - FRAGMENT_HEADER - self.overhead();
+        let chunks = text.chunks(room);
+        let total = u16::try_from(chunks.len()).expect(FITS);
+        let sealed = (1..).zip(chunks).map(|(number, chunk)| {
+            let first = if number == 1 {
+                first
+            } else {
+                PayloadType::NONE
+            };
+            let fragment = FragmentHeader { number, total };
+            self.seal_one(header, first, Some(fragment), chunk)
+        });
+        Outgoing::new(sealed.collect())
+    }
+
+    /// The most that protection adds to the text.
+    fn overhead(&self) -> usize {
+        self.outbound.iv_len() + self.outbound.block_len() + self.outbound.icv_len()
+    }
+
+    fn seal_one(
+        &mut self,
+        mut header: Header,
+        first: PayloadType,
+        fragment: Option<FragmentHeader>,
+        text: &[u8],
+    ) -> Vec<u8> {
         let (iv, icv) = (self.outbound.iv_len(), self.outbound.icv_len());
         let padded = (text.len() + 1).next_multiple_of(self.outbound.block_len());
         let padding = padded - text.len() - 1;
-        let payload_len = GENERIC_HEADER + iv + padded + icv;
+        let fragment = fragment.map(|fragment| fragment.encode());
+        let fragment = fragment.as_ref().map_or(&[][..], |fragment| &fragment[..]);
+        let payload_len = GENERIC_HEADER + fragment.len() + iv + padded + icv;
 
-        header.next_payload = PayloadType::SK;
+        header.next_payload = if fragment.is_empty() {
+            PayloadType::SK
+        } else {
+            PayloadType::SKF
+        };
         header.length = u32::try_from(Header::LEN + payload_len).expect(FITS);
         let mut message = Vec::with_capacity(Header::LEN + payload_len);
         message.extend_from_slice(&header.encode());
         message.extend_from_slice(&[first.0, 0]);
         message.extend_from_slice(&u16::try_from(payload_len).expect(FITS).to_be_bytes());
+        message.extend_from_slice(fragment);
         let associated = message.clone();
 
         message.resize(message.len() + iv, 0);
-        message.extend_from_slice(&text);
+        message.extend_from_slice(text);
         message.resize(message.len() + padding, 0);
         message.push(u8::try_from(padding).expect("padding is shorter than a block"));
         message.resize(message.len() + icv, 0);
@@ -104,16 +164,70 @@ impl SaKeys {
         message
     }
 
-    /// Checks and decrypts a message. What stands before the SK payload is covered by the check but
-    /// not used (RFC 5282 §5.1).
-    pub(in crate::ike) fn open(&self, datagram: &Datagram<'_>) -> Result<Opened, Discard> {
-        let sk = find_sk(datagram)?;
-        let covered = datagram.bytes.len() - sk.body.len();
-        let header = datagram.bytes.get(..covered).ok_or(Discard::Malformed)?;
-        if sk.body.len() < self.inbound.iv_len() + 1 + self.inbound.icv_len() {
+    /// Checks and decrypts a message. `None`: it was discarded, which is counted, or it is a fragment
+    /// and others are missing.
+    pub(in crate::ike) fn open(
+        &mut self,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> Option<Opened> {
+        match self.check(datagram, cx.now) {
+            Ok(opened) => opened,
+            Err(discard) => {
+                cx.discard(discard);
+                None
+            }
+        }
+    }
+
+    fn check(&mut self, datagram: &Datagram<'_>, now: Instant) -> Result<Option<Opened>, Discard> {
+        let payload = find_encrypted(datagram)?;
+        if payload.kind == PayloadType::SK {
+            let text = self.decrypt(datagram, payload.body)?;
+            return Ok(Some(Opened {
+                first: payload.next,
+                text,
+                fragment: None,
+            }));
+        }
+        if !self.fragment_rules.is_negotiated() {
             return Err(Discard::NotProtected);
         }
-        let mut body = Zeroizing::new(sk.body.to_vec());
+        let (fragment, body) =
+            FragmentHeader::parse(payload.body).map_err(|_| Discard::Malformed)?;
+        self.reassembly.check(datagram, fragment, now)?;
+        let text = self.decrypt(datagram, body)?;
+        let piece = (payload.next, text);
+        let complete = self.reassembly.add(datagram, fragment, piece, now)?;
+        Ok(complete.map(|message| Opened {
+            first: message.first,
+            text: message.text,
+            fragment: Some(message.datagram),
+        }))
+    }
+
+    /// Whether this is fragment 1 of a message that the peer has sealed; nothing is kept of it.
+    pub(super) fn is_first_fragment(&self, datagram: &Datagram<'_>) -> bool {
+        let Ok(payload) = find_encrypted(datagram) else {
+            return false;
+        };
+        let fragment = FragmentHeader::parse(payload.body);
+        payload.kind == PayloadType::SKF
+            && self.fragment_rules.is_negotiated()
+            && fragment.is_ok_and(|(fragment, body)| {
+                fragment.number == 1 && self.decrypt(datagram, body).is_ok()
+            })
+    }
+
+    /// Opens what is at the end of a datagram. What stands before it is covered by the check but, as
+    /// far as it is payloads, not used (RFC 5282 §5.1).
+    fn decrypt(&self, datagram: &Datagram<'_>, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Discard> {
+        let covered = datagram.bytes.len() - body.len();
+        let header = datagram.bytes.get(..covered).ok_or(Discard::Malformed)?;
+        if body.len() < self.inbound.iv_len() + 1 + self.inbound.icv_len() {
+            return Err(Discard::NotProtected);
+        }
+        let mut body = Zeroizing::new(body.to_vec());
         let associated = Associated {
             header,
             esn_high: None,
@@ -125,24 +239,30 @@ impl SaKeys {
         let (padding, padded) = text.split_last().ok_or(Discard::NotProtected)?;
         let len = padded.len().checked_sub(usize::from(*padding));
         let text = len.and_then(|len| padded.get(..len));
-        Ok(Opened {
-            first: sk.next,
-            text: Zeroizing::new(text.ok_or(Discard::Malformed)?.to_vec()),
-        })
+        Ok(Zeroizing::new(text.ok_or(Discard::Malformed)?.to_vec()))
     }
 }
 
 impl Opened {
+    /// The datagram that stands for the message it was taken from: its fragment 1, or `datagram`.
+    pub(in crate::ike) fn stand_in<'a>(&'a self, datagram: &Datagram<'a>) -> Datagram<'a> {
+        Datagram {
+            bytes: self.fragment.as_deref().unwrap_or(datagram.bytes),
+            ..*datagram
+        }
+    }
+
     pub(in crate::ike) fn payloads(&self) -> Result<Payloads<'_>, ExchangeError> {
         Payloads::parse(self.first, &self.text)
     }
 }
 
-fn find_sk<'a>(datagram: &Datagram<'a>) -> Result<RawPayload<'a>, Discard> {
+/// The payload that holds all others.
+fn find_encrypted<'a>(datagram: &Datagram<'a>) -> Result<RawPayload<'a>, Discard> {
     let chain = PayloadChain::new(datagram.header.next_payload, datagram.payloads);
     for payload in chain {
         let payload = payload.map_err(|_| Discard::Malformed)?;
-        if payload.kind == PayloadType::SK {
+        if matches!(payload.kind, PayloadType::SK | PayloadType::SKF) {
             return Ok(payload);
         }
     }
@@ -150,13 +270,13 @@ fn find_sk<'a>(datagram: &Datagram<'a>) -> Result<RawPayload<'a>, Discard> {
 }
 
 const GENERIC_HEADER: usize = 4;
+const FRAGMENT_HEADER: usize = 4;
 const FITS: &str = "our own messages are far below 64 KiB";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::kdf::skeyseed;
-    use crate::ike::Path;
     use crate::ike::negotiate::ike_suite;
     use crate::wire::isakmp::{ExchangeType, Flags, IkeSpi};
     use crate::wire::keyword::parse_proposal;
@@ -171,8 +291,8 @@ mod tests {
             IkeKeys::derive(&suite, &seed, &[1; 32], &[2; 32], [4; 8], [5; 8])
         };
         (
-            SaKeys::new(suite, keys(), true).0,
-            SaKeys::new(suite, keys(), false).0,
+            SaKeys::new(suite, keys(), true, FragmentRules::default()).0,
+            SaKeys::new(suite, keys(), false, FragmentRules::default()).0,
         )
     }
 
@@ -189,18 +309,32 @@ mod tests {
         }
     }
 
-    fn open(keys: &SaKeys, bytes: &[u8]) -> Result<Opened, Discard> {
-        let (header, payloads) = Header::parse(bytes).map_err(|_| Discard::Malformed)?;
+    fn path() -> Path {
         let addr = "192.0.2.1:500".parse().expect("an address");
-        keys.open(&Datagram {
-            path: Path {
-                local: addr,
-                remote: addr,
-            },
+        Path {
+            local: addr,
+            remote: addr,
+        }
+    }
+
+    fn open(keys: &mut SaKeys, bytes: &[u8]) -> Result<Opened, Discard> {
+        let (header, payloads) = Header::parse(bytes).map_err(|_| Discard::Malformed)?;
+        let datagram = Datagram {
+            path: path(),
             header,
             bytes,
             payloads,
-        })
+        };
+        let opened = keys.check(&datagram, Instant::now())?;
+        Ok(opened.expect("it is not a fragment"))
+    }
+
+    fn seal(keys: &mut SaKeys, payloads: PayloadWriter) -> Vec<u8> {
+        let sealed = keys.seal(header(), payloads, path());
+        let [datagram] = sealed.datagrams() else {
+            panic!("{} datagrams", sealed.datagrams().len());
+        };
+        datagram.clone()
     }
 
     #[test]
@@ -211,27 +345,30 @@ mod tests {
             "aes128-sha1-modp2048",
             "aes256-sha512-ecp256",
         ] {
-            let (mut initiator, responder) = pair(text);
+            let (mut initiator, mut responder) = pair(text);
             for len in [0, 1, 14, 15, 16, 17, 100] {
                 let mut payloads = PayloadWriter::new();
                 if len > 0 {
                     payloads.add(PayloadType::VENDOR_ID, &vec![7; len]);
                 }
-                let sealed = initiator.seal(header(), payloads);
-                assert!(open(&responder, &sealed).is_ok(), "{text} {len}");
+                let sealed = seal(&mut initiator, payloads);
+                assert!(open(&mut responder, &sealed).is_ok(), "{text} {len}");
                 assert_eq!(
-                    open(&initiator, &sealed).err(),
+                    open(&mut initiator, &sealed).err(),
                     Some(Discard::IntegrityFailed),
                     "a reflected message must not open"
                 );
             }
             let mut payloads = PayloadWriter::new();
             payloads.add(PayloadType::VENDOR_ID, &[7; 9]);
-            let sealed = initiator.seal(header(), payloads);
+            let sealed = seal(&mut initiator, payloads);
             for place in 0..sealed.len() {
                 let mut damaged = sealed.clone();
                 damaged[place] ^= 1;
-                assert!(open(&responder, &damaged).is_err(), "{text} byte {place}");
+                assert!(
+                    open(&mut responder, &damaged).is_err(),
+                    "{text} byte {place}"
+                );
             }
         }
     }

@@ -336,7 +336,7 @@ impl Established {
         let seed = skeyseed_rekey(self.keys.prf, &self.keys.sk_d, &shared, ni, nr);
         let (spi_i, spi_r) = core.spis();
         let keys = IkeKeys::derive(&suite, &seed, ni, nr, spi_i.0, spi_r.0);
-        let (keys, _) = SaKeys::new(suite, keys, core.initiator);
+        let (keys, _) = SaKeys::new(suite, keys, core.initiator, self.keys.fragment_rules);
         let mut sa = Self::new(
             core,
             self.peer.clone(),

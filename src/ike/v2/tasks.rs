@@ -397,8 +397,8 @@ impl Established {
             return;
         };
         let header = core.header(pending.exchange(), false, message_id);
-        let bytes = self.keys.seal(header, payloads);
-        cx.transmit(core.path, bytes.clone());
+        let message = self.keys.seal(header, payloads, core.path);
+        cx.send(core.path, &message);
         let settings = match pending {
             Pending::Liveness => self.liveness.patience(&cx.settings),
             _ => cx.settings.retransmit,
@@ -406,7 +406,7 @@ impl Established {
         let now = cx.now;
         self.work.outstanding = Some(Outstanding {
             message_id,
-            request: Retransmit::new(bytes, settings, now, cx.rng()),
+            request: Retransmit::new(message, settings, now, cx.rng()),
             pending,
         });
     }

@@ -6,6 +6,7 @@ use crate::ike::context::Context;
 use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::{Discard, Path};
 
+use super::fragment::Outgoing;
 use super::message::Datagram;
 
 /// Where an IKE SA is in its two sequences of requests.
@@ -18,8 +19,9 @@ pub(in crate::ike) struct Window {
 
 #[derive(Debug)]
 struct Answered {
+    /// The datagram of the request, or its fragment 1.
     request: Box<[u8]>,
-    response: Vec<u8>,
+    response: Outgoing,
 }
 
 /// How an incoming request relates to the window.
@@ -27,8 +29,11 @@ struct Answered {
 pub(in crate::ike) enum Arrival {
     /// The next one in order.
     Fresh,
-    /// A byte for byte repetition of the last one.
+    /// A byte for byte repetition of the last one, or of its fragment 1.
     Repeated,
+    /// The last one's ID, but other bytes: another fragment of it, or the same message cut in another
+    /// way (RFC 7383 §2.6.1).
+    Recut,
     /// Anything else.
     Outside,
 }
@@ -57,14 +62,20 @@ impl Window {
             return Arrival::Fresh;
         }
         let same = |answered: &Answered| *answered.request == *datagram.bytes;
-        if id.checked_add(1) == Some(self.expected) && self.answered.as_ref().is_some_and(same) {
-            return Arrival::Repeated;
+        match &self.answered {
+            Some(answered) if id.checked_add(1) == Some(self.expected) => {
+                if same(answered) {
+                    Arrival::Repeated
+                } else {
+                    Arrival::Recut
+                }
+            }
+            _ => Arrival::Outside,
         }
-        Arrival::Outside
     }
 
     /// Remembers the answer to the request with the expected ID.
-    pub(in crate::ike) fn answer(&mut self, request: &[u8], response: Vec<u8>) {
+    pub(in crate::ike) fn answer(&mut self, request: &[u8], response: Outgoing) {
         self.expected = self.expected.saturating_add(1);
         self.answered = Some(Answered {
             request: request.into(),
@@ -76,7 +87,7 @@ impl Window {
     pub(in crate::ike) fn repeat(&self, path: Path, cx: &mut Context) {
         cx.discard(Discard::Retransmission);
         if let Some(answered) = &self.answered {
-            cx.transmit(path, answered.response.clone());
+            cx.send(path, &answered.response);
         }
     }
 }
@@ -100,7 +111,7 @@ impl<P> Outstanding<P> {
         let now = cx.now;
         match self.request.poll(now, cx.rng()) {
             Some(Overdue::Again) => {
-                cx.transmit(path, self.request.bytes().to_vec());
+                cx.send(path, self.request.message());
                 true
             }
             Some(Overdue::GiveUp) => false,
