@@ -12,6 +12,8 @@
 
 #[path = "ike/actor.rs"]
 mod actor;
+#[path = "ike/alerts.rs"]
+mod alerts;
 #[path = "ike/chaos.rs"]
 mod chaos;
 #[path = "ike/collisions.rs"]

@@ -28,10 +28,13 @@ pub struct Args {
 /// Prints events until the daemon or the reader goes away.
 pub fn execute(args: &Args) -> Result<(), Failure> {
     let mut client = Client::connect(&args.socket.socket)?;
-    for event in EVENTS
-        .iter()
-        .filter(|event| !(args.no_log && **event == "log"))
-    {
+    // The log has a line for every alert.
+    let is_wanted = |event: &&&str| match **event {
+        "log" => !args.no_log,
+        "alert" => args.no_log || args.json,
+        _ => true,
+    };
+    for event in EVENTS.iter().filter(is_wanted) {
         match client.subscribe(event) {
             // An older daemon has fewer events.
             Ok(()) | Err(ClientError::Unknown(_)) => {}
@@ -66,6 +69,12 @@ fn text(time: u64, name: &str, message: &Message) -> String {
             .map(|sa| format!("<{sa}> "))
             .unwrap_or_default();
         return format!("{clock} [{}] {sa}{}\n", field("group"), field("msg"));
+    }
+    if name == "alert" {
+        let field = |key| message.get(key).unwrap_or_default();
+        let connections = message.get_list("connections").unwrap_or_default();
+        let (kind, text) = (field("type"), field("msg"));
+        return format!("{clock} {kind}: {}: {text}\n", connections.join(", "));
     }
     let up = if message.get("up") == Some("yes") {
         "up"
@@ -125,7 +134,8 @@ fn describe(name: &str, sa: &Message, of_child: bool) -> String {
     }
 }
 
-const EVENTS: [&str; 5] = [
+const EVENTS: [&str; 6] = [
+    "alert",
     "ike-updown",
     "child-updown",
     "ike-rekey",
@@ -182,6 +192,19 @@ mod tests {
         assert_eq!(
             text(0, "child-rekey", &event),
             "00:00:00 child rekeyed: lan #4  ===  in site-b #1 ? <-> ?\n"
+        );
+    }
+
+    #[test]
+    fn an_alert_shows_its_kind_and_the_connections_it_may_be_about() {
+        let mut event = Message::new();
+        event
+            .set("type", "proposal-mismatch-ike")
+            .list("connections", ["site-b", "site-c"])
+            .set("msg", "no common encryption algorithm");
+        assert_eq!(
+            text(0, "alert", &event),
+            "00:00:00 proposal-mismatch-ike: site-b, site-c: no common encryption algorithm\n"
         );
     }
 

@@ -89,6 +89,9 @@ impl Report {
                 .join(", ");
             line(&mut text, format_args!("{name}  DOWN  to {remote}"));
         }
+        for (name, connection) in self.connections.iter().flat_map(sections) {
+            last_failure(&mut text, name, connection);
+        }
         workers::show(&mut text, &self.stats);
         if let Some(metrics) = self.stats.get_section("metrics")
             && let Some(error) = metrics.get("error")
@@ -260,6 +263,15 @@ fn suite(sa: &Message) -> String {
         .flatten()
         .collect();
     parts.join("/")
+}
+
+/// Why a connection failed the last time, if it ever did.
+fn last_failure(text: &mut String, name: &str, connection: &Message) {
+    if let Some(why) = connection.get("last_failure") {
+        let age = connection.get("last_failure_age").map(age_text);
+        let age = age.unwrap_or_default();
+        line(text, format_args!("{name}  failed {age} ago: {why}"));
+    }
 }
 
 /// Counters that are not zero, largest first.

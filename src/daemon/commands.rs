@@ -87,7 +87,9 @@ impl Control {
                 let connections = self.endpoint.pad().connections.iter();
                 let parts = connections
                     .filter(|connection| ike.as_ref().is_none_or(|ike| *ike == connection.name))
-                    .map(|connection| format::list_conn(connection));
+                    .map(|connection| {
+                        format::list_conn(connection, self.failures.of(&connection.name), now)
+                    });
                 self.vici
                     .respond_with_stream(client, EventName::ListConn, parts);
             }

@@ -16,6 +16,7 @@ use sd_notify::NotifyState;
 
 use super::{
     commands::Commands,
+    failures::Failures,
     guard::Guard,
     logging::LogLevel,
     metrics::{Ledger, Metrics, Snapshot},
@@ -52,6 +53,7 @@ pub(super) struct Control {
     pub(super) commands: Commands,
     pub(super) usage: UsageTimes,
     pub(super) ledger: Ledger,
+    pub(super) failures: Failures,
     /// Absent where nobody may ask for them.
     pub(super) metrics: Option<Metrics>,
     pub(super) log_limit: RateLimit,
@@ -462,6 +464,7 @@ impl Control {
             );
         }
         self.ledger.keep(&newer.pad);
+        self.failures.keep(&newer.pad);
         self.log_level.set(newer.daemon.log);
         self.command(Command::Reload(newer.pad.clone()), now);
         let older = std::mem::replace(&mut self.config.pad, newer.pad);

@@ -10,6 +10,7 @@
 
 mod commands;
 mod control;
+pub mod failures;
 pub mod guard;
 pub mod logging;
 mod metrics;

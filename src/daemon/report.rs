@@ -11,7 +11,7 @@ use super::{
     vici::{EventName, format},
 };
 use crate::{
-    ike::{ChildStatus, Event, IkeSaStatus, Path},
+    ike::{Alert, ChildStatus, Event, IkeSaStatus, Path},
     wire::keyword,
 };
 
@@ -60,6 +60,7 @@ impl Control {
             }
             Event::CommandDone { id: STOP, .. } => self.phase = Phase::Stopped,
             Event::CommandDone { id, result } => self.command_done(id, &result),
+            Event::Alert(alert) => self.alert(&alert, now),
             Event::Log {
                 level,
                 group,
@@ -67,6 +68,24 @@ impl Control {
                 message,
             } => self.log(level, group, ike.as_ref(), &message, now),
         }
+    }
+
+    fn alert(&mut self, alert: &Alert, now: Instant) {
+        self.failures.note(alert, now);
+        let ike = alert.ike.as_ref().map(|ike| (ike.name.clone(), ike.id));
+        let open = ike.as_ref().is_none_or(|(name, _)| name.is_empty());
+        let text = if open && !alert.connections.is_empty() {
+            let candidates = alert.connections.join(", ");
+            format!(
+                "{} (connections for these addresses: {candidates})",
+                alert.message
+            )
+        } else {
+            alert.message.clone()
+        };
+        self.log(-1, "IKE", ike.as_ref(), &text, now);
+        self.vici
+            .broadcast(EventName::Alert, || format::alert(alert, now));
     }
 
     fn log(

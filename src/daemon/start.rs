@@ -26,6 +26,7 @@ use rand_core::SeedableRng;
 use super::{
     commands::Commands,
     control::{Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
+    failures::Failures,
     guard::{self, Guard, GuardError},
     logging::LogLevel,
     metrics::{Ledger, Metrics},
@@ -332,6 +333,7 @@ impl Parts {
             commands: Commands::default(),
             usage: UsageTimes::default(),
             ledger: Ledger::default(),
+            failures: Failures::default(),
             metrics: self.metrics,
             log_limit: RateLimit::default(),
             started: (now, SystemTime::now()),

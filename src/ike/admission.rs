@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::alert::{Alert, AlertKind, Subject};
 use crate::crypto::CryptoRng;
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 
@@ -88,7 +89,7 @@ impl Endpoint {
         let connections = pad.by_addresses(local, remote);
         if connections.is_empty() {
             let line = format!("no connection is configured for {local}...{remote}");
-            self.cx.warn("CFG", None, line);
+            self.alert_of_init(datagram, AlertKind::PeerAddress, line);
             self.notify_stranger(datagram, NotifyType::NO_PROPOSAL_CHOSEN, &[]);
             return Err(Discard::NoConnection);
         }
@@ -115,16 +116,24 @@ impl Endpoint {
     /// Tells a stranger why not, and keeps nothing.
     fn refuse_init(&mut self, datagram: &Datagram<'_>, error: &ExchangeError) {
         let remote = datagram.remote();
-        self.cx.warn(
-            "IKE",
-            None,
-            format!("refused IKE_SA_INIT of {remote}: {error}"),
-        );
+        let line = format!("refused IKE_SA_INIT of {remote}: {error}");
+        self.alert_of_init(datagram, error.alert_kind(Subject::Ike), line);
         if self.admission.allow_reply(self.cx.now) {
             let mut payloads = PayloadWriter::new();
             error.encode(&mut payloads);
             self.reply_clear(datagram, payloads);
         }
+    }
+
+    fn alert_of_init(&mut self, datagram: &Datagram<'_>, kind: AlertKind, message: String) {
+        let (local, remote) = (datagram.path.local.ip(), datagram.remote().ip());
+        self.cx.alert_of_stranger(Alert {
+            kind,
+            connections: Alert::candidates(&self.cx.pad, local, remote),
+            child: None,
+            ike: None,
+            message,
+        });
     }
 
     /// Under load, only who returns a cookie may cost us anything.

@@ -15,7 +15,8 @@ use super::peers::Peers;
 use super::rate::RateLimit;
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
-    CommandError, CommandId, CommandOutcome, Discard, Event, Output, Pad, Path, Settings, Transmit,
+    Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, Output, Pad, Path,
+    Settings, Transmit,
 };
 
 /// Everything that is not one IKE SA.
@@ -67,9 +68,9 @@ pub(super) struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The peer did not answer, so it is worth another try.
-    Silence,
+    Silence(AlertKind),
     /// The peer or the configuration refused.
-    Refusal,
+    Refusal(AlertKind),
     /// It is not wanted any more.
     Cancelled,
 }
@@ -314,6 +315,13 @@ impl Context {
                 ike,
                 message,
             });
+        }
+    }
+
+    /// A failure that a stranger can bring about, and so is limited in rate.
+    pub(super) fn alert_of_stranger(&mut self, alert: Alert) {
+        if self.warnings.allow(self.now) {
+            self.event(Event::Alert(alert));
         }
     }
 

@@ -291,9 +291,9 @@ impl Endpoint {
         attempt.tries = attempt.tries.saturating_add(1);
         let limit = attempt.connection.keyingtries;
         let wait = match cause {
-            Cause::Silence if limit == 0 || attempt.tries < limit => RETRY_SILENT,
-            Cause::Refusal if limit == 0 => RETRY_REFUSED,
-            Cause::Silence | Cause::Refusal | Cause::Cancelled => {
+            Cause::Silence(_) if limit == 0 || attempt.tries < limit => RETRY_SILENT,
+            Cause::Refusal(_) if limit == 0 => RETRY_REFUSED,
+            Cause::Silence(_) | Cause::Refusal(_) | Cause::Cancelled => {
                 return self.give_up(attempt, &reason);
             }
         };

@@ -26,6 +26,7 @@
 
 mod acquire;
 mod admission;
+mod alert;
 mod commands;
 mod context;
 mod cookie;
@@ -50,6 +51,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use alert::{Alert, AlertKind};
 pub use discard::Discard;
 pub use endpoint::Endpoint;
 pub use identity::{Identity, IdentityPattern, IdentitySyntax};
@@ -227,6 +229,8 @@ pub enum Event {
         /// How it ended.
         result: Result<CommandOutcome, CommandError>,
     },
+    /// A negotiation failed. What strangers cause is limited in rate.
+    Alert(Alert),
     /// One line for people. Text that a peer supplied is escaped.
     Log {
         /// 0 audit, 1 control flow, 2 detail, as strongSwan counts; -1 for warnings.

@@ -118,6 +118,11 @@ fn busy_daemon() -> FakeDaemon {
             let connection = |name: &str, remote: &str| {
                 let mut connection = Message::new();
                 connection.list("remote_addrs", [remote]);
+                if name == "site-c" {
+                    connection
+                        .set("last_failure", "no common integrity algorithm")
+                        .set("last_failure_age", "61");
+                }
                 event("list-conn", section(name, connection))
             };
             vec![
@@ -149,6 +154,7 @@ site-b #1  ESTABLISHED 12m5s ago  initiator
     out c0a80002            7 packets      980 B  never used
 
 site-c  DOWN  to 203.0.113.7
+site-c  failed 1m1s ago: no common integrity algorithm
 
 offloads: tun-tso tun-gro udp-gro; off: udp-gso; unavailable: tun-uso
 

@@ -203,8 +203,23 @@ fn swanctl_is_told_why_a_tunnel_does_not_come_up() {
 
     // The peer knows another secret.
     let other = plan.config(Side::B).replace("correct horse", "wrong horse");
-    let _b = lab.start(Side::B, &other);
+    let b = lab.start(Side::B, &other);
     a.command("terminate", &[("ike", "lab"), ("force", "yes")]);
     let (success, text) = swanctl.run(&a, &["--initiate", "--child", "net", "--timeout", "20"]);
     assert!(!success && text.contains("AUTHENTICATION_FAILED"), "{text}");
+
+    // Both daemons remember why, and swanctl takes no offence at what it does not know.
+    let failure = |gateway: &Gateway| {
+        let (_, connection) = gateway.list("list-conns", "list-conn").remove(0);
+        let get = |key| connection.get(key).unwrap_or_default().to_owned();
+        [get("last_failure_type"), get("last_failure")]
+    };
+    let [kind, why] = failure(&a);
+    assert_eq!(kind, "local-auth-failed");
+    assert!(why.contains("AUTHENTICATION_FAILED"), "{why}");
+    let [kind, why] = failure(&b);
+    assert_eq!(kind, "peer-auth-failed");
+    assert!(why.contains("the secrets differ"), "{why}");
+    let (success, text) = swanctl.run(&b, &["--list-conns"]);
+    assert!(success && text.contains("lab:"), "{text}");
 }

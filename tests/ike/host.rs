@@ -115,6 +115,7 @@ impl Host {
     pub(crate) fn logs(&self) -> impl Iterator<Item = &str> {
         self.events.iter().filter_map(|event| match event {
             Event::Log { message, .. } => Some(message.as_str()),
+            Event::Alert(alert) => Some(alert.message.as_str()),
             _ => None,
         })
     }
@@ -183,7 +184,7 @@ impl Ledger {
                 self.child_down(old.id.0);
                 self.child_up(new.id.0);
             }
-            Event::CommandDone { .. } | Event::Log { .. } => {}
+            Event::CommandDone { .. } | Event::Alert(_) | Event::Log { .. } => {}
         }
     }
 

@@ -469,6 +469,7 @@ pub(crate) fn terminate(child: Option<&str>, force: bool) -> Command {
 fn line(event: &Event) -> String {
     match event {
         Event::Log { message, .. } => message.clone(),
+        Event::Alert(alert) => alert.message.clone(),
         Event::IkeUp { ike } => format!("IkeUp {}", ike.id),
         Event::IkeDown { ike, reason } => format!("IkeDown {}: {reason}", ike.id),
         Event::IkeRekeyed { old, new } => format!("IkeRekeyed {} to {}", old.id, new.id),

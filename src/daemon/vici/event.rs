@@ -21,10 +21,12 @@ pub enum EventName {
     ChildUpdown,
     /// A Child SA was replaced.
     ChildRekey,
+    /// A negotiation failed.
+    Alert,
 }
 
 impl EventName {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Log,
         Self::ControlLog,
         Self::ListSa,
@@ -34,6 +36,7 @@ impl EventName {
         Self::IkeRekey,
         Self::ChildUpdown,
         Self::ChildRekey,
+        Self::Alert,
     ];
 
     /// The event of a name, if there is one.
@@ -55,6 +58,7 @@ impl EventName {
             Self::IkeRekey => "ike-rekey",
             Self::ChildUpdown => "child-updown",
             Self::ChildRekey => "child-rekey",
+            Self::Alert => "alert",
         }
     }
 }

@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::{PolicyKinds, SaFilter};
 use crate::{
-    daemon::usage::{LastUse, UsageTimes},
+    daemon::{
+        failures::LastFailure,
+        usage::{LastUse, UsageTimes},
+    },
     ike::{
-        AddressPattern, ChildConfig, ChildMode, ChildStatus, CloseAction, Connection, DpdAction,
-        IkeSaStatus, Pad, SelectorConfig, Unique,
+        AddressPattern, Alert, ChildConfig, ChildMode, ChildStatus, CloseAction, Connection,
+        DpdAction, IkeSaStatus, Pad, SelectorConfig, Unique,
     },
     ipsec::EspEncap,
     wire::{proposal::CipherSuite, vici::Message},
@@ -156,6 +159,22 @@ pub fn ike_updown(ike: &IkeSaStatus, up: bool, now: Instant) -> Message {
     updown(ike, up, ike_sa(ike, now))
 }
 
+/// An `alert` event.
+#[must_use]
+pub fn alert(alert: &Alert, now: Instant) -> Message {
+    let mut body = Message::new();
+    body.set("type", alert.kind.name())
+        .list("connections", &alert.connections)
+        .set("msg", &alert.message);
+    if let Some(child) = &alert.child {
+        body.set("child", child);
+    }
+    if let Some(ike) = &alert.ike {
+        body.section("ike-sa", ike_sa(ike, now));
+    }
+    body
+}
+
 /// An `ike-rekey` event.
 #[must_use]
 pub fn ike_rekey(old: &IkeSaStatus, new: &IkeSaStatus, now: Instant) -> Message {
@@ -202,7 +221,7 @@ pub fn child_rekey(
 
 /// One configured connection, as the section of its name.
 #[must_use]
-pub fn list_conn(connection: &Connection) -> Message {
+pub fn list_conn(connection: &Connection, failure: Option<&LastFailure>, now: Instant) -> Message {
     let mut m = Message::new();
     m.list("local_addrs", connection.local_addrs.iter().map(address))
         .list("remote_addrs", connection.remote_addrs.iter().map(address))
@@ -214,6 +233,14 @@ pub fn list_conn(connection: &Connection) -> Message {
         .set("unique", unique(connection.unique));
     if !connection.dpd_delay.is_zero() {
         m.set("dpd_delay", connection.dpd_delay.as_secs());
+    }
+    if let Some(LastFailure { alert, at }) = failure {
+        m.set("last_failure", &alert.message)
+            .set("last_failure_type", alert.kind.name())
+            .set(
+                "last_failure_age",
+                now.saturating_duration_since(*at).as_secs(),
+            );
     }
     let mut local = Message::new();
     local.set("class", "pre-shared key");

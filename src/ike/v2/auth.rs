@@ -7,6 +7,8 @@ use std::time::Instant;
 use crate::crypto::Secret;
 use crate::crypto::kdf::{ChildKeys, psk_auth};
 use crate::crypto::prf::Prf;
+use crate::ike::AlertKind;
+use crate::ike::alert::Subject;
 use crate::ike::commands::Acquire;
 use crate::ike::context::{Attempt, Cause, Context, Effect};
 use crate::ike::pad::{Connection, Unique};
@@ -49,7 +51,7 @@ impl AuthSent {
     ) -> State {
         if attempt.wishes.is_empty() && !done.childless {
             let reason = "peer does not accept IKE_SAs without a child".to_owned();
-            return fail(core, attempt, reason, Cause::Refusal, cx);
+            return fail(core, attempt, reason, Cause::Refusal(AlertKind::Child), cx);
         }
         let nat = done.nat.unwrap_or_default();
         if nat.any() {
@@ -67,7 +69,8 @@ impl AuthSent {
                     .unwrap_or_else(|| Identity::from_addr(core.path.remote.ip())),
                 local: local_id,
             };
-            return fail(core, attempt, error.to_string(), Cause::Refusal, cx);
+            let cause = Cause::Refusal(AlertKind::LocalAuth);
+            return fail(core, attempt, error.to_string(), cause, cx);
         };
 
         let id_body = local_id.to_payload_body();
@@ -125,13 +128,17 @@ impl AuthSent {
         // Only the holder of the Diffie-Hellman secret could make this, so a refusal is final.
         let payloads = match opened.payloads() {
             Ok(payloads) => payloads,
-            Err(error) => return self.give_up(core, error.to_string(), cx),
+            Err(error) => {
+                let kind = error.alert_kind(Subject::Ike);
+                return self.give_up(core, kind, error.to_string(), cx);
+            }
         };
         if payloads.auth.is_none()
             && let Some(notify) = payloads.error()
         {
             let reason = format!("peer answered {}", notify_name(notify.kind));
-            return self.give_up(core, reason, cx);
+            let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
+            return self.give_up(core, kind, reason, cx);
         }
         match self.verify(&payloads, cx) {
             Ok(remote_id) => self.establish(core, datagram, remote_id, &payloads, cx),
@@ -169,7 +176,7 @@ impl AuthSent {
         let header = core.header(ExchangeType::INFORMATIONAL, false, 2);
         let message = self.keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
-        self.give_up(core, error.to_string(), cx);
+        self.give_up(core, error.alert_kind(Subject::Ike), error.to_string(), cx);
     }
 
     fn establish(
@@ -224,8 +231,14 @@ impl AuthSent {
         State::Established(Box::new(sa))
     }
 
-    fn give_up(self: Box<Self>, core: &Core, reason: String, cx: &mut Context) -> State {
-        self.end(core, reason, Cause::Refusal, cx)
+    fn give_up(
+        self: Box<Self>,
+        core: &Core,
+        kind: AlertKind,
+        reason: String,
+        cx: &mut Context,
+    ) -> State {
+        self.end(core, reason, Cause::Refusal(kind), cx)
     }
 
     fn end(self: Box<Self>, core: &Core, reason: String, cause: Cause, cx: &mut Context) -> State {
@@ -242,7 +255,7 @@ impl AuthSent {
             return State::AuthSent(self);
         }
         let reason = format!("{} does not answer IKE_AUTH", core.path.remote);
-        self.end(core, reason, Cause::Silence, cx)
+        self.end(core, reason, Cause::Silence(AlertKind::Silence), cx)
     }
 
     /// Gives up. The peer may have established the SA, so it is told once.
@@ -325,7 +338,8 @@ impl Established {
         cx: &mut Context,
     ) {
         let name = offer.child().name.clone();
-        core.log(cx, "IKE", format!("CHILD_SA {name} failed: {error}"));
+        let line = format!("CHILD_SA {name} failed: {error}");
+        core.alert(cx, error.alert_kind(), Some(name), line);
         cx.release_spi(offer.spi);
         let mut wish = offer.wish;
         if wish.worker.is_some() {

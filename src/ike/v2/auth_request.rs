@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::crypto::kdf::ChildKeys;
+use crate::ike::alert::Subject;
 use crate::ike::context::Context;
 use crate::ike::narrow::choose_child;
 use crate::ike::negotiate::{choose_esp, choose_ike};
@@ -180,7 +181,10 @@ impl HalfOpen {
         );
         match child {
             Some(Ok(child)) => sa.child_up(core, child, Vec::new(), cx),
-            Some(Err(error)) => core.warn(cx, "IKE", format!("refused CHILD_SA: {error}")),
+            Some(Err(error)) => {
+                let line = format!("refused CHILD_SA: {error}");
+                core.alert_of_stranger(cx, error.alert_kind(Subject::Child), line);
+            }
             None => {}
         }
         sa.start_next(core, cx);
@@ -271,11 +275,8 @@ fn refuse(
     cx: &mut Context,
 ) -> State {
     let remote = core.path.remote;
-    cx.warn(
-        "IKE",
-        core.label(),
-        format!("refused IKE_AUTH of {remote}: {error}"),
-    );
+    let line = format!("refused IKE_AUTH of {remote}: {error}");
+    core.alert_of_stranger(cx, error.alert_kind(Subject::Ike), line);
     let mut payloads = PayloadWriter::new();
     error.encode(&mut payloads);
     let header = core.header(ExchangeType::IKE_AUTH, true, 1);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::crypto::PacketKey;
 use crate::crypto::kdf::{ChildKeys, HalfKeys};
+use crate::ike::AlertKind;
 use crate::ike::context::Context;
 use crate::ike::narrow::text;
 use crate::ike::pad::ChildConfig;
@@ -112,6 +113,21 @@ pub(in crate::ike) enum End {
     Replaced,
     /// The peer said or did something that leaves no other choice.
     Failed(String),
+}
+
+impl End {
+    /// What a person is told, if it is a failure.
+    pub(super) fn alert_kind(&self) -> Option<AlertKind> {
+        match self {
+            Self::Dead => Some(AlertKind::Silence),
+            Self::Failed(_) => Some(AlertKind::Ike),
+            Self::Terminated
+            | Self::ByPeer
+            | Self::Expired
+            | Self::Superseded(_)
+            | Self::Replaced => None,
+        }
+    }
 }
 
 impl fmt::Display for End {

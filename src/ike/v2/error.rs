@@ -1,9 +1,10 @@
 //! Why a request of the peer is refused.
 
 use crate::crypto::kex::AnswerError;
-use crate::ike::Identity;
+use crate::ike::alert::Subject;
 use crate::ike::narrow::SelectorMismatch;
 use crate::ike::negotiate::ProposalMismatch;
+use crate::ike::{AlertKind, Identity};
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
@@ -90,6 +91,31 @@ impl ExchangeError {
             Self::TooManyAdditional => NotifyType::TS_MAX_QUEUE,
             Self::Busy(_) => NotifyType::TEMPORARY_FAILURE,
             Self::NoSuchChild(_) => NotifyType::CHILD_SA_NOT_FOUND,
+        }
+    }
+
+    /// What a person is told. `of` is what the exchange was about.
+    pub(in crate::ike) fn alert_kind(&self, of: Subject) -> AlertKind {
+        match (self, of) {
+            (
+                Self::Malformed(_)
+                | Self::Missing(_)
+                | Self::UnsupportedCritical(_)
+                | Self::InvalidPublic,
+                _,
+            ) => AlertKind::Malformed,
+            (Self::Proposals(_) | Self::OtherGroup(_), Subject::Ike) => AlertKind::IkeProposal,
+            (Self::Proposals(_) | Self::OtherGroup(_), Subject::Child) => AlertKind::ChildProposal,
+            (Self::Selectors(_), _) => AlertKind::Selectors,
+            (Self::Authentication(AuthenticationError::NotUnique(_)), _) => AlertKind::UniqueKept,
+            (Self::Authentication(_), _) => AlertKind::PeerAuth,
+            (
+                Self::TooManyChildren
+                | Self::TooManyAdditional
+                | Self::Busy(_)
+                | Self::NoSuchChild(_),
+                _,
+            ) => AlertKind::Child,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Context, Effect, RESTART_WAIT, RETRY_REFUSED};
 use crate::ike::status::{IkeSaStatus, IkeState, NatStatus};
 use crate::ike::{CommandOutcome, Discard, Event, Identity};
@@ -289,7 +290,8 @@ impl Established {
         cx: &mut Context,
     ) -> Fate {
         let exchange = datagram.header.exchange;
-        core.warn(cx, "IKE", format!("refused {exchange} request: {error}"));
+        let line = format!("refused {exchange} request: {error}");
+        core.alert_of_stranger(cx, error.alert_kind(Subject::Child), line);
         let mut payloads = PayloadWriter::new();
         error.encode(&mut payloads);
         self.answer(core, datagram, payloads, cx);
@@ -402,7 +404,11 @@ impl Established {
             cx.effects.push(Effect::Withdrawn { heir: core.id });
         }
         if !self.succession.is_silent() {
-            core.log(cx, "IKE", format!("IKE_SA ended: {end}"));
+            let line = format!("IKE_SA ended: {end}");
+            match end.alert_kind() {
+                Some(kind) => core.alert(cx, kind, None, line),
+                None => core.log(cx, "IKE", line),
+            }
             let reason = end.to_string();
             cx.event(Event::IkeDown { ike, reason });
         }

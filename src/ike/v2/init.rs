@@ -7,6 +7,8 @@ use crate::crypto::Secret;
 use crate::crypto::kdf::{IkeKeys, skeyseed};
 use crate::crypto::kex::{self, KeyExchange};
 use crate::crypto::prf::Prf;
+use crate::ike::AlertKind;
+use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Cause, Context, Effect, Failure};
 use crate::ike::nat;
 use crate::ike::negotiate::{
@@ -105,7 +107,7 @@ impl InitSent {
             cx.effects.push(Effect::Failed(Failure {
                 attempt,
                 reason: "no supported key exchange method is configured".to_owned(),
-                cause: Cause::Refusal,
+                cause: Cause::Refusal(AlertKind::IkeProposal),
             }));
             return None;
         };
@@ -310,15 +312,21 @@ impl InitSent {
                 State::InitSent(self)
             }
             Some(Overdue::GiveUp) => {
-                let reason = match self.refusal {
-                    Some(kind) => format!(
-                        "peer refused with {} (in clear); we offered [{}]",
-                        notify_name(kind),
-                        proposal_texts(&self.offer.proposals),
-                    ),
-                    None => format!("{} does not answer", core.path.remote),
+                let (kind, reason) = match self.refusal {
+                    Some(notify) => {
+                        let reason = format!(
+                            "peer refused with {} (in clear); we offered [{}]",
+                            notify_name(notify),
+                            proposal_texts(&self.offer.proposals),
+                        );
+                        (AlertKind::of_refusal(notify, Subject::Ike), reason)
+                    }
+                    None => {
+                        let reason = format!("{} does not answer", core.path.remote);
+                        (AlertKind::Unreachable, reason)
+                    }
                 };
-                fail(core, self.attempt, reason, Cause::Silence, cx)
+                fail(core, self.attempt, reason, Cause::Silence(kind), cx)
             }
         }
     }
@@ -354,7 +362,11 @@ pub(super) fn fail(
     cause: Cause,
     cx: &mut Context,
 ) -> State {
-    core.log(cx, "IKE", format!("establishing IKE_SA failed: {reason}"));
+    let line = format!("establishing IKE_SA failed: {reason}");
+    match cause {
+        Cause::Silence(kind) | Cause::Refusal(kind) => core.alert(cx, kind, None, line),
+        Cause::Cancelled => core.log(cx, "IKE", line),
+    }
     core.failed_event(&reason, cx);
     cx.effects.push(Effect::Failed(Failure {
         attempt,
@@ -520,11 +532,8 @@ impl HalfOpen {
             return State::HalfOpen(self);
         }
         let remote = core.path.remote;
-        cx.warn(
-            "IKE",
-            None,
-            format!("{remote} did not authenticate in time"),
-        );
+        let line = format!("{remote} did not authenticate in time");
+        core.alert_of_stranger(cx, AlertKind::HalfOpen, line);
         State::Gone
     }
 

@@ -40,7 +40,7 @@ use crate::wire::proposal::IkeSuite;
 use super::context::Context;
 use super::pad::Connection;
 use super::status::{IkeSaStatus, IkeState, NatStatus};
-use super::{Discard, Event, Identity, Path};
+use super::{Alert, AlertKind, Discard, Event, Identity, Path};
 
 pub(super) use child::End;
 pub(super) use error::ExchangeError;
@@ -133,6 +133,38 @@ impl Core {
 
     pub(super) fn warn(&self, cx: &mut Context, group: &'static str, message: String) {
         cx.warn(group, self.label(), message);
+    }
+
+    /// Tells that something failed.
+    fn alert(&self, cx: &mut Context, kind: AlertKind, child: Option<String>, message: String) {
+        let alert = self.new_alert(cx, kind, child, message);
+        cx.event(Event::Alert(alert));
+    }
+
+    /// The same, where a stranger can cause it.
+    fn alert_of_stranger(&self, cx: &mut Context, kind: AlertKind, message: String) {
+        let alert = self.new_alert(cx, kind, None, message);
+        cx.alert_of_stranger(alert);
+    }
+
+    fn new_alert(
+        &self,
+        cx: &Context,
+        kind: AlertKind,
+        child: Option<String>,
+        message: String,
+    ) -> Alert {
+        let (local, remote) = (self.path.local.ip(), self.path.remote.ip());
+        Alert {
+            kind,
+            connections: match &self.connection {
+                Some(connection) => vec![connection.name.clone()],
+                None => Alert::candidates(&cx.pad, local, remote),
+            },
+            child,
+            ike: Some(Box::new(self.status())),
+            message,
+        }
     }
 
     fn status(&self) -> IkeSaStatus {

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use crate::ike::AlertKind;
 use crate::ike::CommandError;
+use crate::ike::alert::Subject;
 use crate::ike::context::{Context, Wish};
 use crate::ike::narrow::{is_narrowing, text, wanted, with_flow};
 use crate::ike::negotiate::{check_answer, esp_suite, offer, proposal_texts};
@@ -45,9 +47,9 @@ pub(super) struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
     /// The peer refused what we offered.
-    #[error("peer answered {answer}; we offered [{proposals}] for {selectors}")]
+    #[error("peer answered {}; we offered [{proposals}] for {selectors}", notify_name(*.kind))]
     Refused {
-        answer: String,
+        kind: NotifyType,
         proposals: String,
         selectors: String,
     },
@@ -66,6 +68,19 @@ pub(super) enum Unanswered {
     /// A Child SA beside another one has to have the same selectors.
     #[error("peer chose selectors {answer} out of {asked}")]
     Narrowed { answer: String, asked: String },
+}
+
+impl Unanswered {
+    /// What a person is told.
+    pub(super) fn alert_kind(&self) -> AlertKind {
+        match self {
+            Self::Refused { kind, .. } => AlertKind::of_refusal(*kind, Subject::Child),
+            Self::AlreadyDeleted => AlertKind::Child,
+            Self::Broken(error) => error.alert_kind(Subject::Child),
+            Self::NotOffered => AlertKind::ChildProposal,
+            Self::Widened { .. } | Self::Narrowed { .. } => AlertKind::Selectors,
+        }
+    }
 }
 
 impl Offer {
@@ -144,7 +159,7 @@ impl Offer {
             && let Some(notify) = payloads.error()
         {
             return Err(Unanswered::Refused {
-                answer: notify_name(notify.kind),
+                kind: notify.kind,
                 proposals: proposal_texts(&self.proposals),
                 selectors: show(&self.selectors),
             });
