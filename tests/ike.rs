@@ -22,10 +22,14 @@ mod collisions;
 mod config;
 #[path = "ike/control.rs"]
 mod control;
+#[path = "ike/exchanges.rs"]
+mod exchanges;
 #[path = "ike/faults.rs"]
 mod faults;
 #[path = "ike/fragments.rs"]
 mod fragments;
+#[path = "ike/half_done.rs"]
+mod half_done;
 #[path = "ike/host.rs"]
 mod host;
 #[path = "ike/hostile.rs"]

@@ -251,15 +251,20 @@ fn peer(sa: &Message, side: &str) -> String {
     format!("{host}{port}[{}]", field("id").unwrap_or("?"))
 }
 
-/// `AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519`
+/// `AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519/KE1_ML_KEM_768`
 fn suite(sa: &Message) -> String {
     let encryption = sa.get("encr-alg").map(|name| match sa.get("encr-keysize") {
         Some(bits) => format!("{name}-{bits}"),
         None => name.to_owned(),
     });
     let others = ["integ-alg", "prf-alg", "dh-group"].map(|key| sa.get(key).map(str::to_owned));
+    let additional = (1..=7).map(|number| {
+        let name = sa.get(&format!("ake{number}"))?;
+        Some(format!("KE{number}_{name}"))
+    });
     let parts: Vec<String> = std::iter::once(encryption)
         .chain(others)
+        .chain(additional)
         .flatten()
         .collect();
     parts.join("/")

@@ -1,4 +1,5 @@
-//! Key derivation of IKEv2 (RFC 7296 §2.13–2.18).
+//! Key derivation of IKEv2 (RFC 7296 §2.13–2.18), also with several key exchanges (RFC 9370 §2.2.2,
+//! §2.2.4) and with a post-quantum preshared key (RFC 8784 §3, RFC 9867).
 
 use super::packet::{encryption_key_len, integrity_key_len};
 use super::prf::Prf;
@@ -79,21 +80,20 @@ pub struct HalfKeys {
 }
 
 impl ChildKeys {
-    /// Derives KEYMAT. `shared` is the result of the Child SA's own key exchange, if it had one;
-    /// the nonces are those of the exchange that makes the SA, its initiator's first.
+    /// Derives KEYMAT. `shared` are the results of the Child SA's own key exchanges, if it had any, in
+    /// order; the nonces are those of the exchange that makes the SA, its initiator's first.
     pub fn derive(
         prf: Prf,
         sk_d: &Secret,
-        shared: Option<&Secret>,
+        shared: &[Secret],
         ni: &[u8],
         nr: &[u8],
         suite: &CipherSuite,
     ) -> Self {
         let encryption = encryption_key_len(suite);
         let integrity = integrity_key_len(suite);
-        let shared = shared.map_or(&[][..], Secret::as_bytes);
         let total = 2 * (encryption + integrity);
-        let material = prf.prf_plus(sk_d.as_bytes(), &[shared, ni, nr], total);
+        let material = prf.prf_plus(sk_d.as_bytes(), &mixed(shared, ni, nr), total);
         let mut rest = material.as_bytes();
         let mut half = || HalfKeys {
             encryption: take(&mut rest, encryption),
@@ -111,16 +111,33 @@ pub fn skeyseed(prf: Prf, (ni, nr): (&[u8], &[u8]), shared: &Secret) -> Secret {
     prf.mac(&[ni, nr].concat(), &[shared.as_bytes()])
 }
 
-/// SKEYSEED of an IKE SA that replaces one: `prf(SK_d (old), g^ir (new) | Ni | Nr)` (RFC 7296
-/// §2.18). `prf_old` and `sk_d` belong to the SA that is replaced.
+/// SKEYSEED of an IKE SA that replaces one: `prf(SK_d (old), SK(0) | Ni | Nr | SK(1) | … SK(n))`
+/// (RFC 7296 §2.18, RFC 9370 §2.2.4). `prf_old` and `sk_d` belong to the SA that is replaced, `shared`
+/// are the results of the key exchanges in order.
+///
+/// With one result it is also SKEYSEED(n) of an IKE SA that has done the n-th additional key exchange
+/// of its set-up (RFC 9370 §2.2.2).
 pub fn skeyseed_rekey(
     prf_old: Prf,
     sk_d: &Secret,
-    shared: &Secret,
+    shared: &[Secret],
     ni: &[u8],
     nr: &[u8],
 ) -> Secret {
-    prf_old.mac(sk_d.as_bytes(), &[shared.as_bytes(), ni, nr])
+    prf_old.mac(sk_d.as_bytes(), &mixed(shared, ni, nr))
+}
+
+/// A key into which a post-quantum preshared key is mixed: `prf+(PPK, key)`, as long as the key that
+/// the PRF prefers. For SK_d, SK_pi and SK_pr (RFC 8784 §3), or to make an SKEYSEED of SK_d (RFC 9867).
+pub fn mix_ppk(prf: Prf, ppk: &Secret, key: &Secret) -> Secret {
+    prf.prf_plus(ppk.as_bytes(), &[key.as_bytes()], prf.preferred_key_len())
+}
+
+/// SK(0) | Ni | Nr | SK(1) | … SK(n)
+fn mixed<'a>(shared: &'a [Secret], ni: &'a [u8], nr: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut secrets = shared.iter().map(Secret::as_bytes);
+    let first = secrets.next().unwrap_or_default();
+    [first, ni, nr].into_iter().chain(secrets).collect()
 }
 
 /// AUTH data of a shared secret: `prf(prf(secret, "Key Pad for IKEv2"), octets…)` (RFC 7296 §2.15).

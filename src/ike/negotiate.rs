@@ -1,5 +1,7 @@
 //! Choosing among proposals (RFC 7296 §2.7, §3.3), as pure functions.
 
+mod exchanges;
+
 use crate::crypto::kex::is_supported_group;
 use crate::crypto::packet::is_supported;
 use crate::crypto::prf::Prf;
@@ -7,6 +9,9 @@ use crate::wire::keyword::proposal_text;
 use crate::wire::proposal::{
     CipherSuite, EspSuite, IkeSuite, IntegrityId, KeyExchangeId, ProtocolId, SaProposal, Transform,
 };
+
+use exchanges::{additional, are_distinct, choose_exchanges, is_additional};
+pub(super) use exchanges::{has_additional, single_exchange};
 
 /// What a responder answers an offer with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +68,8 @@ pub(super) fn choose_esp(
     })
 }
 
-/// Checks a responder's answer: one proposal, each of its transforms was offered under its number.
+/// Checks a responder's answer: one proposal, each of its transforms was offered under its number,
+/// and each additional key exchange that we insist on is there.
 pub(super) fn check_answer<'a>(
     offered: &[SaProposal],
     answer: &'a [(u8, SaProposal)],
@@ -77,11 +83,20 @@ pub(super) fn check_answer<'a>(
             .transforms
             .iter()
             .all(|transform| offer.transforms.contains(transform) || is_absence(*transform));
-    let kinds: Vec<u8> = answer.transforms.iter().map(kind).collect();
+    let kinds: Vec<u8> = answer.transforms.iter().map(Transform::kind).collect();
     let once = kinds
         .iter()
         .all(|one| kinds.iter().filter(|k| *k == one).count() == 1);
-    (from_offer && once).then_some(answer)
+    let complete = offer.transforms.iter().all(|transform| {
+        let kind = transform.kind();
+        !is_additional(transform)
+            || kinds.contains(&kind)
+            || offer
+                .transforms
+                .iter()
+                .any(|t| t.kind() == kind && is_absence(*t))
+    });
+    (from_offer && once && complete && are_distinct(answer)).then_some(answer)
 }
 
 /// The suite of a proposal with one transform of each type, if it is complete and we have it all.
@@ -96,6 +111,7 @@ pub(super) fn ike_suite(proposal: &SaProposal) -> Option<IkeSuite> {
                 _ => None,
             })?,
         key_exchange: exchange(proposal)?,
+        additional: additional(proposal)?,
     };
     Prf::new(suite.prf)?;
     let usable = !suite.cipher.encryption.is_esp_only();
@@ -108,6 +124,7 @@ pub(super) fn esp_suite(proposal: &SaProposal) -> Option<EspSuite> {
     let suite = EspSuite {
         cipher: cipher(proposal)?,
         key_exchange: exchange(proposal),
+        additional: additional(proposal)?,
         esn: proposal
             .transforms
             .contains(&Transform::SequenceNumbers { extended: true }),
@@ -140,7 +157,7 @@ pub(super) fn offer(proposals: &[SaProposal], spi: &[u8], with_exchange: bool) -
         if !with_exchange {
             proposal
                 .transforms
-                .retain(|transform| kind(transform) != KEY_EXCHANGE);
+                .retain(|transform| transform.kind() != KEY_EXCHANGE && !is_additional(transform));
         }
         if proposal.protocol == ProtocolId::Esp && !has(&proposal, SEQUENCE_NUMBERS) {
             proposal
@@ -195,7 +212,7 @@ fn choose(
         for (number, offer) in theirs {
             // A transform type that we do not know would change what the SA is (RFC 7296 §3.3.6).
             let strange =
-                |transform: &Transform| !(ENCRYPTION..=SEQUENCE_NUMBERS).contains(&kind(transform));
+                |transform: &Transform| !(ENCRYPTION..=LAST_KNOWN).contains(&transform.kind());
             if offer.transforms.iter().any(strange) {
                 continue;
             }
@@ -223,7 +240,7 @@ fn choose_one(
             .transforms
             .iter()
             .copied()
-            .filter(move |t| kind(t) == wanted);
+            .filter(move |t| t.kind() == wanted);
         ours.filter(|transform| offer.transforms.contains(transform))
     };
     let encryption = common(ENCRYPTION)
@@ -248,7 +265,7 @@ fn choose_one(
         return Err((3, "integrity algorithm"));
     }
     if with_exchange {
-        transforms.extend(choose_exchange(own, offer, sent).ok_or((4, "key exchange method"))?);
+        transforms.extend(choose_exchanges(own, offer, sent)?);
     }
     if own.protocol == ProtocolId::Esp {
         let plain = Transform::SequenceNumbers { extended: false };
@@ -258,7 +275,7 @@ fn choose_one(
             (false, true) => offer.transforms.contains(&plain).then_some(plain),
             (false, false) => Some(plain),
         };
-        let chosen = chosen.ok_or((5, "kind of sequence numbers"))?;
+        let chosen = chosen.ok_or((6, "kind of sequence numbers"))?;
         if has(offer, SEQUENCE_NUMBERS) {
             transforms.push(chosen);
         }
@@ -268,34 +285,6 @@ fn choose_one(
         spi: offer.spi.clone(),
         transforms,
     })
-}
-
-/// `Some(None)`: agreed on none.
-fn choose_exchange(
-    own: &SaProposal,
-    offer: &SaProposal,
-    sent: Option<KeyExchangeId>,
-) -> Option<Option<Transform>> {
-    let none = Transform::KeyExchange(KeyExchangeId::NONE);
-    let optional = |p: &SaProposal| !has(p, KEY_EXCHANGE) || p.transforms.contains(&none);
-    let ours = || {
-        own.transforms
-            .iter()
-            .copied()
-            .filter(|t| kind(t) == KEY_EXCHANGE && *t != none)
-    };
-    let mut common = ours().filter(|transform| offer.transforms.contains(transform));
-    let already = sent.map(Transform::KeyExchange);
-    if let Some(already) = already
-        .filter(|already| ours().any(|t| t == *already) && offer.transforms.contains(already))
-    {
-        return Some(Some(already));
-    }
-    if let Some(first) = common.next() {
-        return Some(Some(first));
-    }
-    let both_optional = optional(own) && optional(offer) && own.protocol == ProtocolId::Esp;
-    both_optional.then(|| offer.transforms.contains(&none).then_some(none))
 }
 
 fn cipher(proposal: &SaProposal) -> Option<CipherSuite> {
@@ -335,7 +324,7 @@ fn has(proposal: &SaProposal, wanted: u8) -> bool {
     proposal
         .transforms
         .iter()
-        .any(|transform| kind(transform) == wanted)
+        .any(|transform| transform.kind() == wanted)
 }
 
 /// Says the same as leaving the transform out.
@@ -344,19 +333,12 @@ fn is_absence(transform: Transform) -> bool {
         transform,
         Transform::Integrity(IntegrityId::NONE)
             | Transform::KeyExchange(KeyExchangeId::NONE)
+            | Transform::AdditionalKeyExchange {
+                method: KeyExchangeId::NONE,
+                ..
+            }
             | Transform::SequenceNumbers { extended: false }
     )
-}
-
-fn kind(transform: &Transform) -> u8 {
-    match transform {
-        Transform::Encryption { .. } => ENCRYPTION,
-        Transform::Prf(_) => PRF,
-        Transform::Integrity(_) => INTEGRITY,
-        Transform::KeyExchange(_) => KEY_EXCHANGE,
-        Transform::SequenceNumbers { .. } => SEQUENCE_NUMBERS,
-        Transform::Unknown { kind, .. } => *kind,
-    }
 }
 
 impl ProposalMismatch {
@@ -386,146 +368,7 @@ const PRF: u8 = 2;
 const INTEGRITY: u8 = 3;
 const KEY_EXCHANGE: u8 = 4;
 const SEQUENCE_NUMBERS: u8 = 5;
+const LAST_KNOWN: u8 = 12;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::keyword::parse_proposal;
-    use crate::wire::proposal::{EncryptionId, PrfId};
-
-    fn ike(text: &str) -> SaProposal {
-        parse_proposal(ProtocolId::Ike, text).expect("a proposal")
-    }
-
-    fn esp(text: &str) -> SaProposal {
-        parse_proposal(ProtocolId::Esp, text).expect("a proposal")
-    }
-
-    fn numbered(proposals: &[SaProposal]) -> Vec<(u8, SaProposal)> {
-        (1..).zip(proposals.iter().cloned()).collect()
-    }
-
-    #[test]
-    fn our_order_decides_between_common_suites() {
-        let ours = [
-            ike("aes256gcm16-prfsha384-x25519"),
-            ike("aes128-sha256-modp2048"),
-        ];
-        let theirs = [
-            ike("aes128-sha256-modp2048"),
-            ike("aes128gcm16-aes256gcm16-prfsha256-prfsha384-ecp256-x25519"),
-        ];
-        let choice = choose_ike(&ours, &numbered(&theirs), None).expect("a choice");
-        assert_eq!(choice.number, 2);
-        assert_eq!(choice.suite.cipher.key_bits, 256);
-        assert_eq!(choice.suite.prf, PrfId::HMAC_SHA2_384);
-        assert_eq!(choice.suite.key_exchange, KeyExchangeId::X25519);
-        assert_eq!(
-            check_answer(&theirs, &[(2, choice.proposal.clone())]),
-            Some(&choice.proposal)
-        );
-        assert_eq!(check_answer(&theirs, &[(1, choice.proposal)]), None);
-    }
-
-    #[test]
-    fn an_acceptable_method_that_was_sent_saves_a_round_trip() {
-        let ours = [ike("aes256gcm16-prfsha384-x25519-ecp256")];
-        let theirs = numbered(&ours);
-        let choice = choose_ike(&ours, &theirs, Some(KeyExchangeId::ECP256)).expect("a choice");
-        assert_eq!(choice.suite.key_exchange, KeyExchangeId::ECP256);
-        let choice = choose_ike(&ours, &theirs, Some(KeyExchangeId::MODP2048)).expect("a choice");
-        assert_eq!(choice.suite.key_exchange, KeyExchangeId::X25519);
-    }
-
-    #[test]
-    fn a_mismatch_names_the_transform_and_both_sides() {
-        let ours = [ike("aes256gcm16-prfsha384-x25519")];
-        let theirs = numbered(&[ike("aes256gcm16-prfsha384-modp2048")]);
-        let error = choose_ike(&ours, &theirs, None).expect_err("no common method");
-        let text = error.to_string();
-        assert!(text.contains("no common key exchange method"), "{text}");
-        assert!(
-            text.contains("modp2048") && text.contains("x25519"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn ike_auth_negotiates_esp_without_key_exchange() {
-        let ours = [esp("aes256gcm16-x25519-esn-noesn")];
-        let theirs = numbered(&offer(
-            &[esp("aes256gcm16-modp2048-noesn")],
-            &[1, 2, 3, 4],
-            false,
-        ));
-        let choice = choose_esp(&ours, &theirs, None, false).expect("a choice");
-        assert_eq!(choice.suite.key_exchange, None);
-        assert!(!choice.suite.esn);
-        assert_eq!(choice.proposal.spi, [1, 2, 3, 4]);
-        assert!(choose_esp(&ours, &theirs, None, true).is_err());
-    }
-
-    #[test]
-    fn sequence_numbers_are_short_unless_both_want_long_ones() {
-        for (ours, theirs, esn) in [
-            ("aes256gcm16-esn-noesn", "aes256gcm16-esn-noesn", Some(true)),
-            ("aes256gcm16-esn", "aes256gcm16-noesn", None),
-            ("aes256gcm16-noesn", "aes256gcm16-esn-noesn", Some(false)),
-        ] {
-            let choice = choose_esp(&[esp(ours)], &numbered(&[esp(theirs)]), None, false);
-            assert_eq!(
-                choice.ok().map(|choice| choice.suite.esn),
-                esn,
-                "{ours} {theirs}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_unknown_transform_type_refuses_the_proposal_but_an_unknown_id_does_not() {
-        let ours = [ike("aes256gcm16-prfsha384-x25519")];
-        let mut theirs = ours[0].clone();
-        theirs
-            .transforms
-            .push(Transform::Unknown { kind: 4, id: 999 });
-        assert!(choose_ike(&ours, &[(1, theirs.clone())], None).is_ok());
-        theirs
-            .transforms
-            .push(Transform::Unknown { kind: 6, id: 1 });
-        assert!(choose_ike(&ours, &[(1, theirs)], None).is_err());
-    }
-
-    #[test]
-    fn an_implicit_iv_is_not_the_explicit_one_and_not_for_ike() {
-        let both = numbered(&[esp("aes256gcm16iiv-aes256gcm16-noesn")]);
-        let choice =
-            |own: &str| choose_esp(&[esp(own)], &both, None, false).map(|choice| choice.suite);
-        let [implicit, explicit] = ["aes256gcm16iiv-noesn", "aes256gcm16-noesn"]
-            .map(|own| choice(own).expect("one of theirs").cipher.encryption);
-        assert_eq!(implicit, EncryptionId::AES_GCM_16_IIV);
-        assert_eq!(explicit, EncryptionId::AES_GCM_16);
-
-        let only_implicit = numbered(&[esp("aes256gcm16iiv-noesn")]);
-        assert!(choose_esp(&[esp("aes256gcm16-noesn")], &only_implicit, None, false).is_err());
-
-        // Whatever a peer picks, there is no IKE suite with it.
-        let mut proposal = ike("aes256gcm16-prfsha256-x25519");
-        assert!(ike_suite(&proposal).is_some());
-        for transform in &mut proposal.transforms {
-            if let Transform::Encryption { id, .. } = transform {
-                *id = EncryptionId::AES_GCM_16_IIV;
-            }
-        }
-        assert_eq!(ike_suite(&proposal), None);
-    }
-
-    #[test]
-    fn an_answer_may_not_repeat_or_invent_transforms() {
-        let offer = [ike("aes256gcm16-prfsha384-x25519-ecp256")];
-        let answer = ike("aes256gcm16-prfsha384-x25519-ecp256");
-        assert_eq!(check_answer(&offer, &[(1, answer)]), None);
-        let answer = ike("aes128gcm16-prfsha384-x25519");
-        assert_eq!(check_answer(&offer, &[(1, answer)]), None);
-        assert_eq!(check_answer(&offer, &[]), None);
-    }
-}
+mod tests;

@@ -41,6 +41,7 @@ impl ExchangeType {
     pub const CREATE_CHILD_SA: Self = Self(36);
     pub const INFORMATIONAL: Self = Self(37);
     pub const IKE_INTERMEDIATE: Self = Self(43);
+    pub const IKE_FOLLOWUP_KE: Self = Self(44);
 }
 
 impl fmt::Display for ExchangeType {
@@ -51,6 +52,7 @@ impl fmt::Display for ExchangeType {
             Self::CREATE_CHILD_SA => f.write_str("CREATE_CHILD_SA"),
             Self::INFORMATIONAL => f.write_str("INFORMATIONAL"),
             Self::IKE_INTERMEDIATE => f.write_str("IKE_INTERMEDIATE"),
+            Self::IKE_FOLLOWUP_KE => f.write_str("IKE_FOLLOWUP_KE"),
             Self(number) => write!(f, "EXCHANGE_{number}"),
         }
     }

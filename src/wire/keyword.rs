@@ -2,8 +2,8 @@
 //! whose keywords are those of the explicit ones with `iiv` behind.
 
 use super::proposal::{
-    CipherSuite, EncryptionId, EspSuite, IkeSuite, IntegrityId, KeyExchangeId, PrfId, ProtocolId,
-    SaProposal, Transform,
+    AdditionalExchanges, CipherSuite, EncryptionId, EspSuite, IkeSuite, IntegrityId, KeyExchangeId,
+    PrfId, ProtocolId, SaProposal, Transform,
 };
 
 /// A proposal text that is not understood or not consistent.
@@ -66,6 +66,9 @@ fn find(protocol: ProtocolId, keyword: &str) -> Result<Transform, KeywordError> 
     if let Some((_, transform)) = known {
         return Ok(*transform);
     }
+    if let Some(transform) = find_additional(keyword) {
+        return Ok(transform);
+    }
     let lower = keyword.to_ascii_lowercase();
     let nearest = allowed()
         .map(|(name, _)| *name)
@@ -75,11 +78,31 @@ fn find(protocol: ProtocolId, keyword: &str) -> Result<Transform, KeywordError> 
         .map(|(name, _)| *name)
         .collect::<Vec<_>>()
         .join(", ");
+    let allowed = format!("{allowed}, and key exchanges or none behind ke1_ to ke7_");
     Err(KeywordError::Unknown {
         keyword: keyword.to_owned(),
         nearest,
         allowed,
     })
+}
+
+/// `ke1_mlkem768` to `ke7_none`: an additional key exchange (RFC 9370).
+fn find_additional(keyword: &str) -> Option<Transform> {
+    let lower = keyword.to_ascii_lowercase();
+    let (number, name) = lower.strip_prefix("ke")?.split_once('_')?;
+    let number = number
+        .parse()
+        .ok()
+        .filter(|number| (1..=AdditionalExchanges::COUNT).contains(&usize::from(*number)))?;
+    let method = |(known, transform): &(&str, Transform)| match transform {
+        Transform::KeyExchange(method) if *known == name => Some(*method),
+        _ => None,
+    };
+    let method = match name {
+        "none" => KeyExchangeId::NONE,
+        _ => KEYWORDS.iter().chain(&ALIASES).find_map(method)?,
+    };
+    Some(Transform::AdditionalKeyExchange { number, method })
 }
 
 fn is_for(protocol: ProtocolId, transform: &Transform) -> bool {
@@ -126,7 +149,12 @@ fn complete(
             return Err("it names no key exchange, such as x25519");
         }
     }
-    transforms.sort_by_key(kind);
+    let additional = |t: &Transform| matches!(t, Transform::AdditionalKeyExchange { .. });
+    if has(&transforms, additional) && !has(&transforms, |t| matches!(t, Transform::KeyExchange(_)))
+    {
+        return Err("an additional key exchange follows another one, such as x25519");
+    }
+    transforms.sort_by_key(place);
     Ok(transforms)
 }
 
@@ -134,14 +162,16 @@ fn has(transforms: &[Transform], test: impl Fn(&Transform) -> bool) -> bool {
     transforms.iter().any(test)
 }
 
-fn kind(transform: &Transform) -> u8 {
+/// Where a transform stands among the keywords of a proposal.
+fn place(transform: &Transform) -> u8 {
     match transform {
         Transform::Encryption { .. } => 1,
         Transform::Integrity(_) => 2,
         Transform::Prf(_) => 3,
         Transform::KeyExchange(_) => 4,
-        Transform::SequenceNumbers { .. } => 5,
-        Transform::Unknown { .. } => 6,
+        Transform::AdditionalKeyExchange { number, .. } => number.saturating_add(4),
+        Transform::SequenceNumbers { .. } => u8::MAX - 1,
+        Transform::Unknown { .. } => u8::MAX,
     }
 }
 
@@ -159,9 +189,23 @@ fn prf_of_integrity(transform: &Transform) -> Option<Transform> {
 /// The keywords of a proposal, as [`parse_proposal`] reads them. Transforms without a keyword are
 /// written as IANA names.
 pub fn proposal_text(proposal: &SaProposal) -> String {
+    let known = |transform: &Transform| {
+        let mut keywords = KEYWORDS.iter();
+        let found = keywords.find(|(_, known)| known == transform);
+        found.map(|(name, _)| *name)
+    };
     let name = |transform: &Transform| {
-        let keyword = KEYWORDS.iter().find(|(_, known)| known == transform);
-        keyword.map_or_else(|| transform.to_string(), |(name, _)| (*name).to_owned())
+        let keyword = match transform {
+            Transform::AdditionalKeyExchange { number, method } => {
+                let name = match *method {
+                    KeyExchangeId::NONE => Some("none"),
+                    method => known(&Transform::KeyExchange(method)),
+                };
+                name.map(|name| format!("ke{number}_{name}"))
+            }
+            _ => known(transform).map(str::to_owned),
+        };
+        keyword.unwrap_or_else(|| transform.to_string())
     };
     proposal
         .transforms
@@ -171,13 +215,14 @@ pub fn proposal_text(proposal: &SaProposal) -> String {
         .join("-")
 }
 
-/// `AES_GCM_16_256/PRF_HMAC_SHA2_384/CURVE_25519`
+/// `AES_GCM_16_256/PRF_HMAC_SHA2_384/CURVE_25519/KE1_ML_KEM_768`
 pub fn ike_suite_text(suite: &IkeSuite) -> String {
     format!(
-        "{}/{}/{}",
+        "{}/{}/{}{}",
         cipher_text(&suite.cipher),
         suite.prf,
-        suite.key_exchange
+        suite.key_exchange,
+        additional_text(&suite.additional),
     )
 }
 
@@ -185,12 +230,19 @@ pub fn ike_suite_text(suite: &IkeSuite) -> String {
 pub fn esp_suite_text(suite: &EspSuite) -> String {
     let mut text = cipher_text(&suite.cipher);
     if let Some(group) = suite.key_exchange {
-        text.push_str(&format!("/{group}"));
+        text.push_str(&format!("/{group}{}", additional_text(&suite.additional)));
     }
     if suite.esn {
         text.push_str("/ESN");
     }
     text
+}
+
+fn additional_text(exchanges: &AdditionalExchanges) -> String {
+    let texts = exchanges
+        .iter()
+        .map(|(number, method)| format!("/KE{number}_{method}"));
+    texts.collect()
 }
 
 fn cipher_text(cipher: &CipherSuite) -> String {

@@ -1,8 +1,12 @@
 //! Algorithm numbers and SA proposals (RFC 7296 §3.3).
 
+mod additional;
+
 use std::fmt;
 
 use super::Malformed;
+
+pub use additional::AdditionalExchanges;
 
 /// What an SA protects with (RFC 7296 §3.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -207,6 +211,8 @@ pub struct IkeSuite {
     pub prf: PrfId,
     /// Key exchange of IKE_SA_INIT.
     pub key_exchange: KeyExchangeId,
+    /// Those that follow it.
+    pub additional: AdditionalExchanges,
 }
 
 /// What a Child SA was negotiated to use.
@@ -216,6 +222,8 @@ pub struct EspSuite {
     pub cipher: CipherSuite,
     /// Fresh key exchange of CREATE_CHILD_SA.
     pub key_exchange: Option<KeyExchangeId>,
+    /// Those that follow it.
+    pub additional: AdditionalExchanges,
     /// 64-bit sequence numbers (RFC 4303 §2.2.1).
     pub esn: bool,
 }
@@ -241,6 +249,13 @@ pub enum Transform {
         /// 64-bit numbers.
         extended: bool,
     },
+    /// Types 6 to 12.
+    AdditionalKeyExchange {
+        /// 1 to 7.
+        number: u8,
+        /// The method; NONE makes the exchange optional.
+        method: KeyExchangeId,
+    },
     /// A type, or an attribute, that we do not know; never acceptable. Its attributes are not kept.
     Unknown {
         /// Transform type.
@@ -264,6 +279,7 @@ impl fmt::Display for Transform {
             Self::KeyExchange(id) => id.fmt(f),
             Self::SequenceNumbers { extended: true } => f.write_str("ESN"),
             Self::SequenceNumbers { extended: false } => f.write_str("NO_ESN"),
+            Self::AdditionalKeyExchange { number, method } => write!(f, "KE{number}_{method}"),
             Self::Unknown { kind, id } => write!(f, "TRANSFORM_{kind}_{id}"),
         }
     }
@@ -382,6 +398,21 @@ impl SaProposal {
 }
 
 impl Transform {
+    /// The transform type.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Self::Encryption { .. } => 1,
+            Self::Prf(_) => 2,
+            Self::Integrity(_) => 3,
+            Self::KeyExchange(_) => 4,
+            Self::SequenceNumbers { .. } => 5,
+            Self::AdditionalKeyExchange { number, .. } => {
+                number.saturating_add(FIRST_ADDITIONAL - 1)
+            }
+            Self::Unknown { kind, .. } => *kind,
+        }
+    }
+
     fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let (&[kind, _, id_hi, id_lo], attributes) = body
             .split_first_chunk::<4>()
@@ -401,22 +432,28 @@ impl Transform {
             (4, Attributes::None, _) => Self::KeyExchange(KeyExchangeId(id)),
             (5, Attributes::None, 0) => Self::SequenceNumbers { extended: false },
             (5, Attributes::None, 1) => Self::SequenceNumbers { extended: true },
+            (FIRST_ADDITIONAL..=LAST_ADDITIONAL, Attributes::None, _) => {
+                Self::AdditionalKeyExchange {
+                    number: kind - FIRST_ADDITIONAL + 1,
+                    method: KeyExchangeId(id),
+                }
+            }
             _ => Self::Unknown { kind, id },
         })
     }
 
     fn encode(self, last: bool, out: &mut Vec<u8>) {
-        let (kind, id, key_bits) = match self {
-            Self::Encryption { id, key_bits } => (1, id.0, key_bits),
-            Self::Prf(id) => (2, id.0, None),
-            Self::Integrity(id) => (3, id.0, None),
-            Self::KeyExchange(id) => (4, id.0, None),
-            Self::SequenceNumbers { extended } => (5, u16::from(extended), None),
-            Self::Unknown { kind, id } => (kind, id, None),
+        let (id, key_bits) = match self {
+            Self::Encryption { id, key_bits } => (id.0, key_bits),
+            Self::Prf(id) => (id.0, None),
+            Self::Integrity(id) => (id.0, None),
+            Self::KeyExchange(id) | Self::AdditionalKeyExchange { method: id, .. } => (id.0, None),
+            Self::SequenceNumbers { extended } => (u16::from(extended), None),
+            Self::Unknown { id, .. } => (id, None),
         };
         let more = if last { LAST } else { MORE_TRANSFORMS };
         let length = if key_bits.is_some() { 12 } else { 8 };
-        out.extend_from_slice(&[more, 0, 0, length, kind, 0]);
+        out.extend_from_slice(&[more, 0, 0, length, self.kind(), 0]);
         out.extend_from_slice(&id.to_be_bytes());
         if let Some(bits) = key_bits {
             out.extend_from_slice(&(ATTRIBUTE_TV | ATTRIBUTE_KEY_LENGTH).to_be_bytes());
@@ -489,6 +526,9 @@ impl<'a> Substructure<'a> {
 const LAST: u8 = 0;
 const MORE_PROPOSALS: u8 = 2;
 const MORE_TRANSFORMS: u8 = 3;
+
+const FIRST_ADDITIONAL: u8 = 6;
+const LAST_ADDITIONAL: u8 = 12;
 
 const ATTRIBUTE_TV: u16 = 0x8000;
 const ATTRIBUTE_KEY_LENGTH: u16 = 14;

@@ -10,7 +10,8 @@ use lockgate::wire::ikev2::{
 };
 use lockgate::wire::isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadChain, PayloadType};
 use lockgate::wire::proposal::{
-    CipherSuite, EncryptionId, IkeSuite, KeyExchangeId, PrfId, ProtocolId, SaProposal,
+    AdditionalExchanges, CipherSuite, EncryptionId, IkeSuite, KeyExchangeId, PrfId, ProtocolId,
+    SaProposal,
 };
 use lockgate::wire::selector::TrafficSelector;
 use rand_core::Rng;
@@ -23,6 +24,14 @@ use super::random::Random;
 /// Payloads by kind, in order.
 pub(crate) type Payloads = Vec<(PayloadType, Vec<u8>)>;
 
+/// What was said in IKE_SA_INIT.
+pub(crate) struct Init {
+    pub(crate) request: Vec<u8>,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
+    pub(crate) answer: Payloads,
+}
+
 /// Stands in for gateway A, whose address and identity it uses, and speaks to gateway B.
 pub(crate) struct Actor {
     random: Random,
@@ -30,6 +39,8 @@ pub(crate) struct Actor {
     outbound: PacketKey,
     inbound: PacketKey,
     sealed: u64,
+    pub(crate) init: Init,
+    pub(crate) keys: IkeKeys,
     /// Message ID of the next request.
     pub(crate) next_id: u32,
     proof: Vec<u8>,
@@ -72,6 +83,17 @@ impl Opened {
 impl Actor {
     /// IKE_SA_INIT has been answered.
     pub(crate) fn half_open(pair: &mut Pair, seed: u64) -> Self {
+        Self::half_open_with(pair, seed, IKE, &[])
+    }
+
+    /// The same with another offer, and notifications besides. The first key exchange is X25519, cipher
+    /// and PRF are those of [`SUITE`].
+    pub(crate) fn half_open_with(
+        pair: &mut Pair,
+        seed: u64,
+        offer: &str,
+        notifies: &[NotifyType],
+    ) -> Self {
         pair.net.decide(|_| Fate::Drop); // the real gateway A is not to hear the answers
         let (mut random, _) = Random::new(9_000 + seed);
         let mut spi = [0; 8];
@@ -79,12 +101,13 @@ impl Actor {
         let exchange = KeyExchange::generate(KeyExchangeId::X25519, &mut random).unwrap();
         let mut ni = vec![0; 32];
         random.fill_bytes(&mut ni);
-        let payloads = vec![
-            (PayloadType::SA, sa(&ike_proposals(&[IKE]))),
+        let mut payloads = vec![
+            (PayloadType::SA, sa(&ike_proposals(&[offer]))),
             (PayloadType::KE, ke(&exchange)),
             (PayloadType::NONCE, ni.clone()),
             notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]),
         ];
+        payloads.extend(notifies.iter().map(|kind| notify(*kind, &[])));
         let request = init_request(IkeSpi(spi), payloads);
         let before = pair.net.sent();
         pair.inject(Side::B, &request);
@@ -110,18 +133,38 @@ impl Actor {
         let id = prf.mac(keys.sk_pi.as_bytes(), &[&identity(Side::A)]);
         let secret = Secret::from(pair.setup(Side::A).secret.as_bytes().to_vec());
         let proof = psk_auth(prf, &secret, &[&request, &nr, id.as_bytes()]);
-        let key = |secret: &Secret| PacketKey::new(SUITE.cipher, secret.as_bytes(), &[]).unwrap();
         Self {
             random,
             spis: (one, two),
-            outbound: key(&keys.sk_ei),
-            inbound: key(&keys.sk_er),
+            outbound: packet_key(&keys.sk_ei),
+            inbound: packet_key(&keys.sk_er),
             sealed: 0,
+            init: Init {
+                request,
+                ni,
+                nr,
+                answer,
+            },
+            keys,
             next_id: 1,
             proof: proof.as_bytes().to_vec(),
             child_spi: 0x1000_0001,
             seen: pair.net.sent(),
         }
+    }
+
+    /// From now on, messages are protected with other keys.
+    pub(crate) fn use_keys(&mut self, keys: IkeKeys) {
+        (self.outbound, self.inbound) = (packet_key(&keys.sk_ei), packet_key(&keys.sk_er));
+        self.keys = keys;
+    }
+
+    pub(crate) fn spis(&self) -> [[u8; 8]; 2] {
+        [self.spis.0.0, self.spis.1.0]
+    }
+
+    pub(crate) fn key_exchange(&mut self, method: KeyExchangeId) -> KeyExchange {
+        KeyExchange::generate(method, &mut self.random).unwrap()
     }
 
     /// The IKE SA is up, with a child.
@@ -357,6 +400,10 @@ impl Actor {
     }
 }
 
+fn packet_key(secret: &Secret) -> PacketKey {
+    PacketKey::new(SUITE.cipher, secret.as_bytes(), &[]).unwrap()
+}
+
 /// An IKE_SA_INIT request in clear.
 pub(crate) fn init_request(spi: IkeSpi, payloads: Payloads) -> Vec<u8> {
     let header = Header {
@@ -474,4 +521,5 @@ const SUITE: IkeSuite = IkeSuite {
     },
     prf: PrfId::HMAC_SHA2_384,
     key_exchange: KeyExchangeId::X25519,
+    additional: AdditionalExchanges::NONE,
 };

@@ -13,7 +13,7 @@ use super::pair::{
 
 /// The four nonces of two crossing exchanges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nonce {
+pub(crate) enum Nonce {
     /// Of the request of A, which with the answer of B makes the exchange of A.
     RequestA,
     AnswerB,
@@ -21,7 +21,7 @@ enum Nonce {
     AnswerA,
 }
 
-const NONCES: [Nonce; 4] = [
+pub(crate) const NONCES: [Nonce; 4] = [
     Nonce::RequestA,
     Nonce::AnswerB,
     Nonce::RequestB,
@@ -40,7 +40,7 @@ impl Nonce {
 
 /// Lets both sides send their requests before they see the other's, with the lowest of the four
 /// nonces in a given place.
-fn collide(pair: &mut Pair, command: impl Fn() -> Command, lowest: Nonce) {
+pub(crate) fn collide(pair: &mut Pair, command: impl Fn() -> Command, lowest: Nonce) {
     let byte = |nonce: Nonce| Some(if nonce == lowest { 1 } else { 200 });
     for (side, nonce) in [(Side::A, Nonce::RequestA), (Side::B, Nonce::RequestB)] {
         pair.host(side).nonces.set(byte(nonce));

@@ -23,7 +23,7 @@ const FATES: [Fate; 7] = [
 ];
 
 /// Runs an exchange once per message and fate. `act` starts it; `check` looks when all is over.
-fn with_every_fault(
+pub(crate) fn with_every_fault(
     prepare: impl Fn() -> Pair,
     act: impl Fn(&mut Pair),
     check: impl Fn(&mut Pair),
@@ -100,7 +100,7 @@ fn survives(prepare: impl Fn() -> Pair, act: impl Fn(&mut Pair), check: impl Fn(
 }
 
 /// The same for one command of one side, after which so many children are there.
-fn command_survives(
+pub(crate) fn command_survives(
     prepare: impl Fn() -> Pair,
     side: Side,
     command: impl Fn() -> Command,

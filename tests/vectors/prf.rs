@@ -4,7 +4,7 @@ use lockgate::crypto::Secret;
 use lockgate::crypto::kdf::{self, ChildKeys, IkeKeys};
 use lockgate::crypto::prf::Prf;
 use lockgate::wire::proposal::{
-    CipherSuite, EncryptionId, IkeSuite, IntegrityId, KeyExchangeId, PrfId,
+    AdditionalExchanges, CipherSuite, EncryptionId, IkeSuite, IntegrityId, KeyExchangeId, PrfId,
 };
 
 use crate::cases::{Case, cases};
@@ -56,6 +56,7 @@ fn ike_keys_are_those_that_nist_publishes() {
                 cipher,
                 prf: prf.id(),
                 key_exchange: KeyExchangeId::MODP2048,
+                additional: AdditionalExchanges::NONE,
             };
             let spi = |name| <[u8; 8]>::try_from(case.get(name)).expect("8 bytes");
             let keys = IkeKeys::derive(&suite, &skeyseed, &ni, &nr, spi("spi_i"), spi("spi_r"));
@@ -88,7 +89,7 @@ fn keys_after_a_rekey_are_those_that_nist_publishes() {
         let sk_d = Secret::copy_from(&case.get("ike")[..prf.preferred_key_len()]);
         let shared = Secret::from(case.get("shared_new"));
 
-        let skeyseed = kdf::skeyseed_rekey(prf, &sk_d, &shared, &ni, &nr);
+        let skeyseed = kdf::skeyseed_rekey(prf, &sk_d, std::slice::from_ref(&shared), &ni, &nr);
         assert_eq!(skeyseed.as_bytes(), case.get("rekey"), "{}", case.name);
 
         let suite = CipherSuite {
@@ -96,7 +97,10 @@ fn keys_after_a_rekey_are_those_that_nist_publishes() {
             key_bits: 192,
             integrity: Some(IntegrityId::HMAC_SHA2_256_128),
         };
-        for (name, shared) in [("child", None), ("child_dh", Some(&shared))] {
+        for (name, shared) in [
+            ("child", &[][..]),
+            ("child_dh", std::slice::from_ref(&shared)),
+        ] {
             let keys = ChildKeys::derive(prf, &sk_d, shared, &ni, &nr, &suite);
             let in_order = [
                 keys.initiator.encryption.as_bytes(),

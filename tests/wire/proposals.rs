@@ -7,8 +7,8 @@ use lockgate::wire::keyword::{
     parse_proposal, proposal_text,
 };
 use lockgate::wire::proposal::{
-    CipherSuite, EncryptionId, EspSuite, IkeSuite, IntegrityId, KeyExchangeId, PrfId, ProtocolId,
-    SaProposal, Transform,
+    AdditionalExchanges, CipherSuite, EncryptionId, EspSuite, IkeSuite, IntegrityId, KeyExchangeId,
+    PrfId, ProtocolId, SaProposal, Transform,
 };
 
 use crate::messages::body;
@@ -255,6 +255,7 @@ fn suites_are_written_as_strongswan_logs_them() {
         cipher: gcm,
         prf: PrfId::HMAC_SHA2_384,
         key_exchange: KeyExchangeId::X25519,
+        additional: AdditionalExchanges::NONE,
     };
     assert_eq!(
         ike_suite_text(&ike),
@@ -263,6 +264,7 @@ fn suites_are_written_as_strongswan_logs_them() {
     let esp = EspSuite {
         cipher: cbc,
         key_exchange: Some(KeyExchangeId::ECP256),
+        additional: AdditionalExchanges::NONE,
         esn: true,
     };
     assert_eq!(
@@ -273,6 +275,7 @@ fn suites_are_written_as_strongswan_logs_them() {
         esp_suite_text(&EspSuite {
             cipher: gcm,
             key_exchange: None,
+            additional: AdditionalExchanges::NONE,
             esn: false
         }),
         "AES_GCM_16_256"
@@ -421,4 +424,39 @@ fn implicit_ivs_are_transforms_of_their_own_and_for_esp_alone() {
             "{keyword}"
         );
     }
+}
+
+#[test]
+fn additional_key_exchanges_are_transform_types_of_their_own() {
+    let text = "aes256gcm16-prfsha384-x25519-ke1_mlkem768-ke2_ecp256-ke2_none-ke7_mlkem1024";
+    let proposal = parse_proposal(ProtocolId::Ike, text).unwrap();
+    assert_eq!(proposal_text(&proposal), text);
+    let body = encoded(ProtocolId::Ike, &[], &[text]);
+    assert_eq!(SaProposal::parse_list(&body).unwrap(), [(1, proposal)]);
+    // Type, reserved byte and ID of the last five transforms (RFC 9370 §2.2.1).
+    let last = body[body.len() - 5 * 8..].chunks(8).map(|t| &t[4..]);
+    let expected: [&[u8]; 5] = [
+        &[4, 0, 0, 31],
+        &[6, 0, 0, 36],
+        &[7, 0, 0, 19],
+        &[7, 0, 0, 0],
+        &[12, 0, 0, 37],
+    ];
+    assert!(last.eq(expected));
+
+    for wrong in [
+        "ke0_x25519",
+        "ke8_x25519",
+        "ke1_sha256",
+        "ke1_",
+        "ke_x25519",
+        "ke1x25519",
+    ] {
+        let text = format!("aes256gcm16-prfsha384-x25519-{wrong}");
+        let error = parse_proposal(ProtocolId::Ike, &text).unwrap_err();
+        assert!(matches!(error, KeywordError::Unknown { .. }), "{wrong}");
+    }
+    let alone = parse_proposal(ProtocolId::Esp, "aes256gcm16-ke1_mlkem768");
+    let reason = alone.unwrap_err().to_string();
+    assert!(reason.contains("follows another one"), "{reason}");
 }

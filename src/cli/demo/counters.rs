@@ -149,9 +149,14 @@ fn suite(sa: &Message) -> String {
     let others = ["prf-alg", "dh-group"]
         .into_iter()
         .filter_map(|key| sa.get(key));
+    let additional = (1..=7).filter_map(|number| {
+        let name = sa.get(&format!("ake{number}"))?;
+        Some(format!("KE{number}_{name}"))
+    });
     let mut parts: Vec<String> = sized("encr-alg", "encr-keysize").into_iter().collect();
     parts.extend(integrity);
     parts.extend(others.map(str::to_owned));
+    parts.extend(additional);
     if sa.get("esn") == Some("1") {
         parts.push("ESN".to_owned());
     }

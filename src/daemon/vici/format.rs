@@ -13,7 +13,10 @@ use crate::{
         DpdAction, IkeSaStatus, Pad, SelectorConfig, Unique,
     },
     ipsec::EspEncap,
-    wire::{proposal::CipherSuite, vici::Message},
+    wire::{
+        proposal::{AdditionalExchanges, CipherSuite},
+        vici::Message,
+    },
 };
 
 /// One IKE SA with the Child SAs that fit, as the section of its name. `None` if it does not fit.
@@ -86,6 +89,7 @@ pub fn ike_sa(ike: &IkeSaStatus, now: Instant) -> Message {
         cipher(&mut m, &suite.cipher);
         m.set("prf-alg", suite.prf)
             .set("dh-group", suite.key_exchange);
+        additional(&mut m, &suite.additional);
     }
     if let Some(established) = ike.established {
         m.set("established", seconds_since(established, now));
@@ -128,6 +132,7 @@ pub fn child_sa(child: &ChildStatus, used: LastUse, now: Instant) -> Message {
     if let Some(group) = child.suite.key_exchange {
         m.set("dh-group", group);
     }
+    additional(&mut m, &child.suite.additional);
     if child.suite.esn {
         m.set("esn", 1);
     }
@@ -401,6 +406,12 @@ fn section_name(ike: &IkeSaStatus) -> &str {
 
 fn child_section(child: &ChildStatus) -> String {
     format!("{}-{}", child.name, child.id)
+}
+
+fn additional(m: &mut Message, exchanges: &AdditionalExchanges) {
+    for (number, method) in exchanges.iter() {
+        m.set(format!("ake{number}"), method);
+    }
 }
 
 fn cipher(m: &mut Message, suite: &CipherSuite) {

@@ -23,6 +23,7 @@ use super::child::{Agreed, ChildSa, End, esp_path};
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
 use super::init::{InitDone, InitExchange, fail};
+use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
 use super::offer::{Offer, Unanswered, fail_waiters};
 use super::protect::{AuthKeys, SaKeys};
@@ -45,19 +46,15 @@ pub(in crate::ike) struct AuthSent {
 impl AuthSent {
     pub(super) fn start(
         mut attempt: Attempt,
-        done: InitDone,
-        core: &mut Core,
+        mut done: InitDone,
+        opening: Opening,
+        message_id: u32,
+        core: &Core,
         cx: &mut Context,
     ) -> State {
-        if attempt.wishes.is_empty() && !done.childless {
-            let reason = "peer does not accept IKE_SAs without a child".to_owned();
-            return fail(core, attempt, reason, Cause::Refusal(AlertKind::Child), cx);
-        }
         let nat = done.nat.unwrap_or_default();
-        if nat.any() {
-            float(core, cx);
-        }
-        let (mut keys, auth) = done.derive(core);
+        done.exchange.int_auth = opening.int_auth.octets(message_id);
+        let Opening { mut keys, auth, .. } = opening;
         let connection = Arc::clone(&attempt.connection);
         let local_id = core.local_identity(&connection);
         let expected = connection.remote.id.exact();
@@ -88,7 +85,7 @@ impl AuthSent {
             offer.encode(&mut payloads, None, None);
         }
 
-        let header = core.header(ExchangeType::IKE_AUTH, false, 1);
+        let header = core.header(ExchangeType::IKE_AUTH, false, message_id);
         let message = keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
         core.log(
@@ -105,7 +102,7 @@ impl AuthSent {
             local_id,
             nat,
             outstanding: Outstanding {
-                message_id: 1,
+                message_id,
                 request: Retransmit::new(message, settings, now, cx.rng()),
                 pending: offer,
             },
@@ -118,7 +115,7 @@ impl AuthSent {
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        if datagram.header.message_id != 1 {
+        if datagram.header.message_id != self.outstanding.message_id {
             cx.discard(Discard::UnexpectedResponse);
             return State::AuthSent(self);
         }
@@ -173,7 +170,7 @@ impl AuthSent {
     fn reject(mut self: Box<Self>, core: &Core, cx: &mut Context, error: &ExchangeError) {
         let mut payloads = PayloadWriter::new();
         error.encode(&mut payloads);
-        let header = core.header(ExchangeType::INFORMATIONAL, false, 2);
+        let header = core.header(ExchangeType::INFORMATIONAL, false, self.next_id());
         let message = self.keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
         self.give_up(core, error.alert_kind(Subject::Ike), error.to_string(), cx);
@@ -187,6 +184,7 @@ impl AuthSent {
         payloads: &Payloads<'_>,
         cx: &mut Context,
     ) -> State {
+        let window = Window::new(self.next_id(), 0);
         let Self {
             attempt,
             done,
@@ -203,7 +201,6 @@ impl AuthSent {
             local_id,
             remote_id,
         };
-        let window = Window::new(2, 0);
         let mut sa = Established::new(core, peer, keys, nat, window, cx);
         sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
         sa.announce(
@@ -229,6 +226,11 @@ impl AuthSent {
         }
         sa.start_next(core, cx);
         State::Established(Box::new(sa))
+    }
+
+    /// Message ID of the request after IKE_AUTH.
+    fn next_id(&self) -> u32 {
+        self.outstanding.message_id.saturating_add(1)
     }
 
     fn give_up(
@@ -262,7 +264,7 @@ impl AuthSent {
     pub(super) fn abandon(mut self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
         let mut payloads = PayloadWriter::new();
         payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
-        let header = core.header(ExchangeType::INFORMATIONAL, false, 2);
+        let header = core.header(ExchangeType::INFORMATIONAL, false, self.next_id());
         let message = self.keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
         self.end(core, end.to_string(), Cause::Cancelled, cx);
@@ -312,7 +314,7 @@ impl Established {
         };
         let (ni, nr) = (&exchange.ni, &exchange.nr);
         let cipher = &answer.suite.cipher;
-        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, None, ni, nr, cipher);
+        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, &[], ni, nr, cipher);
         let agreed = Agreed {
             config: Arc::clone(offer.child()),
             owner: offer.owner,
@@ -320,11 +322,10 @@ impl Established {
             spi_out: answer.spi,
             suite: answer.suite,
             selectors: answer.selectors,
-            keys,
             kin: offer.kin.after(offer.child(), payloads),
             initiator: true,
         };
-        let mut child = ChildSa::install(agreed, esp_path(core.path, self.nat, cx), cx);
+        let mut child = ChildSa::install(agreed, keys, esp_path(core.path, self.nat, cx), cx);
         child.open_outbound(cx);
         self.child_up(core, child, offer.wish.waiters, cx);
     }
@@ -377,14 +378,14 @@ fn identity_payloads(
 
 /// Moves to the ports of UDP encapsulation. A peer that was reached on another port than 500 is
 /// taken to be there already.
-fn float(core: &mut Core, cx: &Context) {
+pub(super) fn float(core: &mut Core, cx: &Context) {
     core.path.local = with_port(core.path.local, cx.settings.port_nat_t);
     if core.path.remote.port() == 500 {
         core.path.remote = with_port(core.path.remote, 4500);
     }
 }
 
-/// AUTH of the initiator: its IKE_SA_INIT request, the responder's nonce, its identity.
+/// AUTH of the initiator: its IKE_SA_INIT request, the responder's nonce, its identity, IntAuth.
 pub(super) fn initiator_proof(
     prf: Prf,
     secret: &Secret,
@@ -396,11 +397,16 @@ pub(super) fn initiator_proof(
     psk_auth(
         prf,
         secret,
-        &[&exchange.request, &exchange.nr, id.as_bytes()],
+        &[
+            &exchange.request,
+            &exchange.nr,
+            id.as_bytes(),
+            &exchange.int_auth,
+        ],
     )
 }
 
-/// AUTH of the responder: its IKE_SA_INIT response, the initiator's nonce, its identity.
+/// AUTH of the responder: its IKE_SA_INIT response, the initiator's nonce, its identity, IntAuth.
 pub(super) fn responder_proof(
     prf: Prf,
     secret: &Secret,
@@ -412,7 +418,12 @@ pub(super) fn responder_proof(
     psk_auth(
         prf,
         secret,
-        &[&exchange.response, &exchange.ni, id.as_bytes()],
+        &[
+            &exchange.response,
+            &exchange.ni,
+            id.as_bytes(),
+            &exchange.int_auth,
+        ],
     )
 }
 

@@ -13,14 +13,16 @@ use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::Malformed;
 use crate::wire::ikev2::{AuthPayload, IdPayload, NotifyType, PayloadWriter};
-use crate::wire::isakmp::{ExchangeType, PayloadType};
+use crate::wire::isakmp::PayloadType;
 
 use super::auth::{add_auth, check_proof, initiator_proof, is_our_identity, responder_proof};
 use super::child::{Agreed, ChildSa, esp_path};
-use super::create::asked_selectors;
+use super::create_request::asked_selectors;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
-use super::init::{HalfOpen, InitExchange};
+use super::init::InitExchange;
+use super::init_request::HalfOpen;
+use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
 use super::offer::esp_spi;
 use super::protect::{AuthKeys, SaKeys};
@@ -28,7 +30,7 @@ use super::siblings::{Kin, Siblings, add_resource_info};
 use super::window::{Arrival, Window};
 use super::{Core, State};
 
-/// IKE_AUTH was refused; the refusal can be repeated for a while.
+/// IKE_AUTH or IKE_INTERMEDIATE was refused; the refusal can be repeated for a while.
 pub(in crate::ike) struct Refused {
     window: Window,
     expires: Instant,
@@ -47,25 +49,26 @@ impl HalfOpen {
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        let keys = self.keys.take().map(|keys| *keys);
-        let (mut keys, auth) = keys.unwrap_or_else(|| self.done.derive(core));
-        let Some(opened) = keys.open(datagram, cx) else {
-            // Strangers may guess; only what has opened a fragment is worth keeping.
-            let kept = keys.reassembly.held() > 0;
-            self.keys = kept.then(|| Box::new((keys, auth)));
+        let mut opening = self.take_opening(core);
+        let Some(opened) = opening.keys.open(datagram, cx) else {
+            self.keep(opening);
             return State::HalfOpen(self);
         };
         let datagram = &opened.stand_in(datagram);
         // The request is fresh and intact: the initiator may have floated to another port.
         core.path = datagram.path;
+        self.done.exchange.int_auth = opening.int_auth.octets(datagram.header.message_id);
         let payloads = opened.payloads();
         let checked = payloads.and_then(|payloads| {
-            let authenticated = self.authenticate(core, &keys, &auth, &payloads, cx)?;
+            opening.check_done()?;
+            let Opening { keys, auth, .. } = &opening;
+            let authenticated = self.authenticate(core, keys, auth, &payloads, cx)?;
             Ok((authenticated, payloads))
         });
+        let Opening { keys, auth, .. } = opening;
         let (authenticated, payloads) = match checked {
             Ok(checked) => checked,
-            Err(error) => return refuse(core, &mut keys, datagram, &error, cx),
+            Err(error) => return refuse(core, (keys, self.window), datagram, &error, cx),
         };
         self.accept(core, datagram, (keys, auth), authenticated, &payloads, cx)
     }
@@ -164,8 +167,7 @@ impl HalfOpen {
         response.add(PayloadType::ID_R, &id_body);
         add_auth(&mut response, &proof);
 
-        let window = Window::new(0, 1);
-        let mut sa = Established::new(core, peer, keys, nat, window, cx);
+        let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
         let wants_child = payloads.sa.is_some() || payloads.ts_i.is_some();
         let mut child =
@@ -234,7 +236,7 @@ impl Established {
         let spi_in = cx.reserve_spi(owner);
         let (ni, nr) = (&exchange.ni, &exchange.nr);
         let cipher = &choice.suite.cipher;
-        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, None, ni, nr, cipher);
+        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, &[], ni, nr, cipher);
 
         let mut proposal = choice.proposal;
         proposal.spi = spi_in.to_be_bytes().to_vec();
@@ -254,12 +256,12 @@ impl Established {
             spi_out,
             suite: choice.suite,
             selectors,
-            keys,
             kin,
             initiator: false,
         };
         Ok(ChildSa::install(
             agreed,
+            keys,
             esp_path(core.path, self.nat, cx),
             cx,
         ))
@@ -267,22 +269,22 @@ impl Established {
 }
 
 /// Answers with the reason and keeps nothing but the answer.
-fn refuse(
+pub(super) fn refuse(
     core: &Core,
-    keys: &mut SaKeys,
+    (mut keys, mut window): (SaKeys, Window),
     datagram: &Datagram<'_>,
     error: &ExchangeError,
     cx: &mut Context,
 ) -> State {
-    let remote = core.path.remote;
-    let line = format!("refused IKE_AUTH of {remote}: {error}");
+    let (remote, request) = (core.path.remote, &datagram.header);
+    let exchange = request.exchange;
+    let line = format!("refused {exchange} of {remote}: {error}");
     core.alert_of_stranger(cx, error.alert_kind(Subject::Ike), line);
     let mut payloads = PayloadWriter::new();
     error.encode(&mut payloads);
-    let header = core.header(ExchangeType::IKE_AUTH, true, 1);
+    let header = core.header(exchange, true, request.message_id);
     let response = keys.seal(header, payloads, datagram.path);
     cx.send(datagram.path, &response);
-    let mut window = Window::new(0, 1);
     window.answer(datagram.bytes, response);
     State::Refused(Box::new(Refused {
         window,

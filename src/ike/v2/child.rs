@@ -24,7 +24,7 @@ use super::lingering::Lingering;
 use super::siblings::{Kin, Siblings};
 use super::with_port;
 
-/// What a negotiation of a Child SA has led to.
+/// What a negotiation of a Child SA has led to, without the keys.
 pub(super) struct Agreed {
     pub(super) config: Arc<ChildConfig>,
     pub(super) owner: WorkerId,
@@ -32,7 +32,6 @@ pub(super) struct Agreed {
     pub(super) spi_out: Spi,
     pub(super) suite: EspSuite,
     pub(super) selectors: Selectors,
-    pub(super) keys: ChildKeys,
     pub(super) kin: Kin,
     /// We sent the request of the exchange that made it.
     pub(super) initiator: bool,
@@ -146,7 +145,12 @@ impl fmt::Display for End {
 
 impl ChildSa {
     /// Installs the inbound half; the outbound half waits for [`ChildSa::open_outbound`].
-    pub(super) fn install(agreed: Agreed, path: EspPath, cx: &mut Context) -> Self {
+    pub(super) fn install(
+        agreed: Agreed,
+        keys: ChildKeys,
+        path: EspPath,
+        cx: &mut Context,
+    ) -> Self {
         let Agreed {
             config,
             owner,
@@ -154,7 +158,6 @@ impl ChildSa {
             spi_out,
             suite,
             selectors,
-            keys,
             kin,
             initiator,
         } = agreed;

@@ -1,30 +1,27 @@
-//! CREATE_CHILD_SA: new and rekeyed Child SAs (RFC 7296 §1.3.1, §1.3.3).
+//! CREATE_CHILD_SA as initiator: new and rekeyed Child SAs (RFC 7296 §1.3.1, §1.3.3).
 
 use std::sync::Arc;
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::ChildKeys;
-use crate::crypto::kex::{self, KeyExchange};
+use crate::crypto::kex::KeyExchange;
 use crate::ike::context::{Context, Wish};
-use crate::ike::narrow::choose_child;
-use crate::ike::negotiate::{Choice, choose_esp, exchanges};
-use crate::ike::pad::ChildConfig;
-use crate::ipsec::{ChildId, Selectors, WorkerId};
+use crate::ike::negotiate::exchanges;
+use crate::ipsec::ChildId;
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
 use crate::wire::proposal::{EspSuite, ProtocolId};
 
 use super::Core;
-use super::child::{Agreed, ChildSa, End, esp_path};
-use super::collision::ChildCollision;
+use super::child::{Agreed, ChildSa, End, Phase, esp_path};
+use super::collision::{ChildCollision, LowestNonce};
 use super::error::ExchangeError;
 use super::established::{Established, Fate};
-use super::message::{
-    Datagram, Payloads, add_ke, add_notify, add_selectors, notify_name, rekeyed_spi, wanted_group,
-};
-use super::offer::{Answer, Offer, Unanswered, esp_spi};
-use super::siblings::{Kin, SETTLED, Siblings, add_resource_info};
+use super::followup::FollowUp;
+use super::message::{Payloads, notify_name, wanted_group};
+use super::offer::{Answer, Offer, Unanswered};
+use super::siblings::{Kin, Siblings};
 use super::tasks::{Pending, Task};
 
 /// Our request for a new Child SA, or for one that replaces another, is unanswered.
@@ -38,17 +35,24 @@ pub(super) struct ChildRequest {
     pub(super) collision: Option<ChildCollision>,
     /// SPIs that the peer has deleted in the meantime and that we did not know.
     pub(super) early_deletes: Vec<u32>,
+    /// It was answered, and key exchanges are left.
+    pub(super) followup: Option<FollowUp<Terms>>,
     restarts: u8,
 }
 
-/// What a responder has decided before it looks at the proposals.
-pub(super) struct Chosen {
-    pub(super) config: Arc<ChildConfig>,
-    pub(super) selectors: Selectors,
-    pub(super) owner: WorkerId,
-    pub(super) kin: Kin,
-    /// What tells it from others like it.
-    pub(super) resource: Option<WorkerId>,
+/// What an answer says.
+pub(super) struct Terms {
+    agreed: Agreed,
+    nr: Vec<u8>,
+}
+
+/// What an answer leads to.
+enum Step {
+    /// Another exchange.
+    FollowUp(FollowUp<Terms>),
+    /// Nothing, since the peer's rekey goes before ours.
+    GiveWay,
+    Created(Created),
 }
 
 /// A Child SA that an answer has brought.
@@ -95,160 +99,9 @@ impl Established {
         found.map(|child| child.id)
     }
 
-    pub(super) fn on_create_request(
-        &mut self,
-        core: &mut Core,
-        datagram: &Datagram<'_>,
-        payloads: &Payloads<'_>,
-        cx: &mut Context,
-    ) -> Fate {
-        let proposals = match payloads.proposals() {
-            Ok(proposals) => proposals,
-            Err(error) => return self.refuse(core, datagram, &error, cx),
-        };
-        let for_ike = proposals
-            .iter()
-            .any(|(_, proposal)| proposal.protocol == ProtocolId::Ike);
-        let result = if for_ike {
-            self.on_rekey_ike_request(core, datagram, payloads, &proposals, cx)
-        } else if let Some(notify) = payloads.notify(NotifyType::REKEY_SA) {
-            self.on_rekey_child_request(core, datagram, notify, payloads, cx)
-        } else {
-            self.on_new_child_request(core, datagram, payloads, cx)
-        };
-        match result {
-            Ok(()) => Fate::Stays,
-            Err(error) => self.refuse(core, datagram, &error, cx),
-        }
-    }
-
-    fn on_new_child_request(
-        &mut self,
-        core: &Core,
-        datagram: &Datagram<'_>,
-        payloads: &Payloads<'_>,
-        cx: &mut Context,
-    ) -> Result<(), ExchangeError> {
-        self.check_open_for_children()?;
-        let connection = core
-            .connection
-            .as_ref()
-            .expect("an authenticated SA has one");
-        let asked = asked_selectors(payloads)?;
-        let (config, selectors) = choose_child(&connection.children, core.path, &asked)?;
-        let config = Arc::clone(config);
-        let (kin, owner) = self.place(&config, &selectors, payloads, cx)?;
-        let resource = self.resource(config.reqid, owner);
-        let chosen = Chosen {
-            config,
-            selectors,
-            owner,
-            kin,
-            resource,
-        };
-        let mut response = PayloadWriter::new();
-        let created = self.respond_child(core, payloads, chosen, &mut response, cx)?;
-        let mut child = created.child;
-        if kin.additional {
-            // Another one carries the traffic until the peer has the answer.
-            child.times.settled_at = Some(cx.now + SETTLED);
-            self.watch_children(cx.now);
-        } else {
-            child.open_outbound(cx); // what the peer sends after our answer may be answered at once
-        }
-        self.answer(core, datagram, response, cx);
-        self.child_up(core, child, Vec::new(), cx);
-        Ok(())
-    }
-
-    /// No Child SA may be made while this SA is being replaced or deleted (RFC 7296 §2.25.2).
-    pub(super) fn check_open_for_children(&self) -> Result<(), ExchangeError> {
-        if self.work.deletes_ike() {
-            return Err(ExchangeError::Busy("the IKE SA is being deleted"));
-        }
-        let rekeying = self
-            .work
-            .is_pending(|pending| matches!(pending, Pending::RekeyIke(_)));
-        if rekeying || !self.succession.is_none() {
-            return Err(ExchangeError::Busy("the IKE SA is being rekeyed"));
-        }
-        Ok(())
-    }
-
-    /// Negotiates a Child SA as responder, writes the answer and installs the inbound half.
-    pub(super) fn respond_child(
-        &mut self,
-        core: &Core,
-        payloads: &Payloads<'_>,
-        chosen: Chosen,
-        response: &mut PayloadWriter,
-        cx: &mut Context,
-    ) -> Result<Created, ExchangeError> {
-        let Chosen {
-            config,
-            selectors,
-            owner,
-            kin,
-            resource,
-        } = chosen;
-        let proposals = payloads.proposals()?;
-        let ni = payloads.nonce()?;
-        let ke = payloads
-            .ke
-            .is_some()
-            .then(|| payloads.key_exchange())
-            .transpose()?;
-        let sent = ke.map(|ke| ke.group);
-        let choice = choose_esp(&config.esp_proposals, &proposals, sent, true)?;
-        let spi_out = esp_spi(&choice.proposal).ok_or(Malformed::BadValue("ESP SPI"))?;
-        let (public, shared) = match choice.suite.key_exchange {
-            None => (None, None),
-            Some(group) => {
-                let ke = ke.filter(|ke| ke.group == group);
-                let ke = ke.ok_or(ExchangeError::OtherGroup(group))?;
-                let answer = kex::answer(group, ke.data, cx.rng())?;
-                (Some((group, answer.public)), Some(answer.shared))
-            }
-        };
-        let nr = cx.nonce();
-        let spi_in = cx.reserve_spi(owner);
-        let keys = self.child_keys(shared.as_ref(), (ni, &nr), &choice.suite);
-
-        let Choice {
-            number,
-            mut proposal,
-            suite,
-        } = choice;
-        proposal.spi = spi_in.to_be_bytes().to_vec();
-        response.add_with(PayloadType::SA, |out| proposal.encode_answer(number, out));
-        response.add(PayloadType::NONCE, &nr);
-        if let Some((group, public)) = &public {
-            add_ke(response, *group, public);
-        }
-        add_selectors(response, &selectors.remote, &selectors.local);
-        add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
-        let kin = kin.after(&config, payloads);
-        if payloads.notify(NotifyType::SA_RESOURCE_INFO).is_some() && config.per_cpu_sas {
-            add_resource_info(response, resource);
-        }
-        let agreed = Agreed {
-            config,
-            owner,
-            spi_in,
-            spi_out,
-            suite,
-            selectors,
-            keys,
-            kin,
-            initiator: false,
-        };
-        let child = ChildSa::install(agreed, esp_path(core.path, self.nat, cx), cx);
-        Ok(Created { child, nr })
-    }
-
-    fn child_keys(
+    pub(super) fn child_keys(
         &self,
-        shared: Option<&Secret>,
+        shared: &[Secret],
         (ni, nr): (&[u8], &[u8]),
         suite: &EspSuite,
     ) -> ChildKeys {
@@ -277,18 +130,31 @@ impl Established {
                 return Fate::Ends(end);
             }
         };
-        if payloads.sa.is_none()
+        if !request.follows_up()
+            && payloads.sa.is_none()
             && let Some(notify) = payloads.notify(NotifyType::INVALID_KE_PAYLOAD)
             && self.restart_request(core, &mut request, notify, cx)
         {
             self.resend(core, request, cx);
             return Fate::Stays;
         }
+        let makes = is_last(&request, &payloads);
         match self.finish_request(core, &mut request, &payloads, cx) {
-            Ok(created) if request.replaces.is_some() => {
+            Ok(Step::FollowUp(mut followup)) => {
+                let payloads = followup.ask(cx);
+                request.followup = Some(followup);
+                self.request(core, payloads, Pending::Child(Box::new(request)), cx);
+            }
+            Ok(Step::GiveWay) => {
+                let text = "CHILD_SA rekey collision lost, stopping ours".to_owned();
+                core.log(cx, "CHD", text);
+                self.give_way(&request, Phase::Live, cx);
+                request.offer.abandon("the peer replaces it", cx);
+            }
+            Ok(Step::Created(created)) if request.replaces.is_some() => {
                 self.child_replaced(core, request, created, cx);
             }
-            Ok(mut created) => {
+            Ok(Step::Created(mut created)) => {
                 created.child.open_outbound(cx);
                 let wish = &mut request.offer.wish;
                 if wish.worker.is_some() && created.child.kin.siblings != Siblings::Welcome {
@@ -299,7 +165,7 @@ impl Established {
             }
             Err(error) => {
                 let refused = payloads.error().map(|notify| notify.kind);
-                if payloads.sa.is_some() && !matches!(error, Unanswered::AlreadyDeleted) {
+                if makes && !matches!(error, Unanswered::AlreadyDeleted) {
                     self.push(Task::DeleteUnwanted(request.offer.spi));
                 }
                 self.create_refused(core, request, refused, &error, cx);
@@ -346,53 +212,45 @@ impl Established {
         self.request(core, payloads, Pending::Child(Box::new(request)), cx);
     }
 
+    /// Takes an answer, and makes the Child SA if that was the last one.
     fn finish_request(
         &mut self,
         core: &Core,
         request: &mut ChildRequest,
         payloads: &Payloads<'_>,
         cx: &mut Context,
-    ) -> Result<Created, Unanswered> {
-        let Answer {
-            suite,
-            spi,
-            selectors,
-        } = request.offer.check(payloads)?;
-        if request.early_deletes.contains(&spi.get()) {
+    ) -> Result<Step, Unanswered> {
+        let followup = match request.followup.take() {
+            None => {
+                let followup = request.take_answer(payloads)?;
+                let lowest = LowestNonce::of(&request.nonce, &followup.terms.nr);
+                if !followup.is_done() && self.is_lost(request, &lowest) {
+                    return Ok(Step::GiveWay);
+                }
+                followup
+            }
+            Some(mut followup) => {
+                if let Some(notify) = payloads.error() {
+                    return Err(request.offer.refused(notify.kind));
+                }
+                followup.finish(payloads)?;
+                followup
+            }
+        };
+        if !followup.is_done() {
+            if let Some(old) = request.replaces {
+                self.followups.forget_child(old, cx);
+            }
+            return Ok(Step::FollowUp(followup));
+        }
+        let FollowUp { terms, shared, .. } = followup;
+        let Terms { agreed, nr } = terms;
+        if request.early_deletes.contains(&agreed.spi_out.get()) {
             return Err(Unanswered::AlreadyDeleted);
         }
-        let nr = payloads.nonce()?;
-        if nr == request.nonce {
-            return Err(ExchangeError::from(Malformed::BadValue("nonce")).into());
-        }
-        let shared = match (request.exchange.take(), suite.key_exchange) {
-            (_, None) => None,
-            (Some(exchange), Some(group)) if exchange.group() == group => {
-                let ke = payloads.key_exchange()?;
-                if ke.group != group {
-                    return Err(Unanswered::NotOffered);
-                }
-                let shared = exchange.finish(ke.data);
-                Some(shared.map_err(|_| ExchangeError::InvalidPublic)?)
-            }
-            _ => return Err(Unanswered::NotOffered),
-        };
-        let keys = self.child_keys(shared.as_ref(), (&request.nonce, nr), &suite);
-        let offer = &request.offer;
-        let agreed = Agreed {
-            config: Arc::clone(offer.child()),
-            owner: offer.owner,
-            spi_in: offer.spi,
-            spi_out: spi,
-            suite,
-            selectors,
-            keys,
-            kin: offer.kin.after(offer.child(), payloads),
-            initiator: true,
-        };
-        let child = ChildSa::install(agreed, esp_path(core.path, self.nat, cx), cx);
-        let nr = nr.to_vec();
-        Ok(Created { child, nr })
+        let keys = self.child_keys(&shared, (&request.nonce, &nr), &agreed.suite);
+        let child = ChildSa::install(agreed, keys, esp_path(core.path, self.nat, cx), cx);
+        Ok(Step::Created(Created { child, nr }))
     }
 
     fn create_refused(
@@ -445,14 +303,70 @@ impl ChildRequest {
             replaces,
             collision: None,
             early_deletes: Vec::new(),
+            followup: None,
             restarts: 0,
         })
+    }
+
+    /// What is unanswered is IKE_FOLLOWUP_KE.
+    pub(super) fn follows_up(&self) -> bool {
+        self.followup.is_some()
+    }
+
+    /// Checks the answer to CREATE_CHILD_SA.
+    fn take_answer(&mut self, payloads: &Payloads<'_>) -> Result<FollowUp<Terms>, Unanswered> {
+        let Answer {
+            suite,
+            spi,
+            selectors,
+        } = self.offer.check(payloads)?;
+        let nr = payloads.nonce()?;
+        if nr == self.nonce {
+            return Err(ExchangeError::from(Malformed::BadValue("nonce")).into());
+        }
+        let shared = match (self.exchange.take(), suite.key_exchange) {
+            (_, None) => None,
+            (Some(exchange), Some(group)) if exchange.group() == group => {
+                let ke = payloads.key_exchange()?;
+                if ke.group != group {
+                    return Err(Unanswered::NotOffered);
+                }
+                let shared = exchange.finish(ke.data);
+                Some(shared.map_err(|_| ExchangeError::InvalidPublic)?)
+            }
+            _ => return Err(Unanswered::NotOffered),
+        };
+        let offer = &self.offer;
+        let agreed = Agreed {
+            config: Arc::clone(offer.child()),
+            owner: offer.owner,
+            spi_in: offer.spi,
+            spi_out: spi,
+            suite,
+            selectors,
+            kin: offer.kin.after(offer.child(), payloads),
+            initiator: true,
+        };
+        let (nr, shared) = (nr.to_vec(), shared.into_iter().collect());
+        let terms = Terms { agreed, nr };
+        Ok(FollowUp::new(terms, &suite.additional, shared, payloads)?)
     }
 
     pub(super) fn encode(&self, payloads: &mut PayloadWriter) {
         let ke = self.exchange.as_ref().map(|ke| (ke.group(), ke.public()));
         self.offer.encode(payloads, Some(&self.nonce), ke);
     }
+}
+
+/// Whether the peer has made a Child SA when it gave this answer.
+fn is_last(request: &ChildRequest, payloads: &Payloads<'_>) -> bool {
+    let more = payloads.notify(NotifyType::ADDITIONAL_KEY_EXCHANGE);
+    let made = if request.follows_up() {
+        payloads.ke
+    } else {
+        payloads.sa
+    };
+    made.is_some() && more.is_none()
 }
 
 /// Names the Child SA that a request replaces, by the SPI that its sender receives under.
@@ -467,19 +381,6 @@ pub(super) fn add_rekey_notify(payloads: &mut PayloadWriter, old: &ChildSa) {
         }
         .encode(out);
     });
-}
-
-/// The SPI of the Child SA that a peer wants to replace.
-pub(super) fn asked_spi(notify: &Notify<'_>) -> Result<u32, ExchangeError> {
-    rekeyed_spi(notify).ok_or(ExchangeError::NoSuchChild(0))
-}
-
-/// What a peer asks for, seen from here.
-pub(super) fn asked_selectors(payloads: &Payloads<'_>) -> Result<Selectors, ExchangeError> {
-    Ok(Selectors {
-        local: payloads.ts_r()?,
-        remote: payloads.ts_i()?,
-    })
 }
 
 const MAX_RESTARTS: u8 = 3;

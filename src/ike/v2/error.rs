@@ -37,6 +37,8 @@ pub(in crate::ike) enum ExchangeError {
     Busy(&'static str),
     #[error("no Child SA has SPI {0:08x}")]
     NoSuchChild(u32),
+    #[error("the key exchange follows none that we know")]
+    NoSuchState,
 }
 
 /// Why a peer is not who it claims to be. It learns nothing but that it failed.
@@ -91,6 +93,7 @@ impl ExchangeError {
             Self::TooManyAdditional => NotifyType::TS_MAX_QUEUE,
             Self::Busy(_) => NotifyType::TEMPORARY_FAILURE,
             Self::NoSuchChild(_) => NotifyType::CHILD_SA_NOT_FOUND,
+            Self::NoSuchState => NotifyType::STATE_NOT_FOUND,
         }
     }
 
@@ -113,7 +116,8 @@ impl ExchangeError {
                 Self::TooManyChildren
                 | Self::TooManyAdditional
                 | Self::Busy(_)
-                | Self::NoSuchChild(_),
+                | Self::NoSuchChild(_)
+                | Self::NoSuchState,
                 _,
             ) => AlertKind::Child,
         }

@@ -16,6 +16,7 @@ use super::child::{ChildSa, End, early, esp_path};
 use super::children::restart_wish;
 use super::collision::Succession;
 use super::error::ExchangeError;
+use super::followup::Followups;
 use super::lingering::Lingering;
 use super::liveness::Liveness;
 use super::message::Datagram;
@@ -34,6 +35,7 @@ pub(in crate::ike) struct Established {
     pub(super) children: Vec<ChildSa>,
     pub(super) lingering: Lingering,
     pub(super) liveness: Liveness,
+    pub(super) followups: Followups,
     /// Which IKE SA takes over, if one does.
     pub(super) succession: Succession,
     /// When to look whether the peer sends on a Child SA that it made.
@@ -94,6 +96,7 @@ impl Established {
             children: Vec::new(),
             lingering: Lingering::default(),
             liveness: Liveness::new(core, nat, cx),
+            followups: Followups::default(),
             succession: Succession::None,
             switch_at: None,
             clock: Clock::new(core, cx),
@@ -185,7 +188,9 @@ impl Established {
         let exchange = datagram.header.exchange;
         if !matches!(
             exchange,
-            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL
+            ExchangeType::CREATE_CHILD_SA
+                | ExchangeType::INFORMATIONAL
+                | ExchangeType::IKE_FOLLOWUP_KE
         ) {
             cx.discard(Discard::UnknownExchange);
             return Fate::Stays;
@@ -206,10 +211,12 @@ impl Established {
             cx.effects.push(Effect::Claim { heir: core.id });
             return Fate::Stays;
         }
-        if exchange == ExchangeType::INFORMATIONAL {
-            self.on_informational(core, datagram, &payloads, cx)
-        } else {
-            self.on_create_request(core, datagram, &payloads, cx)
+        match exchange {
+            ExchangeType::INFORMATIONAL => self.on_informational(core, datagram, &payloads, cx),
+            ExchangeType::IKE_FOLLOWUP_KE => {
+                self.on_followup_request(core, datagram, &payloads, cx)
+            }
+            _ => self.on_create_request(core, datagram, &payloads, cx),
         }
     }
 
@@ -339,6 +346,7 @@ impl Established {
         self.poll_liveness(core, cx);
         self.poll_children(core, cx);
         self.lingering.poll(cx);
+        self.poll_followups(core, cx);
         self.keys.reassembly.expire(cx.now);
         Fate::Stays
     }
@@ -352,6 +360,7 @@ impl Established {
             self.succession.deadline(),
             self.children_deadline(),
             self.lingering.deadline(),
+            self.followups.deadline(),
             self.keys.reassembly.deadline(),
         ];
         own.into_iter().chain(rest).flatten().min()
@@ -399,6 +408,7 @@ impl Established {
             child.uninstall(cx);
         }
         self.lingering.end(cx);
+        self.followups.end(cx);
         self.work.abandon(&end, &mut wishes, cx);
         if self.succession.is_heir() {
             cx.effects.push(Effect::Withdrawn { heir: core.id });

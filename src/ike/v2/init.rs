@@ -1,43 +1,44 @@
-//! IKE_SA_INIT (RFC 7296 §1.2): our request, and our answer to a peer's.
+//! IKE_SA_INIT as initiator (RFC 7296 §1.2), and what both sides know after it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::{IkeKeys, skeyseed};
-use crate::crypto::kex::{self, KeyExchange};
+use crate::crypto::kex::KeyExchange;
 use crate::crypto::prf::Prf;
 use crate::ike::AlertKind;
 use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Cause, Context, Effect, Failure};
 use crate::ike::nat;
 use crate::ike::negotiate::{
-    Choice, check_answer, choose_ike, exchanges, ike_suite, offer, proposal_texts,
+    check_answer, exchanges, has_additional, ike_suite, offer, proposal_texts,
 };
-use crate::ike::pad::{Connection, Fragmentation};
+use crate::ike::pad::Fragmentation;
 use crate::ike::retransmit::{Overdue, Retransmit};
-use crate::ike::status::{IkeSaStatus, NatStatus};
+use crate::ike::status::NatStatus;
 use crate::ike::{Discard, Path};
 use crate::ipsec::Reqid;
 use crate::wire::ikev2::{KePayload, NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
 use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
-use super::auth::AuthSent;
 use super::child::End;
-use super::error::ExchangeError;
 use super::fragment::{self, FragmentRules};
+use super::intermediate;
 use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
 use super::protect::{AuthKeys, SaKeys};
-use super::{Core, IkeSa, State, fill_status};
+use super::{Core, IkeSa, State};
 
-/// The two messages and nonces of IKE_SA_INIT, which AUTH covers.
+/// The two messages and nonces of IKE_SA_INIT, which AUTH covers, and what it covers besides.
 #[derive(Debug)]
 pub(super) struct InitExchange {
     pub(super) request: Vec<u8>,
     pub(super) response: Vec<u8>,
     pub(super) ni: Vec<u8>,
     pub(super) nr: Vec<u8>,
+    /// IntAuth (RFC 9242 §3.3.2); empty without IKE_INTERMEDIATE.
+    pub(super) int_auth: Vec<u8>,
 }
 
 /// What both sides know after IKE_SA_INIT.
@@ -58,9 +59,14 @@ impl InitDone {
     pub(super) fn derive(&self, core: &Core) -> (SaKeys, AuthKeys) {
         let prf = Prf::new(self.suite.prf).expect("negotiation accepts only PRFs we have");
         let (ni, nr) = (&self.exchange.ni, &self.exchange.nr);
-        let seed = skeyseed(prf, (ni, nr), &self.shared);
+        self.keys(&skeyseed(prf, (ni, nr), &self.shared), core)
+    }
+
+    /// The same for an SKEYSEED that comes from more than one key exchange.
+    pub(super) fn keys(&self, seed: &Secret, core: &Core) -> (SaKeys, AuthKeys) {
+        let (ni, nr) = (&self.exchange.ni, &self.exchange.nr);
         let (spi_i, spi_r) = core.spis();
-        let keys = IkeKeys::derive(&self.suite, &seed, ni, nr, spi_i.0, spi_r.0);
+        let keys = IkeKeys::derive(&self.suite, seed, ni, nr, spi_i.0, spi_r.0);
         SaKeys::new(self.suite, keys, core.initiator, self.fragments)
     }
 }
@@ -192,7 +198,7 @@ impl InitSent {
         }
     }
 
-    /// Takes the answer and goes on to IKE_AUTH.
+    /// Takes the answer and goes on.
     fn proceed(
         self: Box<Self>,
         core: &mut Core,
@@ -221,6 +227,7 @@ impl InitSent {
                 response: datagram.bytes.to_vec(),
                 ni: self.offer.nonce,
                 nr: chosen.nonce.to_vec(),
+                int_auth: Vec::new(),
             },
             suite: chosen.suite,
             shared,
@@ -228,7 +235,7 @@ impl InitSent {
             childless: childless.is_some(),
             fragments,
         };
-        AuthSent::start(self.attempt, done, core, cx)
+        intermediate::start(self.attempt, done, core, cx)
     }
 
     fn check<'a>(
@@ -255,6 +262,10 @@ impl InitSent {
         let ke = payloads.key_exchange().map_err(|_| Discard::BadPayload)?;
         if ke.group != suite.key_exchange || ke.group != self.exchange.group() {
             return Err(Discard::NotOffered);
+        }
+        let follows = payloads.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED);
+        if !suite.additional.is_empty() && follows.is_none() {
+            return Err(Discard::NotOffered); // there is no exchange for them
         }
         let nonce = payloads.nonce().map_err(|_| Discard::BadPayload)?;
         if nonce == self.offer.nonce {
@@ -392,174 +403,18 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
     if connection.is_some_and(|conn| conn.fragmentation != Fragmentation::No) {
         fragment::announce(&mut payloads);
     }
+    if has_additional(&offer.proposals) {
+        add_notify(
+            &mut payloads,
+            NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED,
+            &[],
+        );
+    }
     let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
     let message = message_bytes(header, payloads.finish()).into();
     cx.send(core.path, &message);
     let (settings, now) = (cx.settings.retransmit, cx.now);
     Retransmit::new(message, settings, now, cx.rng())
-}
-
-/// A peer's IKE_SA_INIT request that may be answered.
-pub(in crate::ike) struct InitRequest<'a> {
-    pub(in crate::ike) datagram: Datagram<'a>,
-    pub(in crate::ike) payloads: &'a Payloads<'a>,
-    /// Connections for its addresses, the best first.
-    pub(in crate::ike) connections: Vec<&'a Arc<Connection>>,
-}
-
-/// We have answered IKE_SA_INIT and wait for IKE_AUTH.
-pub(in crate::ike) struct HalfOpen {
-    /// The chosen proposal, to find a connection that allows it.
-    pub(super) proposal: SaProposal,
-    pub(super) done: InitDone,
-    /// Kept once they have opened a fragment of the request.
-    pub(super) keys: Option<Box<(SaKeys, AuthKeys)>>,
-    expires: Instant,
-}
-
-impl InitRequest<'_> {
-    /// Negotiates, answers and waits for IKE_AUTH.
-    pub(in crate::ike) fn answer(self, cx: &mut Context) -> Result<IkeSa, ExchangeError> {
-        let (header, path) = (&self.datagram.header, self.datagram.path);
-        let proposals = self.payloads.proposals()?;
-        let ke = self.payloads.key_exchange()?;
-        let ni = self.payloads.nonce()?;
-        let (choice, connection) = self.choose(&proposals, ke.group)?;
-        if ke.group != choice.suite.key_exchange {
-            return Err(ExchangeError::OtherGroup(choice.suite.key_exchange));
-        }
-        let kex::Answer { public, shared } = kex::answer(ke.group, ke.data, cx.rng())?;
-        let core = Core {
-            id: cx.next_id(),
-            initiator_spi: header.initiator_spi,
-            responder_spi: cx.ike_spi(),
-            initiator: false,
-            path,
-            connection: None,
-            init_from: Some(path.remote),
-        };
-        let nr = cx.nonce();
-        let nat = nat::detect(
-            &self.payloads.notifies,
-            (core.initiator_spi, IkeSpi::ZERO),
-            path,
-            connection.encap,
-        );
-
-        let mut payloads = PayloadWriter::new();
-        payloads.add_with(PayloadType::SA, |out| {
-            choice.proposal.encode_answer(choice.number, out);
-        });
-        add_ke(&mut payloads, ke.group, &public);
-        payloads.add(PayloadType::NONCE, &nr);
-        if nat.is_some() {
-            nat::add_notifies(&mut payloads, core.spis(), path, connection.encap, cx.rng());
-        }
-        add_notify(&mut payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
-        let ours = connection.fragmentation;
-        let fragments = FragmentRules::negotiate(ours, self.payloads, &cx.settings);
-        if fragments.is_negotiated() {
-            fragment::announce(&mut payloads);
-        }
-        let header = core.header(ExchangeType::IKE_SA_INIT, true, 0);
-        let response = message_bytes(header, payloads.finish());
-        cx.transmit(path, response.clone());
-
-        let half_open = HalfOpen {
-            proposal: choice.proposal,
-            done: InitDone {
-                exchange: InitExchange {
-                    request: self.datagram.bytes.to_vec(),
-                    response,
-                    ni: ni.to_vec(),
-                    nr,
-                },
-                suite: choice.suite,
-                shared,
-                nat,
-                childless: true,
-                fragments,
-            },
-            keys: None,
-            expires: cx.now + cx.settings.half_open_timeout,
-        };
-        Ok(IkeSa::new(core, State::HalfOpen(Box::new(half_open))))
-    }
-
-    /// The first connection, best first, with which the peer has a proposal in common.
-    fn choose(
-        &self,
-        proposals: &[(u8, SaProposal)],
-        sent: KeyExchangeId,
-    ) -> Result<(Choice<IkeSuite>, &Connection), ExchangeError> {
-        let mut refusal = None;
-        for connection in &self.connections {
-            match choose_ike(&connection.proposals, proposals, Some(sent)) {
-                Ok(choice) => return Ok((choice, connection)),
-                Err(error) => refusal = refusal.or(Some(error)),
-            }
-        }
-        Err(refusal.map_or(ExchangeError::Busy("no connection"), ExchangeError::from))
-    }
-}
-
-impl HalfOpen {
-    pub(super) fn on_request(
-        self: Box<Self>,
-        core: &mut Core,
-        datagram: &Datagram<'_>,
-        cx: &mut Context,
-    ) -> State {
-        let header = &datagram.header;
-        match header.exchange {
-            ExchangeType::IKE_SA_INIT => {
-                cx.discard(Discard::Retransmission);
-                cx.transmit(datagram.path, self.done.exchange.response.clone());
-                State::HalfOpen(self)
-            }
-            ExchangeType::IKE_AUTH if header.message_id == 1 => {
-                self.on_auth_request(core, datagram, cx)
-            }
-            _ => {
-                cx.discard(Discard::UnknownExchange);
-                State::HalfOpen(self)
-            }
-        }
-    }
-
-    pub(super) fn on_timer(self: Box<Self>, core: &Core, cx: &mut Context) -> State {
-        if cx.now < self.expires {
-            return State::HalfOpen(self);
-        }
-        let remote = core.path.remote;
-        let line = format!("{remote} did not authenticate in time");
-        core.alert_of_stranger(cx, AlertKind::HalfOpen, line);
-        State::Gone
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.expires
-    }
-
-    /// Bytes of fragments that wait for the rest of their message.
-    pub(super) fn held(&self) -> usize {
-        let keys = self.keys.as_ref();
-        keys.map_or(0, |keys| keys.0.reassembly.held())
-    }
-
-    pub(super) fn init_request(&self) -> &[u8] {
-        &self.done.exchange.request
-    }
-
-    pub(super) fn status(&self, core: &Core) -> IkeSaStatus {
-        let mut status = core.status();
-        fill_status(
-            &mut status,
-            self.done.suite,
-            self.done.nat.unwrap_or_default(),
-        );
-        status
-    }
 }
 
 /// COOKIE and INVALID_KE_PAYLOAD may follow each other (RFC 7296 §2.6.1), but not for ever.

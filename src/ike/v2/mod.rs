@@ -1,10 +1,10 @@
 //! IKEv2 (RFC 7296): one IKE SA and its states.
 //!
 //! ```text
-//! InitSent ─► AuthSent ─┐
-//!                       ├─► Established ─► Gone
-//! HalfOpen ─────────────┘       │
-//!     └─► Refused ─► Gone       └─► (rekey) another Established
+//! InitSent ─► (IntermediateSent) ─► AuthSent ─┐
+//!                                             ├─► Established ─► Gone
+//! HalfOpen ───────────────────────────────────┘       │
+//!     └─► Refused ─► Gone                             └─► (rekey) another Established
 //! ```
 
 mod auth;
@@ -13,11 +13,17 @@ mod child;
 mod children;
 mod collision;
 mod create;
+mod create_request;
 mod error;
 mod established;
+mod followup;
 mod fragment;
 mod informational;
 mod init;
+mod init_request;
+mod int_auth;
+mod intermediate;
+mod key_exchanges;
 mod lingering;
 mod liveness;
 mod message;
@@ -46,7 +52,8 @@ pub(super) use child::End;
 pub(super) use error::ExchangeError;
 pub(super) use established::{Established, Inheritance};
 pub(super) use fragment::Outgoing;
-pub(super) use init::{HalfOpen, InitRequest, InitSent};
+pub(super) use init::InitSent;
+pub(super) use init_request::{HalfOpen, InitRequest};
 pub(super) use message::{Datagram, Payloads, add_notify};
 pub(super) use tasks::Task;
 
@@ -74,6 +81,7 @@ pub(super) struct Core {
 /// How far an IKE SA is. A step consumes a state and yields the next.
 pub(super) enum State {
     InitSent(Box<InitSent>),
+    IntermediateSent(Box<intermediate::IntermediateSent>),
     AuthSent(Box<auth::AuthSent>),
     HalfOpen(Box<HalfOpen>),
     Refused(Box<auth_request::Refused>),
@@ -217,6 +225,11 @@ impl IkeSa {
             State::InitSent(sa) if response && exchange == ExchangeType::IKE_SA_INIT => {
                 sa.on_response(core, datagram, cx)
             }
+            State::IntermediateSent(sa)
+                if response && exchange == ExchangeType::IKE_INTERMEDIATE =>
+            {
+                sa.on_response(core, datagram, cx)
+            }
             State::AuthSent(sa) if response && exchange == ExchangeType::IKE_AUTH => {
                 sa.on_response(core, datagram, cx)
             }
@@ -236,6 +249,7 @@ impl IkeSa {
         let core = &mut self.core;
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
             State::InitSent(sa) => sa.on_timer(core, cx),
+            State::IntermediateSent(sa) => sa.on_timer(core, cx),
             State::AuthSent(sa) => sa.on_timer(core, cx),
             State::HalfOpen(sa) => sa.on_timer(core, cx),
             State::Refused(sa) => sa.on_timer(cx),
@@ -277,6 +291,7 @@ impl IkeSa {
     pub(super) fn destroy(&mut self, end: End, cx: &mut Context) {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::InitSent(sa) => sa.abandon(&self.core, end, cx),
+            State::IntermediateSent(sa) => sa.abandon(&self.core, &end, cx),
             State::AuthSent(sa) => sa.abandon(&self.core, end, cx),
             State::Established(sa) => sa.close(&self.core, end, cx),
             State::HalfOpen(_) | State::Refused(_) | State::Gone => {}
@@ -286,6 +301,7 @@ impl IkeSa {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::InitSent(sa) => Some(sa.deadline()),
+            State::IntermediateSent(sa) => Some(sa.deadline()),
             State::AuthSent(sa) => Some(sa.deadline()),
             State::HalfOpen(sa) => Some(sa.deadline()),
             State::Refused(sa) => Some(sa.deadline()),
@@ -314,6 +330,7 @@ impl IkeSa {
     pub(super) fn attempt_mut(&mut self) -> Option<&mut super::context::Attempt> {
         match &mut self.state {
             State::InitSent(sa) => Some(sa.attempt_mut()),
+            State::IntermediateSent(sa) => Some(sa.attempt_mut()),
             State::AuthSent(sa) => Some(sa.attempt_mut()),
             _ => None,
         }
@@ -323,6 +340,7 @@ impl IkeSa {
     pub(super) fn connects_for(&self, reqid: Reqid) -> bool {
         match &self.state {
             State::InitSent(sa) => sa.wants(reqid),
+            State::IntermediateSent(sa) => sa.wants(reqid),
             State::AuthSent(sa) => sa.wants(reqid),
             _ => false,
         }
@@ -330,7 +348,10 @@ impl IkeSa {
 
     /// Whether an attempt of ours is in progress.
     pub(super) fn is_connecting(&self) -> bool {
-        matches!(self.state, State::InitSent(_) | State::AuthSent(_))
+        matches!(
+            self.state,
+            State::InitSent(_) | State::IntermediateSent(_) | State::AuthSent(_)
+        )
     }
 
     /// Bytes of fragments that a peer which is not authenticated has made us keep.
@@ -352,6 +373,7 @@ impl IkeSa {
     pub(super) fn status(&self, with_children: bool) -> IkeSaStatus {
         match &self.state {
             State::Established(sa) => sa.status(&self.core, with_children),
+            State::IntermediateSent(sa) => sa.status(&self.core),
             State::AuthSent(sa) => sa.status(&self.core),
             State::HalfOpen(sa) => sa.status(&self.core),
             State::InitSent(_) | State::Refused(_) | State::Gone => self.core.status(),

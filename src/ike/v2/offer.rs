@@ -158,11 +158,7 @@ impl Offer {
         if payloads.sa.is_none()
             && let Some(notify) = payloads.error()
         {
-            return Err(Unanswered::Refused {
-                kind: notify.kind,
-                proposals: proposal_texts(&self.proposals),
-                selectors: show(&self.selectors),
-            });
+            return Err(self.refused(notify.kind));
         }
         let proposals = payloads.proposals()?;
         let chosen = check_answer(&self.proposals, &proposals).ok_or(Unanswered::NotOffered)?;
@@ -189,6 +185,15 @@ impl Offer {
             spi,
             selectors,
         })
+    }
+
+    /// The peer's answer is this error.
+    pub(super) fn refused(&self, kind: NotifyType) -> Unanswered {
+        Unanswered::Refused {
+            kind,
+            proposals: proposal_texts(&self.proposals),
+            selectors: show(&self.selectors),
+        }
     }
 
     /// Gives the SPI back and tells who waits.

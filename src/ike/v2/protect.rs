@@ -252,6 +252,11 @@ impl Opened {
         }
     }
 
+    /// What was inside: the type of the first payload, and all payloads.
+    pub(super) fn inner(&self) -> (PayloadType, &[u8]) {
+        (self.first, &self.text)
+    }
+
     pub(in crate::ike) fn payloads(&self) -> Result<Payloads<'_>, ExchangeError> {
         Payloads::parse(self.first, &self.text)
     }

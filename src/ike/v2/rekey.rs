@@ -17,6 +17,7 @@ use super::child::End;
 use super::collision::{LowestNonce, Succession};
 use super::error::ExchangeError;
 use super::established::{Established, Fate, Inheritance};
+use super::followup::{FollowUp, Purpose, Unfinished};
 use super::message::{Datagram, Payloads, add_ke, notify_name, wanted_group};
 use super::protect::SaKeys;
 use super::tasks::{Pending, Task};
@@ -29,13 +30,33 @@ pub(super) struct IkeRekey {
     nonce: Vec<u8>,
     exchange: KeyExchange,
     proposals: Vec<SaProposal>,
+    /// It was answered, and key exchanges are left.
+    followup: Option<FollowUp<Terms>>,
     restarts: u8,
 }
 
-/// The values of one rekey exchange that its keys come from.
+/// What an answer says.
+struct Terms {
+    suite: IkeSuite,
+    peer_spi: IkeSpi,
+    nr: Vec<u8>,
+}
+
+/// What a responder has agreed to.
+pub(super) struct NegotiatedIke {
+    pub(super) suite: IkeSuite,
+    /// The initiator's and ours.
+    spis: (IkeSpi, IkeSpi),
+    pub(super) ni: Vec<u8>,
+    pub(super) nr: Vec<u8>,
+    /// Results of the key exchanges so far.
+    pub(super) shared: Vec<Secret>,
+}
+
+/// What the keys of the new SA come from.
 struct Material<'a> {
     suite: IkeSuite,
-    shared: Secret,
+    shared: &'a [Secret],
     ni: &'a [u8],
     nr: &'a [u8],
 }
@@ -67,6 +88,10 @@ impl Established {
         if !self.is_usable() {
             return None;
         }
+        if self.followups.ike().is_some() {
+            self.rekey_again_at(cx.now + SOON); // unless the peer has done it by then
+            return None;
+        }
         let connection = core.connection.as_ref()?;
         let spi = cx.ike_spi();
         let proposals = offer(&connection.proposals, &spi.0, true);
@@ -85,6 +110,7 @@ impl Established {
             nonce: cx.nonce(),
             exchange,
             proposals,
+            followup: None,
             restarts: 0,
         };
         rekey.encode(payloads);
@@ -99,20 +125,7 @@ impl Established {
         proposals: &[(u8, SaProposal)],
         cx: &mut Context,
     ) -> Result<(), ExchangeError> {
-        if self.work.deletes_ike() {
-            return Err(ExchangeError::Busy("the IKE SA is being deleted"));
-        }
-        if !self.succession.is_none() {
-            return Err(ExchangeError::Busy("the IKE SA is replaced already"));
-        }
-        let touches_child = self
-            .work
-            .is_pending(|pending| matches!(pending, Pending::Child(_) | Pending::DeleteChild(..)));
-        if touches_child {
-            return Err(ExchangeError::Busy(
-                "a CHILD_SA is being created or deleted",
-            ));
-        }
+        self.check_open_for_rekey()?;
         let connection = core
             .connection
             .as_ref()
@@ -138,15 +151,60 @@ impl Established {
         response.add(PayloadType::NONCE, &nr);
         add_ke(&mut response, group, &public);
 
-        let successor = self.successor_core(core, (peer_spi, spi), false, cx);
-        let id = successor.id;
-        let material = Material {
+        let terms = NegotiatedIke {
             suite: choice.suite,
-            shared,
-            ni,
-            nr: &nr,
+            spis: (peer_spi, spi),
+            ni: ni.to_vec(),
+            nr,
+            shared: vec![shared],
         };
-        let lowest = LowestNonce::of(ni, &nr);
+        let unfinished = Unfinished::new(Purpose::Ike(Box::new(terms)));
+        self.agree(core, datagram, response, unfinished, cx)
+    }
+
+    /// No other IKE SA may take over while something else is under way (RFC 7296 §2.25.2).
+    fn check_open_for_rekey(&self) -> Result<(), ExchangeError> {
+        if self.work.deletes_ike() {
+            return Err(ExchangeError::Busy("the IKE SA is being deleted"));
+        }
+        if !self.succession.is_none() {
+            return Err(ExchangeError::Busy("the IKE SA is replaced already"));
+        }
+        let touches_child = self
+            .work
+            .is_pending(|pending| matches!(pending, Pending::Child(_) | Pending::DeleteChild(..)));
+        if touches_child {
+            return Err(ExchangeError::Busy(
+                "a CHILD_SA is being created or deleted",
+            ));
+        }
+        let follows_up =
+            |pending: &Pending| matches!(pending, Pending::RekeyIke(rekey) if rekey.follows_up());
+        if self.work.is_pending(follows_up) {
+            return Err(ExchangeError::Busy("the IKE SA is being replaced"));
+        }
+        Ok(())
+    }
+
+    /// Makes the IKE SA that a peer asked for, and answers.
+    pub(super) fn make_ike(
+        &mut self,
+        core: &Core,
+        datagram: &Datagram<'_>,
+        response: PayloadWriter,
+        terms: NegotiatedIke,
+        cx: &mut Context,
+    ) -> Result<(), ExchangeError> {
+        self.check_open_for_rekey()?;
+        let successor = self.successor_core(core, terms.spis, false, cx);
+        let id = successor.id;
+        let lowest = LowestNonce::of(&terms.ni, &terms.nr);
+        let material = Material {
+            suite: terms.suite,
+            shared: &terms.shared,
+            ni: &terms.ni,
+            nr: &terms.nr,
+        };
         let sa = self.succeed_ike(&successor, material, cx);
         self.answer(core, datagram, response, cx);
         let state = State::Established(Box::new(sa));
@@ -180,7 +238,8 @@ impl Established {
                 return Fate::Ends(End::Failed(reason));
             }
         };
-        if payloads.sa.is_none()
+        if !rekey.follows_up()
+            && payloads.sa.is_none()
             && let Some(notify) = payloads.notify(NotifyType::INVALID_KE_PAYLOAD)
             && rekey.restart(notify, cx)
         {
@@ -203,43 +262,46 @@ impl Established {
         Fate::Stays
     }
 
+    /// Takes an answer, and makes the IKE SA if that was the last one.
     fn finish_rekey(
         &mut self,
         core: &mut Core,
-        rekey: IkeRekey,
+        mut rekey: IkeRekey,
         payloads: &Payloads<'_>,
         cx: &mut Context,
     ) -> Result<(), String> {
-        if payloads.sa.is_none()
-            && let Some(notify) = payloads.error()
-        {
-            return Err(format!("peer answered {}", notify_name(notify.kind)));
+        let followup = rekey.take_answer(payloads)?;
+        let lowest = LowestNonce::of(&rekey.nonce, &followup.terms.nr);
+        let (lost, winner) = self.is_rekey_lost(&lowest);
+        if lost {
+            let text = "IKE_SA rekey collision lost, giving up ours".to_owned();
+            core.log(cx, "IKE", text);
+            self.followups.give_way(None);
+        } else {
+            self.followups.forget_ike(cx);
         }
-        let text = |error: ExchangeError| error.to_string();
-        let proposals = payloads.proposals().map_err(text)?;
-        let chosen = check_answer(&rekey.proposals, &proposals);
-        let chosen = chosen.ok_or("peer chose a proposal that was not offered")?;
-        let suite = ike_suite(chosen).ok_or("peer chose an incomplete proposal")?;
-        let peer_spi = ike_spi(chosen).ok_or("peer's IKE SPI is not one")?;
-        let ke = payloads.key_exchange().map_err(text)?;
-        if ke.group != suite.key_exchange || ke.group != rekey.exchange.group() {
-            return Err("peer chose another key exchange method".to_owned());
+        if followup.is_done() {
+            let id = self.make_own_ike(core, &rekey, followup, lost, cx);
+            if !lost {
+                self.hand_over(core, id, cx);
+                self.work.queue.clear();
+                self.push(Task::DeleteIke(End::Replaced, Vec::new()));
+            }
+        } else if !lost {
+            let mut followup = followup;
+            let payloads = followup.ask(cx);
+            rekey.followup = Some(followup);
+            self.request(core, payloads, Pending::RekeyIke(Box::new(rekey)), cx);
         }
-        let nr = payloads.nonce().map_err(text)?;
-        let shared = rekey.exchange.finish(ke.data);
-        let shared = shared.map_err(|error| error.to_string())?;
+        if let Some(winner) = winner {
+            self.hand_over(core, winner, cx);
+        }
+        Ok(())
+    }
 
-        let successor = self.successor_core(core, (rekey.spi, peer_spi), true, cx);
-        let id = successor.id;
-        let lowest = LowestNonce::of(&rekey.nonce, nr);
-        let material = Material {
-            suite,
-            shared,
-            ni: &rekey.nonce,
-            nr,
-        };
-        let mut sa = self.succeed_ike(&successor, material, cx);
-        let (lost, winner) = match &self.succession {
+    /// Whether the peer's rekey goes before ours, and the IKE SA that it has made.
+    fn is_rekey_lost(&self, lowest: &LowestNonce) -> (bool, Option<u64>) {
+        match &self.succession {
             Succession::Contested {
                 successor,
                 lowest: other,
@@ -247,29 +309,42 @@ impl Established {
             // The peer has shown, by using its own, that ours is not wanted.
             Succession::Replaced { .. } => (true, None),
             Succession::Contested { .. } | Succession::None | Succession::Heir { .. } => {
-                (false, None)
+                let unfinished = self.followups.ike();
+                (
+                    unfinished.is_some_and(|other| lowest.loses_to(&other)),
+                    None,
+                )
             }
+        }
+    }
+
+    /// Makes the IKE SA that we asked for; one that has lost is deleted at once.
+    fn make_own_ike(
+        &mut self,
+        core: &Core,
+        rekey: &IkeRekey,
+        followup: FollowUp<Terms>,
+        lost: bool,
+        cx: &mut Context,
+    ) -> u64 {
+        let FollowUp { terms, shared, .. } = followup;
+        let successor = self.successor_core(core, (rekey.spi, terms.peer_spi), true, cx);
+        let id = successor.id;
+        let material = Material {
+            suite: terms.suite,
+            shared: &shared,
+            ni: &rekey.nonce,
+            nr: &terms.nr,
         };
+        let mut sa = self.succeed_ike(&successor, material, cx);
         if lost {
-            core.log(
-                cx,
-                "IKE",
-                "IKE_SA rekey collision lost, deleting ours".to_owned(),
-            );
             sa.stop_clock();
             sa.push(Task::DeleteIke(End::Replaced, Vec::new()));
         }
         let state = State::Established(Box::new(sa));
         cx.effects
             .push(Effect::Spawn(Box::new(IkeSa::new(successor, state))));
-        if !lost {
-            self.hand_over(core, id, cx);
-            self.work.queue.clear();
-            self.push(Task::DeleteIke(End::Replaced, Vec::new()));
-        } else if let Some(winner) = winner {
-            self.hand_over(core, winner, cx);
-        }
-        Ok(())
+        id
     }
 
     /// The IKE SA that contests the place of this one.
@@ -301,6 +376,7 @@ impl Established {
             old,
         };
         cx.effects.push(Effect::Inherit { to, inheritance });
+        self.followups.end(cx);
         cx.peers
             .remove(core.id, &self.peer.local_id, &self.peer.remote_id);
         self.stop_clock();
@@ -333,7 +409,7 @@ impl Established {
             ni,
             nr,
         } = material;
-        let seed = skeyseed_rekey(self.keys.prf, &self.keys.sk_d, &shared, ni, nr);
+        let seed = skeyseed_rekey(self.keys.prf, &self.keys.sk_d, shared, ni, nr);
         let (spi_i, spi_r) = core.spis();
         let keys = IkeKeys::derive(&suite, &seed, ni, nr, spi_i.0, spi_r.0);
         let (keys, _) = SaKeys::new(suite, keys, core.initiator, self.keys.fragment_rules);
@@ -356,6 +432,44 @@ impl Established {
 }
 
 impl IkeRekey {
+    /// What is unanswered is IKE_FOLLOWUP_KE.
+    pub(super) fn follows_up(&self) -> bool {
+        self.followup.is_some()
+    }
+
+    /// Checks an answer, and takes the shared secret that it brings.
+    fn take_answer(&mut self, payloads: &Payloads<'_>) -> Result<FollowUp<Terms>, String> {
+        let text = |error: ExchangeError| error.to_string();
+        let started = self.followup.is_some();
+        if (started || payloads.sa.is_none())
+            && let Some(notify) = payloads.error()
+        {
+            return Err(format!("peer answered {}", notify_name(notify.kind)));
+        }
+        if let Some(mut followup) = self.followup.take() {
+            followup.finish(payloads).map_err(text)?;
+            return Ok(followup);
+        }
+        let proposals = payloads.proposals().map_err(text)?;
+        let chosen = check_answer(&self.proposals, &proposals);
+        let chosen = chosen.ok_or("peer chose a proposal that was not offered")?;
+        let suite = ike_suite(chosen).ok_or("peer chose an incomplete proposal")?;
+        let peer_spi = ike_spi(chosen).ok_or("peer's IKE SPI is not one")?;
+        let ke = payloads.key_exchange().map_err(text)?;
+        if ke.group != suite.key_exchange || ke.group != self.exchange.group() {
+            return Err("peer chose another key exchange method".to_owned());
+        }
+        let nr = payloads.nonce().map_err(text)?.to_vec();
+        let shared = self.exchange.finish(ke.data);
+        let shared = vec![shared.map_err(|error| error.to_string())?];
+        let terms = Terms {
+            suite,
+            peer_spi,
+            nr,
+        };
+        FollowUp::new(terms, &suite.additional, shared, payloads).map_err(text)
+    }
+
     fn encode(&self, payloads: &mut PayloadWriter) {
         payloads.add_with(PayloadType::SA, |out| {
             SaProposal::encode_list(&self.proposals, out);

@@ -21,9 +21,11 @@ use super::Core;
 use super::child::{ChildSa, End, Phase};
 use super::children::restart_wish;
 use super::collision::{ChildCollision, LowestNonce, PASSIVE_WAIT};
-use super::create::{ChildRequest, Chosen, Created, add_rekey_notify, asked_selectors, asked_spi};
+use super::create::{ChildRequest, Created, add_rekey_notify};
+use super::create_request::{Chosen, asked_selectors, asked_spi};
 use super::error::ExchangeError;
 use super::established::Established;
+use super::followup::{Purpose, Unfinished};
 use super::message::{Datagram, Payloads};
 use super::offer::{Offer, Unanswered};
 use super::siblings::{SETTLED, Siblings};
@@ -50,12 +52,13 @@ impl Established {
         payloads: &mut PayloadWriter,
         cx: &mut Context,
     ) -> Option<Pending> {
+        let replacing = self.followups.child(id).is_some();
         let old = self.child_mut(id)?;
         if old.phase != Phase::Rekeying {
             return None;
         }
-        if old.awaits_peer() {
-            // The peer may not have our answer yet, and then does not know this SPI.
+        if replacing || old.awaits_peer() {
+            // The peer is about to replace it, or may not have our answer yet and not know this SPI.
             self.work.delay(Task::RekeyChild(id), cx);
             return None;
         }
@@ -82,7 +85,6 @@ impl Established {
         let old = self.find_rekeyed(spi)?;
         let (old_id, owner, kin) = (old.id, old.owner, old.kin);
         let config = current_config(core, old);
-        let ni = payloads.nonce()?;
         let asked = asked_selectors(payloads)?;
         let (config, selectors) = choose_child(std::slice::from_ref(&config), core.path, &asked)?;
         let config = Arc::clone(config);
@@ -94,32 +96,39 @@ impl Established {
             owner,
             kin,
             resource: Some(owner),
+            replaces: Some(old_id),
         };
         let mut response = PayloadWriter::new();
-        let created = self.respond_child(core, payloads, chosen, &mut response, cx)?;
-        let successor = created.child.id;
-        let lowest = LowestNonce::of(ni, &created.nr);
-        self.answer(core, datagram, response, cx);
-        self.children.push(created.child);
+        let terms = self.respond_child(payloads, chosen, &mut response, cx)?;
+        let unfinished = Unfinished::new(Purpose::Child(Box::new(terms)));
+        self.agree(core, datagram, response, unfinished, cx)
+    }
+
+    /// The peer's request to replace a Child SA was answered with a new one.
+    pub(super) fn child_replaced_by_peer(
+        &mut self,
+        core: &Core,
+        old: ChildId,
+        child: ChildSa,
+        lowest: LowestNonce,
+        cx: &mut Context,
+    ) {
+        let (successor, description) = (child.id, child.description());
+        self.children.push(child);
         self.watch_children(cx.now);
-        let (stale_at, description) = (cx.now + PASSIVE_WAIT, {
-            let child = self.children.last().expect("it was just added");
-            child.description()
-        });
         core.log(
             cx,
             "CHD",
             format!("peer is rekeying to CHILD_SA {description}"),
         );
-
-        let contested = self.note_collision(old_id, successor, lowest);
-        let old = self.child_mut(old_id).expect("nothing has removed it");
+        let contested = self.note_collision(old, successor, lowest);
+        let stale_at = cx.now + PASSIVE_WAIT;
+        let old = self.child_mut(old).expect("nothing has removed it");
         old.successor = Some(successor);
         if !contested {
             old.phase = Phase::Replaced;
             old.times.stale_at = Some(stale_at);
         }
-        Ok(())
     }
 
     /// The Child SA that a peer wants to replace, if it may (RFC 7296 §2.25.1).
@@ -135,6 +144,13 @@ impl Established {
             });
         };
         self.check_open_for_children()?;
+        let follows_up = |pending: &Pending| match pending {
+            Pending::Child(request) => request.replaces == Some(old.id) && request.follows_up(),
+            _ => false,
+        };
+        if self.work.is_pending(follows_up) {
+            return Err(ExchangeError::Busy("the CHILD_SA is being replaced"));
+        }
         match old.phase {
             Phase::Deleting => Err(ExchangeError::Busy("the CHILD_SA is being deleted")),
             Phase::Live | Phase::Rekeying if old.successor.is_none() => Ok(old),
@@ -167,8 +183,7 @@ impl Established {
         let Created { mut child, nr } = created;
         let old = request.replaces.expect("only rekeys come here");
         let lowest = LowestNonce::of(&request.nonce, &nr);
-        let lost = |collision: &ChildCollision| lowest.loses_to(&collision.lowest);
-        if let Some(collision) = request.collision.filter(lost) {
+        if self.is_lost(&request, &lowest) {
             core.log(
                 cx,
                 "CHD",
@@ -178,14 +193,9 @@ impl Established {
             let redundant = child.id;
             self.children.push(child);
             self.queue_delete_child(redundant, None);
-            let stale_at = cx.now + PASSIVE_WAIT;
-            if let Some(old) = self.child_mut(old) {
-                old.phase = Phase::Replaced;
-                old.successor = Some(collision.successor);
-                old.times.stale_at = Some(stale_at);
-            }
-            return;
+            return self.give_way(&request, Phase::Replaced, cx);
         }
+        self.followups.forget_child(old, cx);
         child.open_outbound(cx);
         let (new, description) = (child.id, child.description());
         self.children.push(child);
@@ -212,6 +222,33 @@ impl Established {
         }
         if unwanted {
             self.queue_delete_child(new, None); // its predecessor was to be deleted
+        }
+    }
+
+    /// Whether the peer's rekey of the same Child SA goes before ours.
+    pub(super) fn is_lost(&self, request: &ChildRequest, lowest: &LowestNonce) -> bool {
+        let made = request.collision.as_ref().map(|made| made.lowest.clone());
+        let unfinished = request.replaces.and_then(|old| self.followups.child(old));
+        let mut others = made.into_iter().chain(unfinished);
+        others.any(|other| lowest.loses_to(&other))
+    }
+
+    /// Leaves the Child SA to the peer's rekey; `phase` is what it is until that is done.
+    pub(super) fn give_way(&mut self, request: &ChildRequest, phase: Phase, cx: &mut Context) {
+        let Some(old) = request.replaces else {
+            return;
+        };
+        self.followups.give_way(Some(old));
+        let stale_at = cx.now + PASSIVE_WAIT;
+        if let Some(old) = self.child_mut(old) {
+            old.phase = phase;
+            if let Some(collision) = &request.collision {
+                old.phase = Phase::Replaced;
+                old.successor = Some(collision.successor);
+            }
+            if old.phase == Phase::Replaced {
+                old.times.stale_at = Some(stale_at);
+            }
         }
     }
 

@@ -64,16 +64,20 @@ impl Task {
         }
     }
 
-    /// Is still wanted when another IKE SA has taken over.
-    fn is_inherited(&self) -> bool {
+    /// Creates or deletes a Child SA.
+    fn touches_child(&self) -> bool {
         matches!(
             self,
             Self::CreateChild(_)
                 | Self::RekeyChild(_)
                 | Self::DeleteChild(..)
                 | Self::DeleteUnwanted(_)
-                | Self::DeleteIke(..)
         )
+    }
+
+    /// Is still wanted when another IKE SA has taken over.
+    fn is_inherited(&self) -> bool {
+        self.touches_child() || matches!(self, Self::DeleteIke(..))
     }
 }
 
@@ -95,6 +99,8 @@ impl Pending {
             | Self::DeleteChild(..)
             | Self::DeleteUnwanted
             | Self::DeleteIke { .. } => ExchangeType::INFORMATIONAL,
+            Self::Child(request) if request.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
+            Self::RekeyIke(rekey) if rekey.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
         }
     }
@@ -351,6 +357,10 @@ impl Established {
         payloads: &mut PayloadWriter,
         cx: &mut Context,
     ) -> Option<Pending> {
+        if task.touches_child() && self.followups.ike().is_some() {
+            self.work.delay(task, cx); // the peer is replacing the IKE SA
+            return None;
+        }
         match task {
             Task::Liveness => Some(Pending::Liveness),
             Task::DeleteIke(end, waiters) => {

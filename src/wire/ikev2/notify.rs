@@ -27,6 +27,7 @@ impl NotifyType {
     pub const INVALID_SELECTORS: Self = Self(39);
     pub const TEMPORARY_FAILURE: Self = Self(43);
     pub const CHILD_SA_NOT_FOUND: Self = Self(44);
+    pub const STATE_NOT_FOUND: Self = Self(47);
     pub const TS_MAX_QUEUE: Self = Self(48);
     pub const INITIAL_CONTACT: Self = Self(16384);
     pub const SET_WINDOW_SIZE: Self = Self(16385);
@@ -53,8 +54,14 @@ impl NotifyType {
     pub const IKEV2_MESSAGE_ID_SYNC_SUPPORTED: Self = Self(16420);
     pub const IKEV2_FRAGMENTATION_SUPPORTED: Self = Self(16430);
     pub const SIGNATURE_HASH_ALGORITHMS: Self = Self(16431);
+    pub const USE_PPK: Self = Self(16435);
+    pub const PPK_IDENTITY: Self = Self(16436);
+    pub const NO_PPK_AUTH: Self = Self(16437);
     pub const INTERMEDIATE_EXCHANGE_SUPPORTED: Self = Self(16438);
+    pub const ADDITIONAL_KEY_EXCHANGE: Self = Self(16441);
     pub const SA_RESOURCE_INFO: Self = Self(16444);
+    pub const USE_PPK_INT: Self = Self(16445);
+    pub const PPK_IDENTITY_KEY: Self = Self(16446);
 
     /// Below 16384: the request failed. An unknown error must be taken for a failure, an unknown
     /// status ignored.
@@ -83,6 +90,7 @@ impl fmt::Display for NotifyType {
             Self::INVALID_SELECTORS => "INVALID_SELECTORS",
             Self::TEMPORARY_FAILURE => "TEMPORARY_FAILURE",
             Self::CHILD_SA_NOT_FOUND => "CHILD_SA_NOT_FOUND",
+            Self::STATE_NOT_FOUND => "STATE_NOT_FOUND",
             Self::TS_MAX_QUEUE => "TS_MAX_QUEUE",
             Self::INITIAL_CONTACT => "INITIAL_CONTACT",
             Self::SET_WINDOW_SIZE => "SET_WINDOW_SIZE",
@@ -109,6 +117,12 @@ impl fmt::Display for NotifyType {
             Self::IKEV2_MESSAGE_ID_SYNC_SUPPORTED => "IKEV2_MESSAGE_ID_SYNC_SUPPORTED",
             Self::IKEV2_FRAGMENTATION_SUPPORTED => "IKEV2_FRAGMENTATION_SUPPORTED",
             Self::SIGNATURE_HASH_ALGORITHMS => "SIGNATURE_HASH_ALGORITHMS",
+            Self::USE_PPK => "USE_PPK",
+            Self::PPK_IDENTITY => "PPK_IDENTITY",
+            Self::NO_PPK_AUTH => "NO_PPK_AUTH",
+            Self::ADDITIONAL_KEY_EXCHANGE => "ADDITIONAL_KEY_EXCHANGE",
+            Self::USE_PPK_INT => "USE_PPK_INT",
+            Self::PPK_IDENTITY_KEY => "PPK_IDENTITY_KEY",
             Self::INTERMEDIATE_EXCHANGE_SUPPORTED => "INTERMEDIATE_EXCHANGE_SUPPORTED",
             Self::SA_RESOURCE_INFO => "SA_RESOURCE_INFO",
             Self(number) => return write!(f, "NOTIFY_{number}"),

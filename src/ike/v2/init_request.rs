@@ -1,0 +1,231 @@
+//! IKE_SA_INIT as responder (RFC 7296 §1.2).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::crypto::kex;
+use crate::ike::context::Context;
+use crate::ike::nat;
+use crate::ike::negotiate::{Choice, choose_ike, single_exchange};
+use crate::ike::pad::Connection;
+use crate::ike::status::IkeSaStatus;
+use crate::ike::{AlertKind, Discard};
+use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
+use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
+use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
+
+use super::error::ExchangeError;
+use super::fragment::{self, FragmentRules};
+use super::init::{InitDone, InitExchange};
+use super::intermediate::{self, Opening};
+use super::message::{Datagram, Payloads, add_ke, add_notify};
+use super::window::{Arrival, Window};
+use super::{Core, IkeSa, State, fill_status};
+
+/// A peer's IKE_SA_INIT request that may be answered.
+pub(in crate::ike) struct InitRequest<'a> {
+    pub(in crate::ike) datagram: Datagram<'a>,
+    pub(in crate::ike) payloads: &'a Payloads<'a>,
+    /// Connections for its addresses, the best first.
+    pub(in crate::ike) connections: Vec<&'a Arc<Connection>>,
+}
+
+/// We have answered IKE_SA_INIT and wait for IKE_AUTH.
+pub(in crate::ike) struct HalfOpen {
+    /// The chosen proposal, to find a connection that allows it.
+    pub(super) proposal: SaProposal,
+    pub(super) done: InitDone,
+    /// Both sides do IKE_INTERMEDIATE.
+    intermediate: bool,
+    pub(super) window: Window,
+    /// Kept once it has opened a message, or a fragment of one.
+    pub(super) opening: Option<Box<Opening>>,
+    expires: Instant,
+}
+
+impl InitRequest<'_> {
+    /// Negotiates, answers and waits for IKE_AUTH.
+    pub(in crate::ike) fn answer(self, cx: &mut Context) -> Result<IkeSa, ExchangeError> {
+        let (header, path) = (&self.datagram.header, self.datagram.path);
+        let mut proposals = self.payloads.proposals()?;
+        let follows = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
+        let intermediate = self.payloads.notify(follows).is_some();
+        if !intermediate {
+            proposals = single_exchange(&proposals);
+        }
+        let ke = self.payloads.key_exchange()?;
+        let ni = self.payloads.nonce()?;
+        let (choice, connection) = self.choose(&proposals, ke.group)?;
+        if ke.group != choice.suite.key_exchange {
+            return Err(ExchangeError::OtherGroup(choice.suite.key_exchange));
+        }
+        let kex::Answer { public, shared } = kex::answer(ke.group, ke.data, cx.rng())?;
+        let core = Core {
+            id: cx.next_id(),
+            initiator_spi: header.initiator_spi,
+            responder_spi: cx.ike_spi(),
+            initiator: false,
+            path,
+            connection: None,
+            init_from: Some(path.remote),
+        };
+        let nr = cx.nonce();
+        let nat = nat::detect(
+            &self.payloads.notifies,
+            (core.initiator_spi, IkeSpi::ZERO),
+            path,
+            connection.encap,
+        );
+
+        let mut payloads = PayloadWriter::new();
+        payloads.add_with(PayloadType::SA, |out| {
+            choice.proposal.encode_answer(choice.number, out);
+        });
+        add_ke(&mut payloads, ke.group, &public);
+        payloads.add(PayloadType::NONCE, &nr);
+        if nat.is_some() {
+            nat::add_notifies(&mut payloads, core.spis(), path, connection.encap, cx.rng());
+        }
+        add_notify(&mut payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        if intermediate {
+            add_notify(&mut payloads, follows, &[]);
+        }
+        let ours = connection.fragmentation;
+        let fragments = FragmentRules::negotiate(ours, self.payloads, &cx.settings);
+        if fragments.is_negotiated() {
+            fragment::announce(&mut payloads);
+        }
+        let header = core.header(ExchangeType::IKE_SA_INIT, true, 0);
+        let response = message_bytes(header, payloads.finish());
+        cx.transmit(path, response.clone());
+
+        let half_open = HalfOpen {
+            proposal: choice.proposal,
+            done: InitDone {
+                exchange: InitExchange {
+                    request: self.datagram.bytes.to_vec(),
+                    response,
+                    ni: ni.to_vec(),
+                    nr,
+                    int_auth: Vec::new(),
+                },
+                suite: choice.suite,
+                shared,
+                nat,
+                childless: true,
+                fragments,
+            },
+            intermediate,
+            window: Window::new(0, intermediate::FIRST_ID),
+            opening: None,
+            expires: cx.now + cx.settings.half_open_timeout,
+        };
+        Ok(IkeSa::new(core, State::HalfOpen(Box::new(half_open))))
+    }
+
+    /// The first connection, best first, with which the peer has a proposal in common.
+    fn choose(
+        &self,
+        proposals: &[(u8, SaProposal)],
+        sent: KeyExchangeId,
+    ) -> Result<(Choice<IkeSuite>, &Connection), ExchangeError> {
+        let mut refusal = None;
+        for connection in &self.connections {
+            match choose_ike(&connection.proposals, proposals, Some(sent)) {
+                Ok(choice) => return Ok((choice, connection)),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        Err(refusal.map_or(ExchangeError::Busy("no connection"), ExchangeError::from))
+    }
+}
+
+impl HalfOpen {
+    pub(super) fn on_request(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let header = &datagram.header;
+        match header.exchange {
+            ExchangeType::IKE_SA_INIT => {
+                cx.discard(Discard::Retransmission);
+                cx.transmit(datagram.path, self.done.exchange.response.clone());
+                State::HalfOpen(self)
+            }
+            ExchangeType::IKE_AUTH => self.on_next(core, datagram, Self::on_auth_request, cx),
+            ExchangeType::IKE_INTERMEDIATE if self.intermediate => {
+                self.on_next(core, datagram, Self::on_intermediate_request, cx)
+            }
+            _ => {
+                cx.discard(Discard::UnknownExchange);
+                State::HalfOpen(self)
+            }
+        }
+    }
+
+    /// Lets `act` take a request, if its turn has come.
+    fn on_next(
+        self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        act: impl FnOnce(Box<Self>, &mut Core, &Datagram<'_>, &mut Context) -> State,
+        cx: &mut Context,
+    ) -> State {
+        match self.window.classify(datagram) {
+            Arrival::Fresh => return act(self, core, datagram, cx),
+            Arrival::Repeated => self.window.repeat(datagram.path, cx),
+            Arrival::Recut | Arrival::Outside => cx.discard(Discard::OutsideWindow),
+        }
+        State::HalfOpen(self)
+    }
+
+    /// The keys so far; what is not put back is derived anew.
+    pub(super) fn take_opening(&mut self, core: &Core) -> Opening {
+        let kept = self.opening.take();
+        kept.map_or_else(|| Opening::new(&self.done, core), |opening| *opening)
+    }
+
+    /// Puts the keys back after a message that they have not opened. Strangers may guess: only what has
+    /// opened something is worth keeping.
+    pub(super) fn keep(&mut self, opening: Opening) {
+        if opening.is_begun() {
+            self.opening = Some(Box::new(opening));
+        }
+    }
+
+    pub(super) fn on_timer(self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+        if cx.now < self.expires {
+            return State::HalfOpen(self);
+        }
+        let remote = core.path.remote;
+        let line = format!("{remote} did not authenticate in time");
+        core.alert_of_stranger(cx, AlertKind::HalfOpen, line);
+        State::Gone
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.expires
+    }
+
+    /// Bytes of fragments that wait for the rest of their message.
+    pub(super) fn held(&self) -> usize {
+        let opening = self.opening.as_ref();
+        opening.map_or(0, |opening| opening.keys.reassembly.held())
+    }
+
+    pub(super) fn init_request(&self) -> &[u8] {
+        &self.done.exchange.request
+    }
+
+    pub(super) fn status(&self, core: &Core) -> IkeSaStatus {
+        let mut status = core.status();
+        fill_status(
+            &mut status,
+            self.done.suite,
+            self.done.nat.unwrap_or_default(),
+        );
+        status
+    }
+}

@@ -1,0 +1,272 @@
+//! Between IKE_SA_INIT and IKE_AUTH: additional key exchanges (RFC 9370 §2.2.2) and a PPK (RFC 9867) in
+//! IKE_INTERMEDIATE (RFC 9242).
+
+use std::time::Instant;
+
+use crate::crypto::Secret;
+use crate::crypto::kdf::skeyseed_rekey;
+use crate::ike::alert::Subject;
+use crate::ike::context::{Attempt, Cause, Context};
+use crate::ike::retransmit::Retransmit;
+use crate::ike::status::IkeSaStatus;
+use crate::ike::{AlertKind, Discard};
+use crate::ipsec::Reqid;
+use crate::wire::Malformed;
+use crate::wire::ikev2::PayloadWriter;
+use crate::wire::isakmp::ExchangeType;
+
+use super::auth::{AuthSent, float};
+use super::auth_request::refuse;
+use super::child::End;
+use super::error::ExchangeError;
+use super::init::{InitDone, fail};
+use super::init_request::HalfOpen;
+use super::int_auth::{self, IntAuth};
+use super::key_exchanges::KeyExchanges;
+use super::message::{Datagram, Payloads, notify_name};
+use super::protect::{AuthKeys, SaKeys};
+use super::window::Outstanding;
+use super::{Core, State, fill_status};
+
+/// The keys of an IKE SA that is not authenticated, and how they came about.
+pub(super) struct Opening {
+    pub(super) keys: SaKeys,
+    pub(super) auth: AuthKeys,
+    pub(super) int_auth: IntAuth,
+    /// To be done before IKE_AUTH.
+    pub(super) exchanges: KeyExchanges,
+}
+
+impl Opening {
+    pub(super) fn new(done: &InitDone, core: &Core) -> Self {
+        let (keys, auth) = done.derive(core);
+        Self {
+            keys,
+            auth,
+            int_auth: IntAuth::default(),
+            exchanges: KeyExchanges::new(&done.suite.additional),
+        }
+    }
+
+    /// Notes an exchange, and goes on with keys that its result is mixed into.
+    fn conclude(
+        &mut self,
+        (done, core): (&InitDone, &Core),
+        (request, response): (&[u8], &[u8]),
+        shared: Secret,
+    ) {
+        let prf = self.keys.prf;
+        self.int_auth.cover(prf, &self.auth, request, response);
+        let (ni, nr) = (&done.exchange.ni, &done.exchange.nr);
+        let seed = skeyseed_rekey(prf, &self.keys.sk_d, &[shared], ni, nr);
+        (self.keys, self.auth) = done.keys(&seed, core);
+    }
+}
+
+/// Goes on after IKE_SA_INIT, as initiator.
+pub(super) fn start(attempt: Attempt, done: InitDone, core: &mut Core, cx: &mut Context) -> State {
+    if attempt.wishes.is_empty() && !done.childless {
+        let reason = "peer does not accept IKE_SAs without a child".to_owned();
+        return fail(core, attempt, reason, Cause::Refusal(AlertKind::Child), cx);
+    }
+    if done.nat.unwrap_or_default().any() {
+        float(core, cx);
+    }
+    let opening = Opening::new(&done, core);
+    proceed(attempt, done, opening, FIRST_ID, core, cx)
+}
+
+/// Sends the next request, which is IKE_AUTH when all is exchanged.
+fn proceed(
+    attempt: Attempt,
+    done: InitDone,
+    mut opening: Opening,
+    message_id: u32,
+    core: &mut Core,
+    cx: &mut Context,
+) -> State {
+    if opening.exchanges.is_done() {
+        return AuthSent::start(attempt, done, opening, message_id, core, cx);
+    }
+    let mut payloads = PayloadWriter::new();
+    opening.exchanges.ask(&mut payloads, cx);
+    let header = core.header(ExchangeType::IKE_INTERMEDIATE, false, message_id);
+    let covered = int_auth::of_sent(header, &payloads);
+    let message = opening.keys.seal(header, payloads, core.path);
+    cx.send(core.path, &message);
+    let (settings, now) = (cx.settings.retransmit, cx.now);
+    State::IntermediateSent(Box::new(IntermediateSent {
+        attempt,
+        done,
+        opening,
+        outstanding: Outstanding {
+            message_id,
+            request: Retransmit::new(message, settings, now, cx.rng()),
+            pending: covered,
+        },
+    }))
+}
+
+/// IKE_INTERMEDIATE is sent and unanswered.
+pub(in crate::ike) struct IntermediateSent {
+    attempt: Attempt,
+    done: InitDone,
+    opening: Opening,
+    /// With what IntAuth covers of the request.
+    outstanding: Outstanding<Vec<u8>>,
+}
+
+impl IntermediateSent {
+    pub(super) fn on_response(
+        mut self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        if datagram.header.message_id != self.outstanding.message_id {
+            cx.discard(Discard::UnexpectedResponse);
+            return State::IntermediateSent(self);
+        }
+        let Some(opened) = self.opening.keys.open(datagram, cx) else {
+            return State::IntermediateSent(self);
+        };
+        let answer = int_auth::of_received(&opened.stand_in(datagram), &opened);
+        // Only the holder of the first shared secret could make this, so a refusal is final.
+        let payloads = match opened.payloads() {
+            Ok(payloads) => payloads,
+            Err(error) => return self.refuse(core, &error, cx),
+        };
+        if let Some(notify) = payloads.error() {
+            let name = notify_name(notify.kind);
+            let reason = format!("peer answered IKE_INTERMEDIATE with {name}");
+            let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
+            return self.end(core, reason, Cause::Refusal(kind), cx);
+        }
+        match self.opening.exchanges.finish(&payloads) {
+            Ok(shared) => {
+                let Self {
+                    attempt,
+                    done,
+                    mut opening,
+                    outstanding,
+                } = *self;
+                opening.conclude((&done, core), (&outstanding.pending, &answer), shared);
+                let next_id = outstanding.message_id.saturating_add(1);
+                proceed(attempt, done, opening, next_id, core, cx)
+            }
+            Err(error) => self.refuse(core, &error, cx),
+        }
+    }
+
+    fn refuse(self: Box<Self>, core: &Core, error: &ExchangeError, cx: &mut Context) -> State {
+        let cause = Cause::Refusal(error.alert_kind(Subject::Ike));
+        self.end(core, error.to_string(), cause, cx)
+    }
+
+    fn end(self: Box<Self>, core: &Core, reason: String, cause: Cause, cx: &mut Context) -> State {
+        fail(core, self.attempt, reason, cause, cx)
+    }
+
+    pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+        self.opening.keys.reassembly.expire(cx.now);
+        if self.outstanding.poll(core.path, cx) {
+            return State::IntermediateSent(self);
+        }
+        let reason = format!("{} does not answer IKE_INTERMEDIATE", core.path.remote);
+        self.end(core, reason, Cause::Silence(AlertKind::Silence), cx)
+    }
+
+    /// Gives up; for the peer it is not an SA yet.
+    pub(super) fn abandon(self: Box<Self>, core: &Core, end: &End, cx: &mut Context) {
+        self.end(core, end.to_string(), Cause::Cancelled, cx);
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.outstanding.due()
+    }
+
+    pub(super) fn wants(&self, reqid: Reqid) -> bool {
+        self.attempt.wants(reqid)
+    }
+
+    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
+        &mut self.attempt
+    }
+
+    pub(super) fn status(&self, core: &Core) -> IkeSaStatus {
+        let mut status = core.status();
+        let nat = self.done.nat.unwrap_or_default();
+        fill_status(&mut status, self.done.suite, nat);
+        status.tasks_active = vec!["IKE_INTERMEDIATE"];
+        status
+    }
+}
+
+impl HalfOpen {
+    /// Answers the next IKE_INTERMEDIATE request.
+    pub(super) fn on_intermediate_request(
+        mut self: Box<Self>,
+        core: &mut Core,
+        datagram: &Datagram<'_>,
+        cx: &mut Context,
+    ) -> State {
+        let mut opening = self.take_opening(core);
+        let Some(opened) = opening.keys.open(datagram, cx) else {
+            self.keep(opening);
+            return State::HalfOpen(self);
+        };
+        let datagram = &opened.stand_in(datagram);
+        // The request is fresh and intact: the initiator may have floated to another port.
+        core.path = datagram.path;
+        let request = int_auth::of_received(datagram, &opened);
+        let mut response = PayloadWriter::new();
+        let payloads = opened.payloads();
+        let result = payloads.and_then(|payloads| opening.answer(&payloads, &mut response, cx));
+        let shared = match result {
+            Ok(shared) => shared,
+            Err(error) => {
+                let Opening { keys, .. } = opening;
+                return refuse(core, (keys, self.window), datagram, &error, cx);
+            }
+        };
+        let id = datagram.header.message_id;
+        let header = core.header(ExchangeType::IKE_INTERMEDIATE, true, id);
+        let covered = int_auth::of_sent(header, &response);
+        let response = opening.keys.seal(header, response, datagram.path);
+        cx.send(datagram.path, &response);
+        self.window.answer(datagram.bytes, response);
+        opening.conclude((&self.done, core), (&request, &covered), shared);
+        self.opening = Some(Box::new(opening));
+        State::HalfOpen(self)
+    }
+}
+
+impl Opening {
+    /// Something has been opened with these keys.
+    pub(super) fn is_begun(&self) -> bool {
+        self.int_auth.is_begun() || self.keys.reassembly.held() > 0
+    }
+
+    /// Whether it is time for IKE_AUTH.
+    pub(super) fn check_done(&self) -> Result<(), ExchangeError> {
+        if self.exchanges.is_done() {
+            return Ok(());
+        }
+        Err(Malformed::BadValue("IKE_AUTH before the last key exchange").into())
+    }
+
+    fn answer(
+        &mut self,
+        request: &Payloads<'_>,
+        response: &mut PayloadWriter,
+        cx: &mut Context,
+    ) -> Result<Secret, ExchangeError> {
+        if self.exchanges.is_done() {
+            return Err(Malformed::BadValue("IKE_INTERMEDIATE exchange too many").into());
+        }
+        self.exchanges.answer(request, response, cx)
+    }
+}
+
+/// Of the request that follows IKE_SA_INIT.
+pub(super) const FIRST_ID: u32 = 1;
