@@ -175,6 +175,7 @@ impl Databases {
             }
         });
         times.take(names[1], || {
+            self.sad.look_ahead(train.chunks_exact(length));
             for packet in train.chunks_exact_mut(length) {
                 let sa = self
                     .sad

@@ -96,10 +96,17 @@ impl ReplayWindow {
         open: impl FnOnce(&Fresh) -> Result<T, DropReason>,
     ) -> Result<(T, bool), DropReason> {
         let fresh = self.check(low)?;
+        self.touch(fresh.0); // of an SA that was idle, the word comes from memory together with the key
         let opened = open(&fresh)?;
         let newest = fresh.0 > self.top;
         self.mark(fresh.0);
         Ok((opened, newest))
+    }
+
+    /// Reads where a number has its bit, so that it need not come from memory later.
+    #[inline]
+    pub(super) fn touch(&self, sequence: u64) {
+        std::hint::black_box(self.word(sequence / WORD_BITS));
     }
 
     /// Infers the full number and refuses what is old, doubled or impossible. Changes nothing.

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::hash::KeyHash;
 use super::{ChildId, EspPath, InboundSa, OutboundSa, Reqid, Selectors, Spi, WorkerId};
 use crate::wire::ip::Flow;
@@ -14,8 +16,8 @@ use crate::wire::ip::Flow;
 #[derive(Debug, Default)]
 pub struct Sad {
     inbound: HashMap<u32, Box<InboundSa>, KeyHash>,
-    /// The SAs of a reqid, newest first.
-    outbound: HashMap<u32, Vec<Slot>, KeyHash>,
+    /// The SAs of a reqid, newest first. Mostly there is one, and the table itself says where it is.
+    outbound: HashMap<u32, SmallVec<[Slot; 1]>, KeyHash>,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,22 @@ impl Sad {
     /// The SA that opens packets with this SPI.
     pub fn inbound_mut(&mut self, spi: u32) -> Option<&mut InboundSa> {
         self.inbound.get_mut(&spi).map(Box::as_mut)
+    }
+
+    /// Reads from the SAs of ESP packets that are about to be opened. Where each has another SA, these
+    /// then come from memory together, rather than one after the other while everything waits.
+    pub fn look_ahead<'a>(&self, packets: impl Iterator<Item = &'a [u8]>) {
+        let mut last = None;
+        for packet in packets {
+            let spi = packet.first_chunk();
+            if spi != last
+                && let Some(spi) = spi
+                && let Some(sa) = self.inbound.get(&u32::from_be_bytes(*spi))
+            {
+                sa.touch();
+            }
+            last = spi;
+        }
     }
 
     /// Takes an inbound SA out.
@@ -115,6 +133,7 @@ impl Sad {
         let slots = self.outbound.get_mut(&reqid.0)?;
         let position = slots.iter().position(|slot| slot.child() == child)?;
         let slot = slots.remove(position);
+        slots.shrink_to_fit();
         if slots.is_empty() {
             self.outbound.remove(&reqid.0);
         }

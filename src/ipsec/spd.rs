@@ -6,7 +6,7 @@ use super::sa::{FlowEnd, endpoints};
 use super::{PolicyId, Reqid};
 use crate::wire::ip::Flow;
 use crate::wire::selector::TrafficSelector;
-use index::Index;
+use index::{Candidate, Index};
 
 /// Which packets a policy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,8 +87,6 @@ struct Ends {
 pub struct Spd {
     /// In order of evaluation.
     policies: Vec<Policy>,
-    /// Theirs, close together.
-    actions: Vec<Action>,
     outbound: Index,
     inbound: Index,
     forward: Index,
@@ -102,10 +100,8 @@ impl Spd {
         let index = |direction| Index::new(&policies, direction);
         let (outbound, inbound) = (index(Direction::Out), index(Direction::In));
         let forward = index(Direction::Forward);
-        let actions = policies.iter().map(|policy| policy.action).collect();
         Self {
             policies,
-            actions,
             outbound,
             inbound,
             forward,
@@ -115,7 +111,7 @@ impl Spd {
     /// The policy that decides about a packet from the protected side.
     #[must_use]
     pub fn outbound(&self, flow: &Flow) -> Option<&Policy> {
-        self.policies.get(self.outbound_rank(flow)?)
+        self.first_outbound(flow)?.policy(&self.policies)
     }
 
     /// What is done with a packet from the protected side: the action of [`Self::outbound`], without
@@ -123,11 +119,11 @@ impl Spd {
     #[must_use]
     #[inline]
     pub fn outbound_action(&self, flow: &Flow) -> Option<Action> {
-        self.actions.get(self.outbound_rank(flow)?).copied()
+        self.first_outbound(flow).map(|candidate| candidate.action)
     }
 
     #[inline]
-    fn outbound_rank(&self, flow: &Flow) -> Option<usize> {
+    fn first_outbound(&self, flow: &Flow) -> Option<Candidate> {
         let [local, remote] = endpoints(flow);
         self.outbound.first(&self.policies, &Ends { local, remote })
     }
@@ -135,21 +131,19 @@ impl Spd {
     /// The policy that decides about a packet for the gateway itself.
     #[must_use]
     pub fn inbound(&self, flow: &Flow) -> Option<&Policy> {
-        let [remote, local] = endpoints(flow);
-        let rank = self
-            .inbound
-            .first(&self.policies, &Ends { local, remote })?;
-        self.policies.get(rank)
+        self.first_of_peer(&self.inbound, flow)
     }
 
     /// The policy that decides about a packet for the protected side.
     #[must_use]
     pub fn forward(&self, flow: &Flow) -> Option<&Policy> {
+        self.first_of_peer(&self.forward, flow)
+    }
+
+    fn first_of_peer(&self, index: &Index, flow: &Flow) -> Option<&Policy> {
         let [remote, local] = endpoints(flow);
-        let rank = self
-            .forward
-            .first(&self.policies, &Ends { local, remote })?;
-        self.policies.get(rank)
+        let candidate = index.first(&self.policies, &Ends { local, remote })?;
+        candidate.policy(&self.policies)
     }
 
     /// All policies, in order of evaluation.

@@ -50,6 +50,19 @@ fn a_flipped_bit_anywhere_moves_neither_window_nor_counters_nor_peer() {
 }
 
 #[test]
+fn looking_ahead_at_whatever_may_arrive_changes_nothing() {
+    let (_, _, mut b, datagram) = victim();
+    let whole = datagram.bytes.as_slice();
+    let unknown = [0xff; 100];
+    let cut = (0..whole.len()).map(|length| &whole[..length]);
+    b.pipelines[0].look_ahead(cut.chain([&unknown[..], whole, whole]));
+    assert_eq!(b.drops(), []);
+    assert!(b.events().is_empty());
+    assert_eq!(b.stats(0).inbound.packets, 0);
+    assert!(b.receive(&datagram).is_some(), "it counts as received once");
+}
+
+#[test]
 fn good_packets_between_bad_ones_of_one_burst_arrive() {
     let (tunnel, mut a, mut b, first) = victim();
     let mut burst = vec![first.clone(), first];

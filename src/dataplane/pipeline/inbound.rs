@@ -81,6 +81,7 @@ impl Pipeline {
             tos,
             size: segment_size.map_or(bytes.len(), usize::from).max(1),
         };
+        self.sad.look_ahead(bytes.chunks(outer.size).skip(1));
         let mut rest = bytes;
         loop {
             let first = rest.get(..outer.size).unwrap_or(rest);
@@ -96,6 +97,13 @@ impl Pipeline {
                 return;
             }
         }
+    }
+
+    /// To be told of datagrams that come next, before the first of them: see [`Sad::look_ahead`].
+    ///
+    /// [`Sad::look_ahead`]: crate::ipsec::Sad::look_ahead
+    pub fn look_ahead<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        self.sad.look_ahead(datagrams);
     }
 
     fn stop_inbound(&mut self, stop: Stop, outer: &Outer, datagram: &[u8]) {

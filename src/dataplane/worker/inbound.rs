@@ -39,6 +39,11 @@ impl Worker {
         };
         let mut merger = Merger::new(kinds(stats), &mut self.scratch);
         let (mut packets, mut trains, mut in_trains) = (0_u32, 0, 0);
+        if self.received.len() > 1 {
+            let datagrams = self.received.iter_mut().flatten();
+            let datagrams = datagrams.map(|received| &*received.bytes);
+            self.core.pipeline.look_ahead(datagrams);
+        }
         for received in self.received.iter_mut() {
             let Some(received) = received.filter(|received| !received.bytes.is_empty()) else {
                 stats.dropped(DropReason::OuterMalformed);

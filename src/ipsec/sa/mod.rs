@@ -127,13 +127,34 @@ impl SaUsage {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// What was carried so far. To be read before the cipher runs: the counters of an SA that was idle
+    /// then come from memory together with its key, not after it.
+    #[inline]
+    fn so_far(&self) -> Carried {
+        Carried {
+            packets: self.packets(),
+            bytes: self.bytes(),
+        }
+    }
+
     /// Counts a packet. Only the owner writes, so load and store suffice.
     #[inline]
-    fn record(&self, bytes: usize) {
+    fn record(&self, so_far: Carried, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let Carried {
+            packets,
+            bytes: before,
+        } = so_far;
         self.packets
-            .store(self.packets().saturating_add(1), Ordering::Relaxed);
+            .store(packets.saturating_add(1), Ordering::Relaxed);
         self.bytes
-            .store(self.bytes().saturating_add(bytes), Ordering::Relaxed);
+            .store(before.saturating_add(bytes), Ordering::Relaxed);
     }
+}
+
+/// What the counters of an SA said before a packet.
+#[derive(Clone, Copy, Debug)]
+struct Carried {
+    packets: u64,
+    bytes: u64,
 }

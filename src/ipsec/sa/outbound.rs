@@ -188,6 +188,7 @@ impl OutboundSa {
             self.admit(payload_len)?;
         }
         self.hot.sequence += 1; // below the last one: the allowance ends there too
+        let so_far = self.hot.usage.so_far();
         let mut space = [0; TRAILER_SPACE];
         let trailer = self
             .hot
@@ -195,7 +196,7 @@ impl OutboundSa {
             .trailer(payload_len, next_header, &mut space);
         self.hot
             .seal(payload, trailer.ok_or(DropReason::SealFailed)?, packet)?;
-        self.hot.usage.record(payload_len);
+        self.hot.usage.record(so_far, payload_len);
         Ok(Sealed {
             len,
             soft_limit_crossed: !routine && self.settle(),

@@ -6,13 +6,13 @@
 //! Policies that differ in nothing but protocol and ports are candidates together and tried in order.
 //!
 //! With thousands of policies a look-up costs what it misses in the cache, so a table entry is small
-//! and says all: most policies cover whole prefixes and need not be looked at.
+//! and says all, the action too: most policies cover whole prefixes and need not be looked at.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use super::{Direction, Ends, Policy};
+use super::{Action, Direction, Ends, Policy};
 use crate::ipsec::hash::KeyHash;
 use crate::wire::selector::TrafficSelector;
 
@@ -42,8 +42,13 @@ struct Candidates {
     others: u32,
 }
 
+/// A policy, by its rank, and what it says.
 #[derive(Clone, Copy, Debug)]
-struct Candidate(u32);
+pub(super) struct Candidate {
+    /// The rank, and in the last bit whether it covers whatever has its prefixes.
+    rank_and_certain: u32,
+    pub(super) action: Action,
+}
 
 /// An address of either family as a number.
 trait Address: Copy + Eq + Hash {
@@ -65,7 +70,7 @@ impl Index {
     fn insert(&mut self, rank: u32, policy: &Policy) {
         let (local, remote) = (Prefix::of(&policy.local), Prefix::of(&policy.remote));
         let certain = local.is_whole(&policy.local) && remote.is_whole(&policy.remote);
-        let candidate = Candidate::new(rank, certain);
+        let candidate = Candidate::new(rank, certain, policy.action);
         match (policy.local.is_ipv6(), policy.remote.is_ipv6()) {
             (false, false) => insert(&mut self.v4, [local.v4(), remote.v4()], candidate),
             (true, true) => insert(&mut self.v6, [local, remote], candidate),
@@ -73,14 +78,14 @@ impl Index {
         }
     }
 
-    /// The rank of the first policy that covers the flow.
+    /// The first policy that covers the flow.
     #[inline]
-    pub(super) fn first(&self, policies: &[Policy], ends: &Ends) -> Option<usize> {
-        let covers = |rank: u32| {
-            let policy = policies.get(usize::try_from(rank).ok()?)?;
-            policy.covers(ends).then_some(())
+    pub(super) fn first(&self, policies: &[Policy], ends: &Ends) -> Option<Candidate> {
+        let covers = |candidate: &Candidate| {
+            let policy = candidate.policy(policies);
+            policy.is_some_and(|policy| policy.covers(ends))
         };
-        let rank = match (ends.local.address(), ends.remote.address()) {
+        match (ends.local.address(), ends.remote.address()) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
                 first(&self.v4, local.to_bits(), remote.to_bits(), covers)
             }
@@ -88,8 +93,7 @@ impl Index {
                 first(&self.v6, local.to_bits(), remote.to_bits(), covers)
             }
             _ => None,
-        };
-        usize::try_from(rank?).ok()
+        }
     }
 }
 
@@ -115,7 +119,7 @@ fn insert<A: Address>(groups: &mut Vec<Group<A>>, prefixes: [Prefix<A>; 2], cand
         return;
     };
     let known = group.candidates.entry(key).or_insert(alone);
-    if known.first.0 == candidate.0 {
+    if known.first.rank() == candidate.rank() {
         return;
     }
     if known.others == 0 {
@@ -132,13 +136,11 @@ fn first<A: Address>(
     groups: &[Group<A>],
     local: A,
     remote: A,
-    covers: impl Fn(u32) -> Option<()>,
-) -> Option<u32> {
-    let accepts =
-        |candidate: &Candidate| candidate.is_certain() || covers(candidate.rank()).is_some();
-    let mut found = None;
+    covers: impl Fn(&Candidate) -> bool,
+) -> Option<Candidate> {
+    let mut found: Option<Candidate> = None;
     for group in groups {
-        let limit = found.unwrap_or(u32::MAX);
+        let limit = found.map_or(u32::MAX, Candidate::rank);
         if group.best_rank > limit {
             break; // groups are sorted: none behind this one can do better
         }
@@ -156,8 +158,8 @@ fn first<A: Address>(
         let better = std::iter::once(&candidates.first)
             .chain(others)
             .take_while(|candidate| candidate.rank() < limit)
-            .find(|candidate| accepts(candidate));
-        found = better.map(|candidate| candidate.rank()).or(found);
+            .find(|candidate| candidate.is_certain() || covers(candidate));
+        found = better.copied().or(found);
     }
     found
 }
@@ -170,18 +172,27 @@ impl Candidate {
     const MAX_RANK: u32 = u32::MAX / 2;
 
     /// A certain one covers whatever has its prefixes.
-    fn new(rank: u32, certain: bool) -> Self {
-        Self(rank << 1 | u32::from(certain))
+    fn new(rank: u32, certain: bool, action: Action) -> Self {
+        Self {
+            rank_and_certain: rank << 1 | u32::from(certain),
+            action,
+        }
+    }
+
+    /// Its policy, among all.
+    #[inline]
+    pub(super) fn policy(self, policies: &[Policy]) -> Option<&Policy> {
+        policies.get(usize::try_from(self.rank()).ok()?)
     }
 
     #[inline]
     fn rank(self) -> u32 {
-        self.0 >> 1
+        self.rank_and_certain >> 1
     }
 
     #[inline]
     fn is_certain(self) -> bool {
-        self.0 & 1 != 0
+        self.rank_and_certain & 1 != 0
     }
 }
 
