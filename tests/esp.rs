@@ -14,5 +14,7 @@ mod hostile;
 mod lifetime;
 #[path = "esp/support.rs"]
 mod support;
+#[path = "esp/transport.rs"]
+mod transport;
 #[path = "esp/vectors.rs"]
 mod vectors;

@@ -60,3 +60,5 @@ mod sibling_limits;
 mod siblings;
 #[path = "ike/straight.rs"]
 mod straight;
+#[path = "ike/transport.rs"]
+mod transport;

@@ -21,5 +21,7 @@ mod policies;
 mod recovery;
 #[path = "lab/rekey.rs"]
 mod rekey;
+#[path = "lab/transport.rs"]
+mod transport;
 #[path = "lab/traps.rs"]
 mod traps;

@@ -76,12 +76,13 @@ fn describe(text: &mut String, connection: &Connection) {
     for child in &connection.children {
         let mode = match child.mode {
             ChildMode::Tunnel => "protect",
+            ChildMode::Transport => "transport",
             ChildMode::Pass => "pass",
             ChildMode::Drop => "drop",
         };
         let (local, remote) = (selectors(&child.local_ts), selectors(&child.remote_ts));
         let _ = writeln!(text, "  {}: {mode} {local} === {remote}", child.name);
-        if child.mode == ChildMode::Tunnel {
+        if child.mode.protects() {
             let suites: Vec<String> = child
                 .esp_proposals
                 .iter()

@@ -2,7 +2,7 @@
 
 use super::{read::Section, secret};
 use crate::{
-    ike::{ChildConfig, ChildMode, Connection, Pad, SelectorConfig},
+    ike::{ChildConfig, Connection, Pad, SelectorConfig},
     wire::selector::TrafficSelector,
 };
 
@@ -92,7 +92,7 @@ impl<'a> Protected<'a> {
         let children = connection
             .children
             .iter()
-            .filter(|child| child.mode == ChildMode::Tunnel);
+            .filter(|child| child.mode.protects());
         children.flat_map(move |child| {
             let pairs = fixed(&child.remote_ts)
                 .flat_map(|remote| fixed(&child.local_ts).map(move |local| (local, remote)));

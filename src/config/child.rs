@@ -35,6 +35,7 @@ pub(super) fn read(name: &str, section: &Section<'_>) -> ChildConfig {
             ports: (0, u16::MAX),
         }]
     };
+    let mode = section.read("mode", mode).unwrap_or_default();
     let child = ChildConfig {
         name: name.to_owned(),
         reqid: Reqid(0),
@@ -45,7 +46,7 @@ pub(super) fn read(name: &str, section: &Section<'_>) -> ChildConfig {
             .read_list("remote_ts", selector)
             .unwrap_or_else(dynamic),
         esp_proposals: esp_proposals(section),
-        mode: section.read("mode", mode).unwrap_or_default(),
+        mode,
         start_action: choice(section, "start_action", &START_ACTION).unwrap_or_default(),
         close_action: choice(section, "close_action", &CLOSE_ACTION).unwrap_or_default(),
         dpd_action: choice(section, "dpd_action", &DPD_ACTION).unwrap_or_default(),
@@ -62,7 +63,9 @@ pub(super) fn read(name: &str, section: &Section<'_>) -> ChildConfig {
             .read("replay_window", window)
             .unwrap_or(REPLAY_WINDOW),
         rules: rules(section),
-        per_cpu_sas: section.read("per_cpu_sas", per_cpu_sas).unwrap_or(true),
+        per_cpu_sas: section
+            .read("per_cpu_sas", per_cpu_sas)
+            .unwrap_or(mode != ChildMode::Transport),
         priority: section
             .read("priority", priority)
             .filter(|priority| *priority != 0),
@@ -74,6 +77,7 @@ pub(super) fn read(name: &str, section: &Section<'_>) -> ChildConfig {
         check_count(section, key, list);
     }
     check_families(section, &child);
+    check_transport(section, &child);
     child
 }
 
@@ -149,8 +153,8 @@ fn esp_proposals(section: &Section<'_>) -> Vec<SaProposal> {
 
 fn mode(text: &str) -> Result<ChildMode, String> {
     match text.to_ascii_lowercase().as_str() {
-        "transport" | "transport_proxy" | "beet" | "iptfs" => Err(format!(
-            "{text:?} is not supported yet; allowed: tunnel, pass, drop"
+        "transport_proxy" | "beet" | "iptfs" => Err(format!(
+            "{text:?} is not supported yet; allowed: tunnel, transport, pass, drop"
         )),
         _ => value::choice(text, &MODE),
     }
@@ -198,6 +202,34 @@ fn check_count(section: &Section<'_>, key: &str, list: &[SelectorConfig]) {
                 list.len()
             ),
         );
+    }
+}
+
+/// In transport mode there is one Child SA between two hosts.
+fn check_transport(section: &Section<'_>, child: &ChildConfig) {
+    if child.mode != ChildMode::Transport {
+        return;
+    }
+    if child.per_cpu_sas {
+        section.fail_at(
+            "per_cpu_sas",
+            "is not supported yet in transport mode; allowed: no",
+        );
+    }
+    let is_network = |selector: &SelectorConfig| match selector {
+        SelectorConfig::Dynamic { .. } => false,
+        SelectorConfig::Fixed(selector) => selector.start() != selector.end(),
+    };
+    for (key, list) in [
+        ("local_ts", &child.local_ts),
+        ("remote_ts", &child.remote_ts),
+    ] {
+        if list.iter().any(is_network) {
+            section.warn_at(
+                key,
+                "names a network, so mode transport becomes mode tunnel",
+            );
+        }
     }
 }
 
@@ -249,8 +281,9 @@ fn check_families(section: &Section<'_>, child: &ChildConfig) {
     }
 }
 
-const MODE: [(&str, ChildMode); 3] = [
+const MODE: [(&str, ChildMode); 4] = [
     ("tunnel", ChildMode::Tunnel),
+    ("transport", ChildMode::Transport),
     ("pass", ChildMode::Pass),
     ("drop", ChildMode::Drop),
 ];

@@ -8,7 +8,7 @@ use crate::ipsec::{ChildId, Reqid};
 
 use super::context::{Attempt, Wish};
 use super::endpoint::Endpoint;
-use super::pad::{ChildConfig, ChildMode, Connection};
+use super::pad::{ChildConfig, Connection};
 use super::v2::{End, IkeSa, Task};
 use super::{Command, CommandError, CommandId, CommandOutcome, Event, Pad};
 
@@ -449,7 +449,7 @@ fn find(
     child: Option<String>,
 ) -> Result<(&Arc<Connection>, Option<&Arc<ChildConfig>>), CommandError> {
     let missing = |what, name| CommandError::NotConfigured { what, name };
-    let tunnel = |found: &&Arc<ChildConfig>| found.mode == ChildMode::Tunnel;
+    let protects = |found: &&Arc<ChildConfig>| found.mode.protects();
     match (ike, child) {
         (None, None) => Err(CommandError::Missing("ike or child")),
         (Some(ike), None) => match pad.connection(&ike) {
@@ -460,7 +460,7 @@ fn find(
             let Some(connection) = pad.connection(&ike) else {
                 return Err(missing("connection", ike));
             };
-            match connection.child(&child).filter(tunnel) {
+            match connection.child(&child).filter(protects) {
                 Some(found) => Ok((connection, Some(found))),
                 None => Err(missing("child", child)),
             }
@@ -468,7 +468,7 @@ fn find(
         (None, Some(child)) => {
             let mut connections = pad.connections.iter();
             let found = connections.find_map(|connection| {
-                let found = connection.child(&child).filter(tunnel)?;
+                let found = connection.child(&child).filter(protects)?;
                 Some((connection, Some(found)))
             });
             found.ok_or_else(|| missing("child", child))

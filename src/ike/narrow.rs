@@ -7,7 +7,7 @@ use crate::wire::ip::Flow;
 use crate::wire::selector::TrafficSelector;
 
 use super::Path;
-use super::pad::{ChildConfig, ChildMode, SelectorConfig};
+use super::pad::{ChildConfig, SelectorConfig};
 
 /// No configured child covers anything of what the peer asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,10 +59,7 @@ pub(super) fn choose_child<'a>(
     asked: &Selectors,
 ) -> Result<(&'a Arc<ChildConfig>, Selectors), SelectorMismatch> {
     let mut best: Option<((bool, bool), &Arc<ChildConfig>, Selectors)> = None;
-    for child in children
-        .iter()
-        .filter(|child| child.mode == ChildMode::Tunnel)
-    {
+    for child in children.iter().filter(|child| child.mode.protects()) {
         let own = configured(child, path);
         let narrowed = Selectors {
             local: intersect(&own.local, &asked.local),

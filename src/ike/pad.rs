@@ -196,6 +196,8 @@ pub enum ChildMode {
     /// Protected in tunnel mode.
     #[default]
     Tunnel,
+    /// Protected in transport mode if the peer agrees, in tunnel mode otherwise.
+    Transport,
     /// Leaves and arrives in clear.
     Pass,
     /// Is dropped.
@@ -238,6 +240,13 @@ pub enum DpdAction {
     Trap,
     /// Initiate again.
     Restart,
+}
+
+impl ChildMode {
+    /// Traffic is protected by a Child SA.
+    pub fn protects(self) -> bool {
+        matches!(self, Self::Tunnel | Self::Transport)
+    }
 }
 
 impl StartAction {

@@ -54,9 +54,13 @@ fn add_child(
     policies: &mut Vec<Policy>,
 ) {
     let action = match child.mode {
-        ChildMode::Tunnel => Action::Protect(Template {
+        ChildMode::Tunnel | ChildMode::Transport => Action::Protect(Template {
             reqid: child.reqid,
-            mode: Mode::Tunnel,
+            mode: if child.mode == ChildMode::Transport {
+                Mode::Transport
+            } else {
+                Mode::Tunnel
+            },
             trap: child.traps(),
         }),
         ChildMode::Pass => Action::Bypass,
@@ -92,7 +96,7 @@ fn add_child(
 /// The more a policy says, the earlier it is asked; exceptions come before what they except.
 fn priority(mode: ChildMode, local: &TrafficSelector, remote: &TrafficSelector) -> u32 {
     let base = match mode {
-        ChildMode::Tunnel => PROTECT_BASE,
+        ChildMode::Tunnel | ChildMode::Transport => PROTECT_BASE,
         ChildMode::Pass | ChildMode::Drop => EXCEPTION_BASE,
     };
     base - specificity(local) - specificity(remote)

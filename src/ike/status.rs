@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::ipsec::{ChildId, EspEncap, Reqid, SaUsage, Spi, WorkerId};
+use crate::ipsec::{ChildId, EspEncap, Mode, Reqid, SaUsage, Spi, WorkerId};
 use crate::wire::isakmp::IkeSpi;
 use crate::wire::proposal::{EspSuite, IkeSuite};
 use crate::wire::selector::TrafficSelector;
@@ -139,6 +139,8 @@ pub struct ChildStatus {
     pub reqid: Reqid,
     /// How far it is.
     pub state: ChildState,
+    /// Tunnel or transport.
+    pub mode: Mode,
     /// UDP or raw ESP.
     pub encap: EspEncap,
     /// What we receive under.

@@ -16,6 +16,8 @@ pub enum DropReason {
     PolicyBypass,
     /// A policy protects the packet, but no SA carries it, or none came in time for a packet that waited.
     NoOutboundSa,
+    /// A transport mode SA protects the packet, but it is a fragment, has IP options, or is no IPv4 packet.
+    NotTransportable,
     /// Larger than the tunnel can carry and not to be fragmented; the sender was told if that is allowed.
     TooBig,
     /// The outbound SA has used its last sequence number (RFC 4303 §3.3.3).
@@ -68,12 +70,13 @@ impl DropReason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::InnerMalformed,
         Self::NoPolicy,
         Self::PolicyDiscard,
         Self::PolicyBypass,
         Self::NoOutboundSa,
+        Self::NotTransportable,
         Self::TooBig,
         Self::SequenceExhausted,
         Self::LifetimeExpired,
@@ -113,6 +116,7 @@ impl DropReason {
             Self::PolicyDiscard => "policy-discard",
             Self::PolicyBypass => "policy-bypass",
             Self::NoOutboundSa => "no-outbound-sa",
+            Self::NotTransportable => "not-transportable",
             Self::TooBig => "too-big",
             Self::SequenceExhausted => "sequence-exhausted",
             Self::LifetimeExpired => "lifetime-expired",

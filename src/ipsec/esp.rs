@@ -61,6 +61,11 @@ impl Framing {
         }
     }
 
+    /// Where the text of a packet starts.
+    pub(super) fn text_offset(&self) -> usize {
+        HEADER_LEN + usize::from(self.iv_len)
+    }
+
     fn overhead(&self) -> usize {
         HEADER_LEN + usize::from(self.iv_len) + usize::from(self.icv_len)
     }

@@ -29,6 +29,7 @@ pub use replay::{Fresh, ReplayWindow};
 pub use sa::inbound::{InboundParams, InboundSa, Opened};
 pub use sa::outbound::{OutboundParams, OutboundSa, Sealed};
 pub use sa::rules::{CopyDscp, DfRule, HeaderRules};
+pub use sa::transport::TransportEnds;
 pub use sa::{EspEncap, EspPath, Limits, SaUsage, Selectors};
 pub use sad::{OutboundEntry, Sad};
 pub use spd::{Action, Direction, Mode, Policy, Spd, Template};

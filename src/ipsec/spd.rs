@@ -46,6 +46,8 @@ pub struct Template {
 pub enum Mode {
     /// A whole IP packet.
     Tunnel,
+    /// What an IP packet between the gateways themselves carries.
+    Transport,
 }
 
 /// One line of the SPD. `local` is our side, `remote` the peer's, in every direction.

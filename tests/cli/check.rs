@@ -58,7 +58,7 @@ fn check_prints_every_mistake_and_exits_2() {
     assert_eq!(
         outcome.stderr,
         format!(
-            "{file}:11: connections.site-b.children.printer.mode: \"past\" is not allowed; did you mean pass? allowed: tunnel, pass, drop\n\
+            "{file}:11: connections.site-b.children.printer.mode: \"past\" is not allowed; did you mean pass? allowed: tunnel, transport, pass, drop\n\
              {file}:15: secrets.ike.secret_file: cannot read {psk}: No such file or directory (os error 2)\n\
              lockgate: {file} does not hold a usable configuration\n"
         )

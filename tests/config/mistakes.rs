@@ -196,12 +196,12 @@ fn what_must_be_a_table_is_a_table() {
 fn a_wrong_value_of_a_child_says_what_is_allowed() {
     for (line, message) in [
         (
-            "mode = \"transport\"",
-            "mode: \"transport\" is not supported yet; allowed: tunnel, pass, drop",
+            "mode = \"beet\"",
+            "mode: \"beet\" is not supported yet; allowed: tunnel, transport, pass, drop",
         ),
         (
             "mode = \"tunel\"",
-            "mode: \"tunel\" is not allowed; did you mean tunnel? allowed: tunnel, pass, drop",
+            "mode: \"tunel\" is not allowed; did you mean tunnel? allowed: tunnel, transport, pass, drop",
         ),
         (
             "dpd_action = \"reboot\"",

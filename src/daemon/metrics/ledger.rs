@@ -4,10 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     dataplane::Traffic,
-    ike::{
-        ChildConfig, ChildMode, ChildState, ChildStatus, Connection, Event, IkeSaStatus, IkeState,
-        Pad,
-    },
+    ike::{ChildConfig, ChildState, ChildStatus, Connection, Event, IkeSaStatus, IkeState, Pad},
     ipsec::{ChildId, SaUsage},
 };
 
@@ -147,7 +144,7 @@ impl Ledger {
     /// What it says about a configuration.
     pub(in crate::daemon) fn tunnels(&self, pad: &Pad) -> Tunnels {
         let carried = self.carried();
-        let protects = |child: &&Arc<ChildConfig>| child.mode == ChildMode::Tunnel;
+        let protects = |child: &&Arc<ChildConfig>| child.mode.protects();
         let children = pad.connections.iter().flat_map(|connection| {
             let children = connection.children.iter().filter(protects);
             children.map(|child| {

@@ -12,7 +12,7 @@ use crate::{
         AddressPattern, Alert, ChildConfig, ChildMode, ChildStatus, CloseAction, Connection,
         DpdAction, IkeSaStatus, Pad, SelectorConfig, Unique,
     },
-    ipsec::EspEncap,
+    ipsec::{EspEncap, Mode},
     wire::{
         proposal::{AdditionalExchanges, CipherSuite},
         vici::Message,
@@ -113,11 +113,15 @@ pub fn ike_sa(ike: &IkeSaStatus, now: Instant) -> Message {
 #[must_use]
 pub fn child_sa(child: &ChildStatus, used: LastUse, now: Instant) -> Message {
     let mut m = Message::new();
+    let mode = match child.mode {
+        Mode::Tunnel => ChildMode::Tunnel,
+        Mode::Transport => ChildMode::Transport,
+    };
     m.set("name", &child.name)
         .set("uniqueid", child.id)
         .set("reqid", child.reqid)
         .set("state", child.state.name())
-        .set("mode", "TUNNEL")
+        .set("mode", self::mode(mode))
         .set("protocol", "ESP");
     if child.encap == EspEncap::Udp {
         m.set("encap", "yes");
@@ -310,7 +314,7 @@ pub fn list_policies<'a>(
         let fits = move |config: &&std::sync::Arc<ChildConfig>| {
             child.is_none_or(|name| config.name == name)
                 && match config.mode {
-                    ChildMode::Tunnel => kinds.trap,
+                    ChildMode::Tunnel | ChildMode::Transport => kinds.trap,
                     ChildMode::Pass => kinds.pass,
                     ChildMode::Drop => kinds.drop,
                 }
@@ -455,6 +459,7 @@ fn selector(selector: &SelectorConfig) -> String {
 fn mode(mode: ChildMode) -> &'static str {
     match mode {
         ChildMode::Tunnel => "TUNNEL",
+        ChildMode::Transport => "TRANSPORT",
         ChildMode::Pass => "PASS",
         ChildMode::Drop => "DROP",
     }

@@ -1,7 +1,7 @@
 //! Packets that are larger than the tunnel carries (RFC 4301 §8).
 
 use crate::io::burst::Flows;
-use crate::ipsec::OutboundSa;
+use crate::ipsec::{Mode, OutboundSa};
 
 /// What is to be known of an inner packet while its bytes are being changed.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,10 @@ pub(super) fn fit(inner: &Inner, mtu: u16, sa: &OutboundSa) -> Fit {
         return Fit::TooBig {
             report: mtu.max(least),
         };
+    }
+    // What is sealed there is whole, and the outer packet is fragmented (RFC 4303 §3.3.4).
+    if sa.mode() == Mode::Transport {
+        return whole;
     }
     // Later fragments show no ports, so selectors with ports would not let them in (RFC 4301 §7).
     let selectors = sa.selectors();

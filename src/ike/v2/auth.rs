@@ -323,6 +323,7 @@ impl Established {
             suite: answer.suite,
             selectors: answer.selectors,
             kin: offer.kin.after(offer.child(), payloads),
+            transport: answer.transport,
             initiator: true,
         };
         let mut child = ChildSa::install(agreed, keys, esp_path(core.path, self.nat, cx), cx);

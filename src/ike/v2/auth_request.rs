@@ -27,6 +27,7 @@ use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
 use super::offer::esp_spi;
 use super::protect::{AuthKeys, SaKeys};
 use super::siblings::{Kin, Siblings, add_resource_info};
+use super::transport;
 use super::window::{Arrival, Window};
 use super::{Core, State};
 
@@ -228,7 +229,11 @@ impl Established {
             .connection
             .as_ref()
             .expect("an authenticated SA has one");
-        let (config, selectors) = choose_child(&connection.children, core.path, &asked)?;
+        let transport::Choice {
+            config,
+            selectors,
+            transport,
+        } = transport::choose(&connection.children, core.path, &asked, payloads)?;
         let choice = choose_esp(&config.esp_proposals, &proposals, None, false)?;
         let peer_spi = Malformed::BadValue("ESP SPI");
         let spi_out = esp_spi(&choice.proposal).ok_or(peer_spi)?;
@@ -244,19 +249,23 @@ impl Established {
             proposal.encode_answer(choice.number, out);
         });
         add_selectors(response, &selectors.remote, &selectors.local);
+        if transport.is_some() {
+            add_notify(response, NotifyType::USE_TRANSPORT_MODE, &[]);
+        }
         add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
-        let kin = Kin::FIRST.after(config, payloads);
+        let kin = Kin::FIRST.after(&config, payloads);
         if kin.siblings == Siblings::Welcome {
             add_resource_info(response, Some(owner));
         }
         let agreed = Agreed {
-            config: Arc::clone(config),
+            config,
             owner,
             spi_in,
             spi_out,
             suite: choice.suite,
             selectors,
             kin,
+            transport,
             initiator: false,
         };
         Ok(ChildSa::install(

@@ -14,8 +14,8 @@ use crate::ike::retransmit::below;
 use crate::ike::status::{ChildState, ChildStatus, IkeSaStatus, NatStatus};
 use crate::ike::{Event, Path};
 use crate::ipsec::{
-    ChildId, EspEncap, EspPath, InboundParams, InboundSa, Limits, OutboundParams, OutboundSa,
-    SaUpdate, SaUsage, Selectors, Spi, WorkerId,
+    ChildId, EspEncap, EspPath, InboundParams, InboundSa, Limits, Mode, OutboundParams, OutboundSa,
+    SaUpdate, SaUsage, Selectors, Spi, TransportEnds, WorkerId,
 };
 use crate::wire::ip::Flow;
 use crate::wire::proposal::EspSuite;
@@ -33,6 +33,8 @@ pub(super) struct Agreed {
     pub(super) suite: EspSuite,
     pub(super) selectors: Selectors,
     pub(super) kin: Kin,
+    /// In transport mode.
+    pub(super) transport: Option<TransportEnds>,
     /// We sent the request of the exchange that made it.
     pub(super) initiator: bool,
 }
@@ -47,6 +49,7 @@ pub(in crate::ike) struct ChildSa {
     pub(super) spi_out: Spi,
     pub(super) suite: EspSuite,
     pub(super) selectors: Arc<Selectors>,
+    pub(super) mode: Mode,
     pub(super) usage_in: Arc<SaUsage>,
     pub(super) usage_out: Arc<SaUsage>,
     pub(super) kin: Kin,
@@ -159,6 +162,7 @@ impl ChildSa {
             suite,
             selectors,
             kin,
+            transport,
             initiator,
         } = agreed;
         let (keys_out, keys_in) = if initiator {
@@ -171,7 +175,7 @@ impl ChildSa {
         let (usage_in, usage_out) = (Arc::<SaUsage>::default(), Arc::<SaUsage>::default());
         let limits = limits(&config, cx);
         let times = Times::new(&config, cx);
-        let inbound = InboundSa::new(InboundParams {
+        let mut inbound = InboundSa::new(InboundParams {
             spi: spi_in,
             child: id,
             reqid,
@@ -200,6 +204,10 @@ impl ChildSa {
             path_mtu: cx.settings.path_mtu,
         });
         outbound.set_per_worker(kin.siblings == Siblings::Welcome);
+        if let Some(ends) = transport {
+            inbound.set_transport(ends);
+            outbound.set_transport();
+        }
         cx.update(SaUpdate::AddInbound(Box::new(inbound)));
         Self {
             id,
@@ -209,6 +217,7 @@ impl ChildSa {
             spi_out,
             suite,
             selectors,
+            mode: transport.map_or(Mode::Tunnel, |_| Mode::Transport),
             usage_in,
             usage_out,
             kin,
@@ -347,6 +356,7 @@ impl ChildSa {
             name: self.config.name.clone(),
             reqid: self.config.reqid,
             state,
+            mode: self.mode,
             encap: self.path.encap,
             spi_in: self.spi_in,
             spi_out: self.spi_out,

@@ -319,6 +319,7 @@ impl ChildRequest {
             suite,
             spi,
             selectors,
+            transport,
         } = self.offer.check(payloads)?;
         let nr = payloads.nonce()?;
         if nr == self.nonce {
@@ -345,6 +346,7 @@ impl ChildRequest {
             suite,
             selectors,
             kin: offer.kin.after(offer.child(), payloads),
+            transport,
             initiator: true,
         };
         let (nr, shared) = (nr.to_vec(), shared.into_iter().collect());

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use crate::crypto::Secret;
 use crate::crypto::kex;
 use crate::ike::context::Context;
-use crate::ike::narrow::choose_child;
 use crate::ike::negotiate::{Choice, choose_esp};
 use crate::ike::pad::ChildConfig;
-use crate::ipsec::{ChildId, Selectors, WorkerId};
+use crate::ipsec::{ChildId, Selectors, TransportEnds, WorkerId};
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
@@ -24,6 +23,7 @@ use super::message::{Datagram, Payloads, add_ke, add_notify, add_selectors, reke
 use super::offer::esp_spi;
 use super::siblings::{Kin, SETTLED, add_resource_info};
 use super::tasks::Pending;
+use super::transport;
 
 /// What a responder has decided before it looks at the proposals.
 pub(super) struct Chosen {
@@ -31,6 +31,8 @@ pub(super) struct Chosen {
     pub(super) selectors: Selectors,
     pub(super) owner: WorkerId,
     pub(super) kin: Kin,
+    /// In transport mode.
+    pub(super) transport: Option<TransportEnds>,
     /// What tells it from others like it.
     pub(super) resource: Option<WorkerId>,
     pub(super) replaces: Option<ChildId>,
@@ -88,8 +90,11 @@ impl Established {
             .as_ref()
             .expect("an authenticated SA has one");
         let asked = asked_selectors(payloads)?;
-        let (config, selectors) = choose_child(&connection.children, core.path, &asked)?;
-        let config = Arc::clone(config);
+        let transport::Choice {
+            config,
+            selectors,
+            transport,
+        } = transport::choose(&connection.children, core.path, &asked, payloads)?;
         let (kin, owner) = self.place(&config, &selectors, payloads, cx)?;
         let resource = self.resource(config.reqid, owner);
         let chosen = Chosen {
@@ -97,6 +102,7 @@ impl Established {
             selectors,
             owner,
             kin,
+            transport,
             resource,
             replaces: None,
         };
@@ -177,6 +183,7 @@ impl Established {
             selectors,
             owner,
             kin,
+            transport,
             resource,
             replaces,
         } = chosen;
@@ -214,6 +221,9 @@ impl Established {
             add_ke(response, *group, public);
         }
         add_selectors(response, &selectors.remote, &selectors.local);
+        if transport.is_some() {
+            add_notify(response, NotifyType::USE_TRANSPORT_MODE, &[]);
+        }
         add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
         let kin = kin.after(&config, payloads);
         if payloads.notify(NotifyType::SA_RESOURCE_INFO).is_some() && config.per_cpu_sas {
@@ -227,6 +237,7 @@ impl Established {
             suite,
             selectors,
             kin,
+            transport,
             initiator: false,
         };
         Ok(Negotiated {

@@ -33,6 +33,7 @@ mod rekey;
 mod rekey_child;
 mod siblings;
 mod tasks;
+mod transport;
 mod window;
 
 use std::net::{IpAddr, SocketAddr};

@@ -11,7 +11,7 @@ use crate::ike::narrow::{is_narrowing, text, wanted, with_flow};
 use crate::ike::negotiate::{check_answer, esp_suite, offer, proposal_texts};
 use crate::ike::pad::ChildConfig;
 use crate::ike::{CommandId, Path};
-use crate::ipsec::{Selectors, Spi, WorkerId};
+use crate::ipsec::{Selectors, Spi, TransportEnds, WorkerId};
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
 use crate::wire::proposal::{EspSuite, KeyExchangeId, SaProposal};
@@ -19,6 +19,7 @@ use crate::wire::proposal::{EspSuite, KeyExchangeId, SaProposal};
 use super::error::ExchangeError;
 use super::message::{Payloads, add_ke, add_notify, add_selectors, notify_name};
 use super::siblings::{Kin, add_resource_info};
+use super::transport;
 
 /// A Child SA we have asked for. Its SPI is reserved, so it ends in [`Offer::abandon`] or in a
 /// Child SA.
@@ -33,6 +34,8 @@ pub(super) struct Offer {
     pub(super) kin: Kin,
     /// What tells it from others like it.
     resource: Option<WorkerId>,
+    /// Transport mode is asked for.
+    transport: bool,
 }
 
 /// What a valid answer says.
@@ -41,6 +44,8 @@ pub(super) struct Answer {
     pub(super) suite: EspSuite,
     pub(super) spi: Spi,
     pub(super) selectors: Selectors,
+    /// In transport mode.
+    pub(super) transport: Option<TransportEnds>,
 }
 
 /// Why an answer brings no Child SA.
@@ -94,6 +99,7 @@ impl Offer {
     ) -> Self {
         let spi = cx.reserve_spi(owner);
         let selectors = wanted(&wish.child, path, wish.flow.as_ref());
+        let transport = transport::may_ask(&wish.child, &selectors, path);
         let proposals = offer(&wish.child.esp_proposals, &spi.to_be_bytes(), with_exchange);
         Self {
             wish,
@@ -103,6 +109,7 @@ impl Offer {
             proposals,
             kin,
             resource: Some(owner),
+            transport,
         }
     }
 
@@ -128,6 +135,7 @@ impl Offer {
             proposals: offer(proposals, &spi.to_be_bytes(), true),
             kin,
             resource,
+            transport: false,
         }
     }
 
@@ -148,6 +156,9 @@ impl Offer {
             add_ke(payloads, group, public);
         }
         add_selectors(payloads, &self.selectors.local, &self.selectors.remote);
+        if self.transport {
+            add_notify(payloads, NotifyType::USE_TRANSPORT_MODE, &[]);
+        }
         add_notify(payloads, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
         if self.wish.child.per_cpu_sas {
             add_resource_info(payloads, self.resource);
@@ -168,6 +179,7 @@ impl Offer {
             local: payloads.ts_i()?,
             remote: payloads.ts_r()?,
         };
+        let (selectors, transport) = self.check_mode(selectors, payloads)?;
         if !is_narrowing(&self.selectors, &selectors) {
             return Err(Unanswered::Widened {
                 answer: show(&selectors),
@@ -184,7 +196,31 @@ impl Offer {
             suite,
             spi,
             selectors,
+            transport,
         })
+    }
+
+    /// The selectors of an answer as they are seen from here, and the addresses in transport mode.
+    fn check_mode(
+        &self,
+        theirs: Selectors,
+        payloads: &Payloads<'_>,
+    ) -> Result<(Selectors, Option<TransportEnds>), Unanswered> {
+        if payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_none() {
+            return Ok((theirs, None));
+        }
+        let ours = (
+            transport::host(&self.selectors.local),
+            transport::host(&self.selectors.remote),
+        );
+        let seen = match ours {
+            (Some(local), Some(remote)) if self.transport => {
+                transport::seen_from_here(&theirs, local, remote)
+            }
+            _ => None,
+        };
+        let (selectors, ends) = seen.ok_or(Unanswered::NotOffered)?;
+        Ok((selectors, Some(ends)))
     }
 
     /// The peer's answer is this error.

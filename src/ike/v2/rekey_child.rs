@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use crate::ike::Event;
 use crate::ike::commands::Acquire;
 use crate::ike::context::{Context, Wish};
-use crate::ike::narrow::choose_child;
 use crate::ike::retransmit::jittered;
 use crate::ike::status::ChildStatus;
 use crate::ipsec::ChildId;
@@ -30,6 +29,7 @@ use super::message::{Datagram, Payloads};
 use super::offer::{Offer, Unanswered};
 use super::siblings::{SETTLED, Siblings};
 use super::tasks::{Pending, Task};
+use super::transport;
 
 impl Established {
     /// Asks for a replacement of a Child SA, unless that is under way.
@@ -86,8 +86,11 @@ impl Established {
         let (old_id, owner, kin) = (old.id, old.owner, old.kin);
         let config = current_config(core, old);
         let asked = asked_selectors(payloads)?;
-        let (config, selectors) = choose_child(std::slice::from_ref(&config), core.path, &asked)?;
-        let config = Arc::clone(config);
+        let transport::Choice {
+            config,
+            selectors,
+            transport,
+        } = transport::choose(&[config], core.path, &asked, payloads)?;
         self.check_room(kin, config.reqid, true, cx)?;
         // It stays with its worker whatever the request says (RFC 9611).
         let chosen = Chosen {
@@ -95,6 +98,7 @@ impl Established {
             selectors,
             owner,
             kin,
+            transport,
             resource: Some(owner),
             replaces: Some(old_id),
         };

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::last_flow::{FlowV4, FlowV6, Simple};
-use super::{Allowance, Carried, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
+use super::{
+    Allowance, Carried, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors, TransportEnds,
+};
 use crate::crypto::packet::{Associated, PacketKey};
 use crate::ipsec::esp::{
     Framing, HEADER_LEN, NEXT_HEADER_DUMMY, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, read_trailer,
 };
-use crate::ipsec::{ChildId, DropReason, ReplayWindow, Reqid, Spi, WorkerId};
+use crate::ipsec::{ChildId, DropReason, Mode, ReplayWindow, Reqid, Spi, WorkerId};
 use crate::wire::ip::{self, Flow, IpPacket};
 
 /// What an [`InboundSa`] is made of.
@@ -55,6 +57,8 @@ pub struct InboundSa {
     lifetime: Lifetime,
     selectors: Arc<Selectors>,
     last_v6: FlowV6,
+    /// In transport mode.
+    ends: Option<TransportEnds>,
 }
 
 /// What a packet needs, if it is of the same IPv4 flow as the one before: two cache lines, which no
@@ -70,6 +74,7 @@ struct Hot {
     framing: Framing,
     rules: HeaderRules,
     esn: bool,
+    mode: Mode,
 }
 
 /// A packet that came out of the tunnel.
@@ -123,6 +128,7 @@ impl InboundSa {
             last_v4: FlowV4::default(),
             rules: params.rules,
             esn: params.esn,
+            mode: Mode::Tunnel,
         };
         Self {
             hot,
@@ -134,6 +140,7 @@ impl InboundSa {
             lifetime: Lifetime::new(params.limits),
             selectors: params.selectors,
             last_v6: FlowV6::default(),
+            ends: None,
         }
     }
 
@@ -143,6 +150,12 @@ impl InboundSa {
     pub(in crate::ipsec) fn touch(&self) {
         self.hot.window.touch(self.hot.window.top());
         black_box((self.hot.usage.so_far(), self.path.encap, self.child));
+    }
+
+    /// Makes it open what packets between the two gateways carry (RFC 4303 §3.1.1).
+    pub fn set_transport(&mut self, ends: TransportEnds) {
+        self.hot.mode = Mode::Transport;
+        self.ends = Some(ends);
     }
 
     /// Opens one ESP packet, SPI to ICV, in place.
@@ -156,6 +169,9 @@ impl InboundSa {
         self.hot.framing.check_len(esp.len())?;
         if !self.hot.allowance.is_open() && !self.lifetime.admits(&self.hot.usage, 0) {
             return Err(DropReason::LifetimeExpired);
+        }
+        if self.hot.mode == Mode::Transport {
+            return self.open_transport(esp, outer_tos);
         }
         let so_far = self.hot.usage.so_far();
         let (text, newest) = self.hot.open(esp)?;
@@ -197,6 +213,40 @@ impl InboundSa {
         });
         let len = inner.as_ref().map_or(text_len, |inner| inner.bytes.len());
         let routine = self.hot.record(so_far, len);
+        let soft_limit_crossed = !routine && self.settle(inner.is_ok());
+        let inner = inner?;
+        Ok(Opened {
+            inner: inner.bytes,
+            soft_limit_crossed,
+            newest,
+            foreign_quote: inner.foreign_quote,
+        })
+    }
+
+    /// The rest of [`Self::open`] in transport mode.
+    #[inline(never)]
+    fn open_transport<'a>(
+        &mut self,
+        esp: &'a mut [u8],
+        outer_tos: u8,
+    ) -> Result<Opened<'a>, DropReason> {
+        let (text, newest) = self.hot.open(esp)?;
+        let (text_len, trailer) = (text.len(), read_trailer(text));
+        let len = trailer.map_or(text_len, |(payload_len, _)| payload_len);
+        let routine = self.hot.record(self.hot.usage.so_far(), len);
+        let start = self.hot.framing.text_offset();
+        let inner = trailer.and_then(|(payload_len, next_header)| {
+            if next_header == NEXT_HEADER_DUMMY {
+                return Err(DropReason::DummyPacket);
+            }
+            let ends = self.ends.ok_or(DropReason::BadNextHeader)?;
+            let packet = ends.rebuild(esp, (start, payload_len), next_header, outer_tos)?;
+            let foreign_quote = self.admit(packet)?.foreign_quote;
+            Ok(Inner {
+                bytes: packet,
+                foreign_quote,
+            })
+        });
         let soft_limit_crossed = !routine && self.settle(inner.is_ok());
         let inner = inner?;
         Ok(Opened {

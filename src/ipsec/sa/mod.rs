@@ -5,9 +5,11 @@ mod last_flow;
 pub mod lifetime;
 pub mod outbound;
 pub mod rules;
+pub mod transport;
 
 pub use lifetime::Limits;
 pub use rules::HeaderRules;
+pub use transport::TransportEnds;
 
 use lifetime::{Allowance, Lifetime};
 

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::last_flow::FlowV4;
+use super::transport::{self, HEADER_LEN};
 use super::{Allowance, EspEncap, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
 use crate::crypto::packet::{Associated, PacketKey};
 use crate::ipsec::esp::{Framing, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, TRAILER_SPACE};
-use crate::ipsec::{ChildId, DropReason, Reqid, Spi, WorkerId};
+use crate::ipsec::{ChildId, DropReason, Mode, Reqid, Spi, WorkerId};
 use crate::wire::esp::EspHeader;
 use crate::wire::ip::Flow;
 
@@ -74,6 +75,7 @@ struct Hot {
     framing: Framing,
     rules: HeaderRules,
     esn: bool,
+    mode: Mode,
     /// The path is said to carry less than the minimum.
     below_least: bool,
 }
@@ -120,6 +122,7 @@ impl OutboundSa {
             inner_mtu: 0,
             rules,
             esn,
+            mode: Mode::Tunnel,
             below_least: false,
         };
         let mut sa = Self {
@@ -136,6 +139,19 @@ impl OutboundSa {
         };
         sa.set_path_mtu(path_mtu);
         sa
+    }
+
+    /// Makes it seal only what the packets between the two gateways carry (RFC 4303 §3.1.1).
+    pub fn set_transport(&mut self) {
+        self.hot.mode = Mode::Transport;
+        self.hot.rules = HeaderRules::ONE_HEADER;
+        self.set_path_mtu(self.path_mtu);
+    }
+
+    /// What it wraps.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.hot.mode
     }
 
     /// Whether the selectors cover a flow; for the same flow as the last time without a look at them.
@@ -159,11 +175,17 @@ impl OutboundSa {
     /// packet to this SA's selectors. Nothing is counted and no number is taken unless the packet
     /// fits.
     ///
+    /// In transport mode the packet is one piece.
+    ///
     /// # Errors
-    /// [`DropReason::InnerMalformed`] if this is no IP packet, [`DropReason::LifetimeExpired`],
-    /// [`DropReason::SequenceExhausted`], [`DropReason::TooBig`] if `out` is too short, and
+    /// [`DropReason::InnerMalformed`] if this is no IP packet, [`DropReason::NotTransportable`],
+    /// [`DropReason::LifetimeExpired`], [`DropReason::SequenceExhausted`], [`DropReason::TooBig`] if `out` is too short, and
     /// [`DropReason::SealFailed`].
     pub fn seal(&mut self, inner: &[&[u8]], out: &mut [u8]) -> Result<Sealed, DropReason> {
+        if let (Mode::Transport, [packet, ..]) = (self.hot.mode, inner) {
+            let (protocol, payload) = transport::payload(packet)?;
+            return self.seal_payload(protocol, &[payload], out);
+        }
         let first = inner.iter().find_map(|part| part.first());
         let next_header = match first.map(|byte| byte >> 4) {
             Some(4) => NEXT_HEADER_IPV4,
@@ -237,7 +259,18 @@ impl OutboundSa {
     /// The length of the ESP packet that carries an inner packet of this length.
     #[must_use]
     pub fn sealed_len(&self, inner_len: usize) -> usize {
-        self.hot.framing.sealed_len(inner_len)
+        let left_out = self.left_out();
+        self.hot
+            .framing
+            .sealed_len(inner_len.saturating_sub(left_out))
+    }
+
+    /// How much of an inner packet is not sealed.
+    fn left_out(&self) -> usize {
+        match self.hot.mode {
+            Mode::Tunnel => 0,
+            Mode::Transport => HEADER_LEN,
+        }
     }
 
     /// The largest inner packet that fits the path without fragmenting the outer one.
@@ -257,7 +290,7 @@ impl OutboundSa {
         self.path_mtu = path_mtu.max(least);
         self.hot.below_least = path_mtu < least;
         let room = usize::from(self.path_mtu).saturating_sub(outer_header_len(&self.path));
-        let inner = self.hot.framing.payload_room(room);
+        let inner = self.hot.framing.payload_room(room) + self.left_out();
         self.hot.inner_mtu = u16::try_from(inner).unwrap_or(u16::MAX);
     }
 

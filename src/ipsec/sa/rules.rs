@@ -50,6 +50,13 @@ impl Default for HeaderRules {
 }
 
 impl HeaderRules {
+    /// In transport mode there is one header: everything crosses.
+    pub const ONE_HEADER: Self = Self {
+        copy_df: DfRule::Copy,
+        copy_ecn: true,
+        copy_dscp: CopyDscp::Yes,
+    };
+
     /// The outer TOS or traffic class for an inner one.
     #[must_use]
     pub fn outer_tos(&self, inner_tos: u8) -> u8 {
