@@ -13,6 +13,8 @@ mod esp_udp_demux;
 mod inner_ip;
 #[path = "fuzz/src/isakmp_v2.rs"]
 mod isakmp_v2;
+#[path = "fuzz/src/keyed.rs"]
+mod keyed;
 #[path = "fuzz/src/merge.rs"]
 mod merge;
 #[path = "offload/packets.rs"]
@@ -86,6 +88,13 @@ fn configurations_cut_short_or_changed_in_one_byte_break_nothing() {
 fn endpoints_survive_every_scripted_fault_and_leave_nothing_behind() {
     for seed in seeds("endpoint") {
         endpoint::run(&seed);
+    }
+}
+
+#[test]
+fn peers_with_keys_that_say_anything_get_no_sa_without_a_proof_and_leave_nothing_behind() {
+    for seed in seeds("keyed") {
+        keyed::run(&seed);
     }
 }
 

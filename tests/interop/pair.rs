@@ -1,15 +1,10 @@
 //! Lockgate and strongSwan on the two gateways of a lab.
 
-use std::{net::IpAddr, path::PathBuf, process::Command};
-
-use lockgate::io::netns::Namespace;
-
 use crate::support::{
     eventually,
     lab::{Family, Gateway, Lab, Plan, Side},
-    program,
     strongswan::{Programs, StrongSwan},
-    traffic::{assert_reaches, tcp},
+    tools::Tools,
 };
 
 /// Who sends IKE_SA_INIT.
@@ -29,8 +24,7 @@ pub(crate) struct Pair {
     pub(crate) strongswan: StrongSwan,
     pub(crate) lab: Lab,
     plan: Plan,
-    ping: PathBuf,
-    iperf: PathBuf,
+    tools: Tools,
 }
 
 impl Pair {
@@ -38,20 +32,18 @@ impl Pair {
     ///
     /// `connection` holds more lines for strongSwan's connection.
     pub(crate) fn new(plan: Plan, connection: &str) -> Option<Self> {
-        let programs = Programs::find()?;
-        let ping = program("ping", "iputils-ping")?;
-        let iperf = program("iperf3", "iperf3")?;
+        let programs = Programs::find(crate::DEBIAN)?;
+        let tools = Tools::find()?;
         let lab = Lab::new()?;
         let config = swanctl_conf(&plan, connection);
-        let strongswan = StrongSwan::start(&programs, &lab.gateway_b, lab.folder.path(), &config);
+        let strongswan = StrongSwan::start(programs, &lab.gateway_b, lab.folder.path(), &config);
         let lockgate = lab.start(Side::A, &plan.config(Side::A));
         Some(Self {
             lockgate,
             strongswan,
             lab,
             plan,
-            ping,
-            iperf,
+            tools,
         })
     }
 
@@ -102,56 +94,7 @@ impl Pair {
     /// Ping and TCP both ways, with our own sockets and with iperf3.
     #[track_caller]
     pub(crate) fn carries_traffic(&self) {
-        for family in &self.plan.inner {
-            for (from, to, side) in [
-                (&self.lab.host_a, &self.lab.host_b, Side::B),
-                (&self.lab.host_b, &self.lab.host_a, Side::A),
-            ] {
-                let target = side.host(*family);
-                assert_reaches(from, to, target);
-                for _ in 0..3 {
-                    self.ping(from, target);
-                }
-                tcp(from, to, target, 500_000);
-                self.iperf(from, to, &target.to_string());
-            }
-        }
-    }
-
-    /// One echo request that has to be answered. After a first answer, ping waits for a further one
-    /// no longer than two round trips, which a busy machine may miss; so each has its own ping.
-    #[track_caller]
-    fn ping(&self, from: &Namespace, target: IpAddr) {
-        let mut ping = Command::new(&self.ping);
-        ping.args(["-q", "-c1", "-W20"]).arg(target.to_string());
-        let output = from.run(move || ping.output()).unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("1 received"), "{text}");
-    }
-
-    fn iperf(&self, from: &Namespace, to: &Namespace, target: &str) {
-        let mut server = Command::new(&self.iperf);
-        server.args(["--server", "--one-off", "--bind", target]);
-        let folder = self.lab.folder.path();
-        let mut server = crate::support::process::Process::start(to, "iperf3", server, folder);
-        let ran = eventually("iperf3 has run", || {
-            let mut client = Command::new(&self.iperf);
-            client.args([
-                "--client",
-                target,
-                "--bytes",
-                "2M",
-                "--connect-timeout",
-                "5000",
-            ]);
-            let output = from.run(move || client.output()).unwrap();
-            // The server may not listen yet.
-            output.status.success().then_some(output)
-        });
-        assert!(ran.status.success());
-        eventually("the iperf3 server ends", || {
-            (!server.is_running()).then_some(())
-        });
+        self.tools.assert_carried(&self.lab, &self.plan.inner);
     }
 
     /// The line of `swanctl --list-sas` that shows the algorithms of the IKE SA, and of the child.

@@ -176,8 +176,22 @@ impl Lab {
         }
     }
 
+    /// A lab whose gateway B has links but neither addresses nor a say: a guest will have both.
+    pub(crate) fn for_guest() -> Option<Self> {
+        let lab = Self::with_gateways(&[Side::A])?;
+        connect((&lab.gateway_a, OUTER), (&lab.gateway_b, OUTER), 1500).unwrap();
+        let address = in_network(Side::A.outer(Family::V4));
+        lab.gateway_a.add_address(OUTER, address).unwrap();
+        Some(lab)
+    }
+
     /// Hosts and gateways without a link between the gateways.
     fn bare() -> Option<Self> {
+        Self::with_gateways(&[Side::A, Side::B])
+    }
+
+    /// The same, but only these gateways have addresses.
+    fn with_gateways(gateways: &[Side]) -> Option<Self> {
         if !may_build_a_lab() {
             return None;
         }
@@ -191,12 +205,19 @@ impl Lab {
         };
         for side in [Side::A, Side::B] {
             let (gateway, host) = (lab.gateway(side), lab.host(side));
+            let has_gateway = gateways.contains(&side);
+            if has_gateway {
+                gateway.sysctl("ipv4/ip_forward", "1").unwrap();
+                gateway.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
+            } else {
+                gateway.sysctl("ipv6/conf/all/disable_ipv6", "1").unwrap();
+            }
             connect((gateway, INNER), (host, INNER), 1500).unwrap();
-            gateway.sysctl("ipv4/ip_forward", "1").unwrap();
-            gateway.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
             for family in Family::BOTH {
                 let inner = side.inner(family);
-                gateway.add_address(INNER, in_network(inner)).unwrap();
+                if has_gateway {
+                    gateway.add_address(INNER, in_network(inner)).unwrap();
+                }
                 host.add_address(INNER, in_network(side.host(family)))
                     .unwrap();
                 let everywhere = if inner.is_ipv4() { "0.0.0.0/0" } else { "::/0" };

@@ -9,11 +9,14 @@
 )]
 
 pub(crate) mod eavesdropper;
+pub(crate) mod guest;
 pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod process;
+pub(crate) mod root;
 mod skip;
 pub(crate) mod strongswan;
+pub(crate) mod tools;
 pub(crate) mod traffic;
 
 use std::{

@@ -9,24 +9,43 @@ use std::{
 
 use lockgate::io::netns::Namespace;
 
-use super::{eventually, process::Process, program, skip};
+use super::{
+    eventually,
+    process::Process,
+    program,
+    root::{Processes, Root},
+    skip,
+};
 
 /// A running charon-systemd with its own configuration, socket and log.
 pub(crate) struct StrongSwan {
     pub(crate) process: Process,
-    swanctl: PathBuf,
+    programs: Programs,
+    folder: PathBuf,
     socket: PathBuf,
     settings: PathBuf,
 }
 
+/// Whose package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Debian {
+    /// The one installed here: 5.9.8 in Debian 12.
+    Installed,
+    /// 6.0.1 of Debian 13, in a root of its own.
+    Trixie,
+}
+
 /// Where the peer's programs are; `None`, with the test skipped, where they are not installed.
-pub(crate) struct Programs {
-    daemon: PathBuf,
-    swanctl: PathBuf,
+pub(crate) enum Programs {
+    Installed { daemon: PathBuf, swanctl: PathBuf },
+    Unpacked(Root),
 }
 
 impl Programs {
-    pub(crate) fn find() -> Option<Self> {
+    pub(crate) fn find(debian: Debian) -> Option<Self> {
+        if debian == Debian::Trixie {
+            return Root::find().map(Self::Unpacked);
+        }
         let daemon = program("charon-systemd", "charon-systemd")?;
         let swanctl = program("swanctl", "strongswan-swanctl")?;
         for (plugin, package) in [
@@ -42,14 +61,30 @@ impl Programs {
                 return None;
             }
         }
-        Some(Self { daemon, swanctl })
+        Some(Self::Installed { daemon, swanctl })
+    }
+
+    fn daemon(&self, folder: &Path) -> Command {
+        match self {
+            Self::Installed { daemon, .. } => Command::new(daemon),
+            Self::Unpacked(root) => {
+                root.command("/usr/sbin/charon-systemd", folder, Processes::Shared)
+            }
+        }
+    }
+
+    fn swanctl(&self, folder: &Path) -> Command {
+        match self {
+            Self::Installed { swanctl, .. } => Command::new(swanctl),
+            Self::Unpacked(root) => root.command("/usr/sbin/swanctl", folder, Processes::Shared),
+        }
     }
 }
 
 impl StrongSwan {
     /// Starts a daemon in `namespace` and loads `config`, which is in the syntax of swanctl.conf.
     pub(crate) fn start(
-        programs: &Programs,
+        programs: Programs,
         namespace: &Namespace,
         folder: &Path,
         config: &str,
@@ -59,13 +94,13 @@ impl StrongSwan {
         // Its standard output is written only when a buffer is full, whatever `flush_line` says.
         let log = folder.join("strongswan.log");
         fs::write(&settings, strongswan_conf(&socket, &log)).unwrap();
-        let mut command = Command::new(&programs.daemon);
+        let mut command = programs.daemon(folder);
         command.env("STRONGSWAN_CONF", &settings);
         let process = Process::start(namespace, "strongswan", command, folder);
-        let swanctl = programs.swanctl.clone();
         let this = Self {
             process,
-            swanctl,
+            programs,
+            folder: folder.to_owned(),
             socket,
             settings,
         };
@@ -90,7 +125,7 @@ impl StrongSwan {
     }
 
     fn run(&self, arguments: &[&str], uri: &str) -> Output {
-        let mut command = Command::new(&self.swanctl);
+        let mut command = self.programs.swanctl(&self.folder);
         command.args(arguments).args(["--uri", uri]);
         command
             .env("STRONGSWAN_CONF", &self.settings)

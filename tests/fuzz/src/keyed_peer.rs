@@ -1,0 +1,534 @@
+//! A peer that owns its keys: it makes correct requests, and edits them before it seals them.
+
+use std::net::SocketAddr;
+
+use lockgate::crypto::kdf::{IkeKeys, psk_auth, skeyseed, skeyseed_rekey};
+use lockgate::crypto::kex::KeyExchange;
+use lockgate::crypto::prf::Prf;
+use lockgate::crypto::{Associated, PacketKey, Secret};
+use lockgate::ike::{Identity, Path};
+use lockgate::wire::ikev2::{
+    AuthMethod, AuthPayload, KePayload, Notify, NotifyType, PayloadWriter, message_bytes,
+};
+use lockgate::wire::isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadChain, PayloadType};
+use lockgate::wire::proposal::{
+    AdditionalExchanges, CipherSuite, EncryptionId, IkeSuite, KeyExchangeId, PrfId, SaProposal,
+};
+use lockgate::wire::selector::TrafficSelector;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::Script;
+
+type Payloads = Vec<(PayloadType, Vec<u8>)>;
+
+pub(crate) struct Peer {
+    /// From here to the endpoint, as the endpoint sees it.
+    pub(crate) path: Path,
+    identity: &'static str,
+    secret: &'static [u8],
+    random: ChaCha8Rng,
+    /// IKE_SA_INIT, as long as it is unanswered.
+    asked: Option<Asked>,
+    sa: Option<Keyed>,
+    child_spi: u32,
+}
+
+struct Asked {
+    request: Vec<u8>,
+    spi: IkeSpi,
+    nonce: Vec<u8>,
+    exchange: KeyExchange,
+}
+
+/// An IKE SA whose keys this peer has.
+struct Keyed {
+    spis: (IkeSpi, IkeSpi),
+    initiator: bool,
+    keys: IkeKeys,
+    sealed: u64,
+    /// Message ID of the next request.
+    next_id: u32,
+    /// The proof of its identity that it can give.
+    proof: Vec<u8>,
+    /// A rekey of the IKE SA that is unanswered.
+    rekey: Option<Asked>,
+    /// The last request of the endpoint.
+    request: Option<Header>,
+}
+
+/// A message, and whether it proves who the peer is.
+pub(crate) struct Said {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) proves: Option<IkeSpi>,
+}
+
+impl Peer {
+    /// Number 2 does not know the secret of the identity that it claims.
+    pub(crate) fn new(number: u8) -> Self {
+        let known = [
+            ("one.example", b"secret one".as_slice()),
+            ("two.example", b"secret two"),
+            ("two.example", b"a guess"),
+        ];
+        let [one, two, three] = known;
+        let (identity, secret) = [one, two]
+            .get(usize::from(number))
+            .copied()
+            .unwrap_or(three);
+        Self {
+            path: Path {
+                local: SocketAddr::from(([192, 0, 2, 1], 500)),
+                remote: SocketAddr::from(([198, 51, 100, number + 1], 500)),
+            },
+            identity,
+            secret,
+            random: ChaCha8Rng::seed_from_u64(u64::from(number) + 7),
+            asked: None,
+            sa: None,
+            child_spi: 0x1000_0000 * (u32::from(number) + 1),
+        }
+    }
+
+    /// An IKE_SA_INIT request, edited.
+    pub(crate) fn init(&mut self, script: &mut Script<'_>) -> Said {
+        let spi = IkeSpi(self.bytes());
+        let exchange = self.exchange();
+        let nonce = self.bytes::<32>().to_vec();
+        let payloads = vec![
+            (PayloadType::SA, offer(1, &[], &IKE_TRANSFORMS)),
+            (PayloadType::KE, ke(&exchange)),
+            (PayloadType::NONCE, nonce.clone()),
+        ];
+        let header = Header {
+            initiator_spi: spi,
+            responder_spi: IkeSpi::ZERO,
+            next_payload: PayloadType::NONE,
+            version: Header::VERSION_2_0,
+            exchange: ExchangeType::IKE_SA_INIT,
+            flags: Flags::new(true, false),
+            message_id: 0,
+            length: 0,
+        };
+        let request = message_bytes(header, edited(payloads, script));
+        self.asked = Some(Asked {
+            request: request.clone(),
+            spi,
+            nonce,
+            exchange,
+        });
+        Said {
+            bytes: request,
+            proves: None,
+        }
+    }
+
+    /// A request on its IKE SA, edited.
+    pub(crate) fn request(&mut self, script: &mut Script<'_>) -> Option<Said> {
+        let kind = script.byte();
+        let proof = self.sa.as_ref()?.proof.clone();
+        let old = self.child_spi;
+        let mut rekey = None;
+        let (exchange, payloads) = match kind % 8 {
+            0 | 1 => (ExchangeType::IKE_AUTH, self.auth(&proof)),
+            2 => (ExchangeType::CREATE_CHILD_SA, self.create_child()),
+            3 => {
+                let mut payloads = vec![notify_spi(NotifyType::REKEY_SA, old)];
+                payloads.extend(self.create_child());
+                (ExchangeType::CREATE_CHILD_SA, payloads)
+            }
+            4 => {
+                let (asked, payloads) = self.rekey_ike();
+                rekey = Some(asked);
+                (ExchangeType::CREATE_CHILD_SA, payloads)
+            }
+            5 => (ExchangeType::INFORMATIONAL, vec![delete(3, old)]),
+            6 => (ExchangeType::INFORMATIONAL, vec![]),
+            _ => {
+                let payloads = vec![(PayloadType(script.byte()), script.bytes(40).to_vec())];
+                (ExchangeType(script.byte()), payloads)
+            }
+        };
+        let (first, text) = edited(payloads, script);
+        let own = identity(self.identity);
+        let sa = self.sa.as_mut()?;
+        sa.rekey = rekey;
+        let proves = (exchange == ExchangeType::IKE_AUTH && says(first, &text, &own, &proof))
+            .then_some(sa.spis.0);
+        let id = sa.next_id;
+        // Now and then a message ID is used again or left out.
+        sa.next_id = match kind >> 5 {
+            6 => id,
+            7 => id + 2,
+            _ => id + 1,
+        };
+        Some(Said {
+            bytes: sa.seal(exchange, false, id, first, &text),
+            proves,
+        })
+    }
+
+    /// An answer to the last request of the endpoint, edited.
+    pub(crate) fn answer(&mut self, script: &mut Script<'_>) -> Option<Said> {
+        let request = self.sa.as_mut()?.request.take()?;
+        let payloads = match (request.exchange, script.byte() % 4) {
+            (ExchangeType::CREATE_CHILD_SA, 0) => self.create_child(),
+            (ExchangeType::CREATE_CHILD_SA, 1) => self.rekey_ike().1,
+            (_, 2) => vec![delete(3, self.child_spi)],
+            _ => vec![],
+        };
+        let (first, text) = edited(payloads, script);
+        let sa = self.sa.as_mut()?;
+        Some(Said {
+            bytes: sa.seal(request.exchange, true, request.message_id, first, &text),
+            proves: None,
+        })
+    }
+
+    /// Takes a message of the endpoint.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        let Ok((header, rest)) = Header::parse(bytes) else {
+            return;
+        };
+        if header.exchange == ExchangeType::IKE_SA_INIT {
+            self.establish(&header, rest);
+            return;
+        }
+        let Some(sa) = &mut self.sa else { return };
+        if (header.initiator_spi, header.responder_spi) != sa.spis {
+            return;
+        }
+        if !header.flags.response() {
+            sa.request = Some(header);
+            return;
+        }
+        let Some(asked) = sa.rekey.take() else { return };
+        if let Some((first, text)) = sa.open(bytes) {
+            self.replace(asked, first, &text);
+        }
+    }
+
+    fn establish(&mut self, header: &Header, rest: &[u8]) {
+        let Some(asked) = self
+            .asked
+            .take_if(|asked| asked.spi == header.initiator_spi)
+        else {
+            return;
+        };
+        let answer = split(header.next_payload, rest);
+        let (Some(theirs), Some(ke)) = (
+            body(&answer, PayloadType::NONCE),
+            body(&answer, PayloadType::KE),
+        ) else {
+            return;
+        };
+        let public = KePayload::parse(ke).expect("what the endpoint sends is well-formed");
+        let Ok(shared) = asked.exchange.finish(public.data) else {
+            return;
+        };
+        let prf = Prf::new(SUITE.prf).expect("a known PRF");
+        let seed = skeyseed(prf, (&asked.nonce, theirs), &shared);
+        let spis = (header.initiator_spi, header.responder_spi);
+        let keys = IkeKeys::derive(&SUITE, &seed, &asked.nonce, theirs, spis.0.0, spis.1.0);
+        let id = prf.mac(keys.sk_pi.as_bytes(), &[&identity(self.identity)]);
+        let secret = Secret::from(self.secret.to_vec());
+        let proof = psk_auth(prf, &secret, &[&asked.request, theirs, id.as_bytes()]);
+        self.sa = Some(Keyed {
+            spis,
+            initiator: true,
+            keys,
+            sealed: 0,
+            next_id: 1,
+            proof: proof.as_bytes().to_vec(),
+            rekey: None,
+            request: None,
+        });
+    }
+
+    /// The successor of its IKE SA, if the endpoint has agreed to one.
+    fn replace(&mut self, asked: Asked, first: PayloadType, text: &[u8]) -> Option<()> {
+        let answer = split(first, text);
+        let proposals = SaProposal::parse_list(body(&answer, PayloadType::SA)?).ok()?;
+        let spi: [u8; 8] = proposals.first()?.1.spi.as_slice().try_into().ok()?;
+        let theirs = body(&answer, PayloadType::NONCE)?;
+        let public = KePayload::parse(body(&answer, PayloadType::KE)?).ok()?;
+        let shared = asked.exchange.finish(public.data).ok()?;
+        let old = self.sa.take()?;
+        let prf = Prf::new(SUITE.prf).expect("a known PRF");
+        let seed = skeyseed_rekey(prf, &old.keys.sk_d, &[shared], &asked.nonce, theirs);
+        let keys = IkeKeys::derive(&SUITE, &seed, &asked.nonce, theirs, asked.spi.0, spi);
+        self.sa = Some(Keyed {
+            spis: (asked.spi, IkeSpi(spi)),
+            initiator: true,
+            keys,
+            sealed: 0,
+            next_id: 0,
+            proof: old.proof,
+            rekey: None,
+            request: None,
+        });
+        Some(())
+    }
+
+    fn auth(&mut self, proof: &[u8]) -> Payloads {
+        let mut auth = Vec::new();
+        let method = AuthMethod::SHARED_KEY_MIC;
+        AuthPayload {
+            method,
+            data: proof,
+        }
+        .encode(&mut auth);
+        let spi = self.child_spi.to_be_bytes();
+        let mut payloads = vec![
+            (PayloadType::ID_I, identity(self.identity)),
+            (PayloadType::AUTH, auth),
+            (PayloadType::SA, offer(3, &spi, &ESP_TRANSFORMS)),
+        ];
+        payloads.extend(selectors());
+        payloads
+    }
+
+    fn create_child(&mut self) -> Payloads {
+        self.child_spi += 1;
+        let spi = self.child_spi.to_be_bytes();
+        let mut payloads = vec![
+            (PayloadType::SA, offer(3, &spi, &ESP_TRANSFORMS)),
+            (PayloadType::NONCE, self.bytes::<32>().to_vec()),
+        ];
+        payloads.extend(selectors());
+        payloads
+    }
+
+    fn rekey_ike(&mut self) -> (Asked, Payloads) {
+        let asked = Asked {
+            request: Vec::new(),
+            spi: IkeSpi(self.bytes()),
+            nonce: self.bytes::<32>().to_vec(),
+            exchange: self.exchange(),
+        };
+        let payloads = vec![
+            (PayloadType::SA, offer(1, &asked.spi.0, &IKE_TRANSFORMS)),
+            (PayloadType::NONCE, asked.nonce.clone()),
+            (PayloadType::KE, ke(&asked.exchange)),
+        ];
+        (asked, payloads)
+    }
+
+    fn exchange(&mut self) -> KeyExchange {
+        KeyExchange::generate(KeyExchangeId::X25519, &mut self.random).expect("a known method")
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.random.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+impl Keyed {
+    fn seal(
+        &mut self,
+        exchange: ExchangeType,
+        response: bool,
+        message_id: u32,
+        first: PayloadType,
+        text: &[u8],
+    ) -> Vec<u8> {
+        let header = Header {
+            initiator_spi: self.spis.0,
+            responder_spi: self.spis.1,
+            next_payload: PayloadType::SK,
+            version: Header::VERSION_2_0,
+            exchange,
+            flags: Flags::new(self.initiator, response),
+            message_id,
+            length: 0,
+        };
+        let mut body = [&[0; 8][..], text, &[0], &[0; 16]].concat();
+        let mut message = message_bytes(header, (PayloadType::SK, Vec::new()));
+        message.extend_from_slice(&[first.0, 0]);
+        let length = u16::try_from(body.len() + 4).expect("scripts are short");
+        message.extend_from_slice(&length.to_be_bytes());
+        let total = u32::try_from(message.len() + body.len()).expect("scripts are short");
+        message[24..28].copy_from_slice(&total.to_be_bytes());
+        self.sealed += 1;
+        let associated = Associated {
+            header: &message,
+            esn_high: None,
+        };
+        key(&self.keys.sk_ei)
+            .seal(self.sealed, associated, &mut body)
+            .expect("the body has room for an IV and a tag");
+        message.extend_from_slice(&body);
+        message
+    }
+
+    fn open(&self, bytes: &[u8]) -> Option<(PayloadType, Vec<u8>)> {
+        let (header, body) = bytes.split_at_checked(32)?;
+        let mut body = body.to_vec();
+        let associated = Associated {
+            header,
+            esn_high: None,
+        };
+        let text = key(&self.keys.sk_er).open(associated, &mut body).ok()?;
+        let (padding, padded) = text.split_last()?;
+        let text = padded.get(..padded.len().checked_sub(usize::from(*padding))?)?;
+        Some((PayloadType(header[28]), text.to_vec()))
+    }
+}
+
+fn key(secret: &Secret) -> PacketKey {
+    PacketKey::new(SUITE.cipher, secret.as_bytes(), &[]).expect("keys as long as the suite wants")
+}
+
+/// A payload chain with up to six changes: what is right in most places gets deeper than noise.
+fn edited(mut payloads: Payloads, script: &mut Script<'_>) -> (PayloadType, Vec<u8>) {
+    let edits = script.byte() % 7;
+    let mut raw = Vec::new();
+    for _ in 0..edits {
+        let (what, place, value) = (script.byte(), usize::from(script.byte()), script.byte());
+        let place = place.checked_rem(payloads.len()).unwrap_or(0);
+        match what % 12 {
+            0 => payloads.truncate(place),
+            1 if !payloads.is_empty() => drop(payloads.remove(place)),
+            2 => payloads.extend(payloads.get(place).cloned()),
+            3 => payloads.rotate_left(place),
+            4 => {
+                let kind = u16::from_be_bytes([script.byte(), value]);
+                let (size, data) = (script.byte() % 9, script.byte());
+                let mut body = vec![script.byte() % 5, size];
+                body.extend_from_slice(&kind.to_be_bytes());
+                body.extend_from_slice(script.bytes(u16::from(size) + u16::from(data)));
+                payloads.insert(place, (PayloadType::NOTIFY, body));
+            }
+            5 => payloads.insert(place, (PayloadType(value), script.bytes(16).to_vec())),
+            6 => raw.push((script.byte(), value)),
+            other => {
+                let Some((kind, body)) = payloads.get_mut(place) else {
+                    continue;
+                };
+                let at = usize::from(script.byte());
+                match (other, body.get_mut(at)) {
+                    (7, _) => *kind = PayloadType(value),
+                    (8, _) => body.truncate(at),
+                    (9, _) => body.extend_from_slice(script.bytes(value.into())),
+                    (10, Some(byte)) => *byte = value,
+                    (_, Some(byte)) => *byte = byte.wrapping_add(value),
+                    (_, None) => {}
+                }
+            }
+        }
+    }
+    let mut writer = PayloadWriter::new();
+    for (kind, body) in payloads.iter().take(100) {
+        writer.add(*kind, body);
+    }
+    let (first, mut text) = writer.finish();
+    for (at, value) in raw {
+        if let Some(byte) = text.get_mut(usize::from(at)) {
+            *byte = value;
+        }
+    }
+    (first, text)
+}
+
+/// Whether a chain holds this identity and this proof.
+fn says(first: PayloadType, text: &[u8], identity: &[u8], proof: &[u8]) -> bool {
+    let chain: Payloads = PayloadChain::new(first, text)
+        .map_while(Result::ok)
+        .map(|payload| (payload.kind, payload.body.to_vec()))
+        .collect();
+    let auth = body(&chain, PayloadType::AUTH);
+    body(&chain, PayloadType::ID_I) == Some(identity)
+        && auth.is_some_and(|auth| auth.get(4..) == Some(proof))
+}
+
+fn split(first: PayloadType, bytes: &[u8]) -> Payloads {
+    PayloadChain::new(first, bytes)
+        .map(|payload| payload.expect("what the endpoint sends is well-formed"))
+        .map(|payload| (payload.kind, payload.body.to_vec()))
+        .collect()
+}
+
+fn body(payloads: &Payloads, kind: PayloadType) -> Option<&[u8]> {
+    let found = payloads.iter().find(|(known, _)| *known == kind);
+    found.map(|(_, body)| body.as_slice())
+}
+
+fn identity(name: &str) -> Vec<u8> {
+    let identity: Identity = name.parse().expect("a literal");
+    identity.to_payload_body()
+}
+
+/// An SA payload with one proposal.
+fn offer(protocol: u8, spi: &[u8], transforms: &[&[u8]]) -> Vec<u8> {
+    let list = transforms.concat();
+    let (size, count) = (spi.len() as u8, transforms.len() as u8);
+    let length = (8 + spi.len() + list.len()) as u16;
+    let [high, low] = length.to_be_bytes();
+    let start = [0, 0, high, low, 1, protocol, size, count];
+    [&start[..], spi, &list].concat()
+}
+
+fn ke(exchange: &KeyExchange) -> Vec<u8> {
+    let mut body = Vec::new();
+    KePayload {
+        group: exchange.group(),
+        data: exchange.public(),
+    }
+    .encode(&mut body);
+    body
+}
+
+fn selectors() -> Payloads {
+    let list = |text: &str| {
+        let mut body = Vec::new();
+        TrafficSelector::encode_list(&[text.parse().expect("a literal")], &mut body);
+        body
+    };
+    vec![
+        (PayloadType::TS_I, list("10.2.0.0/24")),
+        (PayloadType::TS_R, list("10.1.0.0/24")),
+    ]
+}
+
+fn notify_spi(kind: NotifyType, spi: u32) -> (PayloadType, Vec<u8>) {
+    let mut body = Vec::new();
+    Notify {
+        protocol: 3,
+        spi: &spi.to_be_bytes(),
+        kind,
+        data: &[],
+    }
+    .encode(&mut body);
+    (PayloadType::NOTIFY, body)
+}
+
+fn delete(protocol: u8, spi: u32) -> (PayloadType, Vec<u8>) {
+    let body = [&[protocol, 4, 0, 1][..], &spi.to_be_bytes()].concat();
+    (PayloadType::DELETE, body)
+}
+
+const SUITE: IkeSuite = IkeSuite {
+    cipher: CipherSuite {
+        encryption: EncryptionId::AES_GCM_16,
+        key_bits: 256,
+        integrity: None,
+    },
+    prf: PrfId::HMAC_SHA2_384,
+    key_exchange: KeyExchangeId::X25519,
+    additional: AdditionalExchanges::NONE,
+};
+
+/// AES-256-GCM with a tag of 16 bytes, PRF_HMAC_SHA2_384, X25519.
+const IKE_TRANSFORMS: [&[u8]; 3] = [
+    &[3, 0, 0, 12, 1, 0, 0, 20, 0x80, 14, 1, 0],
+    &[3, 0, 0, 8, 2, 0, 0, 6],
+    &[0, 0, 0, 8, 4, 0, 0, 31],
+];
+
+/// AES-256-GCM with a tag of 16 bytes, no extended sequence numbers.
+const ESP_TRANSFORMS: [&[u8]; 2] = [
+    &[3, 0, 0, 12, 1, 0, 0, 20, 0x80, 14, 1, 0],
+    &[0, 0, 0, 8, 5, 0, 0, 0],
+];

@@ -1,0 +1,6 @@
+//! The matrix, whichever strongSwan is at the other end.
+
+mod fragments;
+mod lifecycle;
+mod pair;
+mod suites;

@@ -1,0 +1,15 @@
+//! The same matrix as in `interop.rs` with the strongSwan of Debian 13 (6.0.1) at the other end, from the
+//! folder that `scripts/peers` makes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "interop/mod.rs"]
+mod matrix;
+mod support;
+
+use support::strongswan::Debian;
+
+const DEBIAN: Debian = Debian::Trixie;
