@@ -388,6 +388,42 @@ fn the_example_of_the_design_is_good() {
 }
 
 #[test]
+fn a_post_quantum_preshared_key_is_found_by_what_it_is_called() {
+    let ppk = "[secrets.ppk-b]\nid = [\"quantum.example\", \"@#0aff\"]\nsecret = \"0x0102\"\n";
+    let named = |id: &str| {
+        let text = format!("version = 2\nppk_id = \"{id}\"\nppk_required = true");
+        format!("{}\n{ppk}", SITE_A.replacen("version = 2", &text, 1))
+    };
+    for (id, bytes) in [
+        ("quantum.example", b"quantum.example".as_slice()),
+        ("@#0aff", &[10, 255]),
+    ] {
+        let config = Config::parse(&named(id), Path::new("gw.toml")).expect("a good configuration");
+        let connection = &config.pad.connections[0];
+        assert!(connection.ppk_required);
+        let id = connection.ppk_id.as_ref().expect("it is named");
+        assert_eq!(id.0, bytes);
+        assert_eq!(
+            config.pad.ppk(id).expect("it is there").secret.as_bytes(),
+            [1, 2]
+        );
+    }
+    let unknown = Config::parse(&named("other"), Path::new("gw.toml")).unwrap_err();
+    assert!(
+        unknown
+            .to_string()
+            .contains("site-b.ppk_id: no table secrets.ppk"),
+        "{unknown}"
+    );
+    let nameless = ppk.replace("id = [\"quantum.example\", \"@#0aff\"]\n", "");
+    let nameless = Config::parse(&nameless, Path::new("gw.toml")).unwrap_err();
+    assert!(
+        nameless.to_string().contains("secrets.ppk-b: has no id"),
+        "{nameless}"
+    );
+}
+
+#[test]
 fn secrets_are_text_hexadecimal_or_base64_and_text_keeps_its_blanks() {
     let config = parse(
         "[secrets]\nike-a.secret = \" spaced \"\nike-b.secret = \"0x00fFa0\"\n\

@@ -50,6 +50,8 @@ mod pair;
 mod patience;
 #[path = "ike/plane.rs"]
 mod plane;
+#[path = "ike/ppk.rs"]
+mod ppk;
 #[path = "ike/random.rs"]
 mod random;
 #[path = "ike/reload.rs"]

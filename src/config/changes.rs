@@ -37,7 +37,7 @@ impl Changes {
             added: names(new, &|name| old.connection(name).is_none()),
             removed: names(old, &|name| new.connection(name).is_none()),
             changed: names(new, &differs),
-            secrets: old.secrets != new.secrets,
+            secrets: old.secrets != new.secrets || old.ppks != new.ppks,
         }
     }
 

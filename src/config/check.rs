@@ -20,8 +20,27 @@ pub(super) fn check(connections: &Section<'_>, pad: &Pad) {
             ));
         }
     }
+    check_ppks(connections, pad);
     check_dynamic(connections, pad);
     warn_of_overlaps(connections, pad);
+}
+
+/// A post-quantum preshared key that is named has to be there.
+fn check_ppks(connections: &Section<'_>, pad: &Pad) {
+    for connection in &pad.connections {
+        let Some(section) = connections.section(&connection.name) else {
+            continue;
+        };
+        match &connection.ppk_id {
+            Some(id) if pad.ppk(id).is_none() => {
+                section.fail_at("ppk_id", "no table secrets.ppk… has this id");
+            }
+            None if connection.ppk_required && pad.ppks.is_empty() => {
+                section.fail_at("ppk_required", "there is no table secrets.ppk…");
+            }
+            Some(_) | None => {}
+        }
+    }
 }
 
 /// A `dynamic` whose address is not known beforehand makes no policy: its traffic would leave in clear.

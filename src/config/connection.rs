@@ -4,7 +4,7 @@ use super::{
     DaemonConfig, child,
     keys::{self, Schema},
     read::{Entry, Section},
-    value,
+    secret, value,
 };
 use crate::{
     ike::{
@@ -55,6 +55,10 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
         unique: section
             .read("unique", |text| value::choice(text, &UNIQUE))
             .unwrap_or_default(),
+        ppk_id: section.read("ppk_id", secret::ppk_id),
+        ppk_required: section
+            .read("ppk_required", value::boolean)
+            .unwrap_or(false),
         children: read_children(section),
     };
     check_reachable(section, &connection);

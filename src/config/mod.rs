@@ -115,6 +115,7 @@ fn read_root(root: &Section<'_>, world_readable: bool) -> (DaemonConfig, Pad) {
     let mut pad = Pad::default();
     if let Some(section) = root.section("secrets") {
         pad.secrets = secret::read_all(&section, world_readable);
+        pad.ppks = secret::read_ppks(&section, world_readable);
     }
     if let Some(section) = root.section("connections") {
         pad.connections = read_connections(&section, &daemon);

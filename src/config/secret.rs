@@ -1,4 +1,4 @@
-//! `[secrets.ike<suffix>]`: pre-shared keys.
+//! `[secrets.ike<suffix>]`: pre-shared keys; `[secrets.ppk<suffix>]`: post-quantum ones.
 
 use super::{
     connection::{check_name, identity_pattern},
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     crypto::Secret,
-    ike::{Identity, IdentityPattern, Pad, SharedSecret},
+    ike::{Identity, IdentityPattern, IdentitySyntax, Pad, Ppk, PpkId, SharedSecret},
 };
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
@@ -16,12 +16,52 @@ use zeroize::Zeroizing;
 /// Reads every secret of `[secrets]`.
 pub(super) fn read_all(section: &Section<'_>, world_readable: bool) -> Vec<SharedSecret> {
     section.check_keys(&keys::SECRETS);
-    let is_ike = |(name, entry): &(String, Entry<'_>)| name.starts_with("ike") && entry.is_table();
-    let ike = section.entries().into_iter().filter(is_ike);
-    let ike: Vec<_> = ike
+    let ike = tables(section, "ike", world_readable).into_iter();
+    ike.map(|(name, section)| SharedSecret {
+        ids: read_ids(&section, identity_pattern),
+        secret: read_secret(&name, &section),
+        name,
+    })
+    .collect()
+}
+
+/// Reads every post-quantum preshared key of `[secrets]`.
+pub(super) fn read_ppks(section: &Section<'_>, world_readable: bool) -> Vec<Ppk> {
+    let ppks = tables(section, "ppk", world_readable).into_iter();
+    let read = |(name, section): (String, Section<'_>)| {
+        let ids = read_ids(&section, ppk_id);
+        if ids.is_empty() {
+            section.fail("has no id, by which a connection or a peer could name it");
+        }
+        Ppk {
+            ids,
+            secret: read_secret(&name, &section),
+            name,
+        }
+    };
+    ppks.map(read).collect()
+}
+
+/// What a PPK is called: the value of an identity, whatever its type.
+pub(super) fn ppk_id(text: &str) -> Result<PpkId, String> {
+    let identity: Identity = text
+        .parse()
+        .map_err(|error: IdentitySyntax| error.to_string())?;
+    Ok(PpkId(identity.to_payload_parts().1))
+}
+
+/// The tables whose name begins so.
+fn tables<'a>(
+    section: &Section<'a>,
+    prefix: &str,
+    world_readable: bool,
+) -> Vec<(String, Section<'a>)> {
+    let fits = |(name, entry): &(String, Entry<'_>)| name.starts_with(prefix) && entry.is_table();
+    let entries = section.entries().into_iter().filter(fits);
+    let tables: Vec<_> = entries
         .filter_map(|(name, entry)| Some((name, entry.section()?)))
         .collect();
-    let inline = ike
+    let inline = tables
         .iter()
         .find(|(_, section)| section.get("secret").is_some());
     if let Some((_, section)) = inline.filter(|_| world_readable) {
@@ -30,23 +70,22 @@ pub(super) fn read_all(section: &Section<'_>, world_readable: bool) -> Vec<Share
             "stands in a file that can be read by everybody; chmod 600 it",
         );
     }
-    ike.into_iter()
-        .map(|(name, section)| read(name, &section))
-        .collect()
+    tables
 }
 
-fn read(name: String, section: &Section<'_>) -> SharedSecret {
-    section.check_keys(&keys::SECRET);
-    check_name(&name, section);
+fn read_ids<T>(section: &Section<'_>, parse: fn(&str) -> Result<T, String>) -> Vec<T> {
     let is_id = |(name, _): &(String, Entry<'_>)| name.starts_with("id");
     let owners = section
         .entries()
         .into_iter()
         .filter(is_id)
         .flat_map(|(_, entry)| entry.whole_items());
-    let ids: Vec<IdentityPattern> = owners
-        .filter_map(|owner| owner.parse(identity_pattern))
-        .collect();
+    owners.filter_map(|owner| owner.parse(parse)).collect()
+}
+
+fn read_secret(name: &str, section: &Section<'_>) -> Secret {
+    section.check_keys(&keys::SECRET);
+    check_name(name, section);
     let secret = match (section.get("secret"), section.get("secret_file")) {
         (Some(_), Some(file)) => {
             file.fail("cannot stand beside secret; use one of them");
@@ -60,8 +99,7 @@ fn read(name: String, section: &Section<'_>) -> SharedSecret {
         }
     };
     // A secret that was refused still stands for itself, so that no connection misses it, too.
-    let secret = secret.unwrap_or_else(|| Secret::from(Vec::new()));
-    SharedSecret { name, ids, secret }
+    secret.unwrap_or_else(|| Secret::from(Vec::new()))
 }
 
 /// Hexadecimal behind `0x`, base64 behind `0s`, otherwise the bytes themselves.

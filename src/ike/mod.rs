@@ -57,7 +57,7 @@ pub use endpoint::Endpoint;
 pub use identity::{Identity, IdentityPattern, IdentitySyntax};
 pub use pad::{
     AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, Fragmentation,
-    LocalAuth, Pad, RemoteAuth, SelectorConfig, SharedSecret, StartAction, Unique,
+    LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig, SharedSecret, StartAction, Unique,
 };
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
 

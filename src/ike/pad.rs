@@ -22,7 +22,40 @@ pub struct Pad {
     pub connections: Vec<Arc<Connection>>,
     /// Shared secrets and whose they are.
     pub secrets: Vec<SharedSecret>,
+    /// Post-quantum preshared keys.
+    pub ppks: Vec<Ppk>,
 }
+
+/// A post-quantum preshared key (RFC 8784), which is mixed into keys and authenticates nobody.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ppk {
+    /// Name of its section.
+    pub name: String,
+    /// What it is called.
+    pub ids: Vec<PpkId>,
+    /// The key.
+    pub secret: Secret,
+}
+
+/// What a PPK is called, without the octet that says how to read it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PpkId(pub Vec<u8>);
+
+impl PpkId {
+    /// Reads what a peer sent: a fixed identifier (RFC 8784 §5.1).
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (kind, id) = bytes.split_first()?;
+        (*kind == FIXED).then(|| Self(id.to_vec()))
+    }
+
+    /// The identifier as it is sent.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [&[FIXED], self.0.as_slice()].concat()
+    }
+}
+
+/// PPK_ID_FIXED
+const FIXED: u8 = 2;
 
 /// A pre-shared key.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +116,11 @@ pub struct Connection {
     pub keyingtries: u32,
     /// What happens to older IKE SAs of the same peer.
     pub unique: Unique,
+    /// The post-quantum preshared key for this peer. Without it we announce none, and accept any that
+    /// we have.
+    pub ppk_id: Option<PpkId>,
+    /// No IKE SA without one.
+    pub ppk_required: bool,
     /// Its children.
     pub children: Vec<Arc<ChildConfig>>,
 }
@@ -330,6 +368,11 @@ impl Connection {
             .find(|host| !host.is_unspecified())
     }
 
+    /// Whether the peer may use this PPK.
+    pub(super) fn accepts_ppk(&self, id: &PpkId) -> bool {
+        self.ppk_id.as_ref().is_none_or(|own| own == id)
+    }
+
     /// A child by name.
     pub fn child(&self, name: &str) -> Option<&Arc<ChildConfig>> {
         self.children.iter().find(|child| child.name == name)
@@ -343,6 +386,11 @@ impl Connection {
 }
 
 impl Pad {
+    /// A post-quantum preshared key by one of its identifiers.
+    pub fn ppk(&self, id: &PpkId) -> Option<&Ppk> {
+        self.ppks.iter().find(|ppk| ppk.ids.contains(id))
+    }
+
     /// A connection by name.
     pub fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
         self.connections.iter().find(|conn| conn.name == name)

@@ -33,8 +33,8 @@ fn an_unknown_key_names_its_nearest_neighbour_and_what_is_allowed() {
         [
             "gw.toml:4: connections.site-b.dpd_delya: unknown key; did you mean dpd_delay? allowed: \
              version, local_addrs, remote_addrs, local_port, remote_port, proposals, encap, \
-             dpd_delay, keyingtries, unique, rekey_time, reauth_time, over_time, rand_time, \
-             children, local, remote"
+             fragmentation, dpd_delay, keyingtries, unique, ppk_id, ppk_required, rekey_time, \
+             reauth_time, over_time, rand_time, children, local, remote"
         ]
     );
     assert_eq!(

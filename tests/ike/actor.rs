@@ -27,6 +27,7 @@ pub(crate) type Payloads = Vec<(PayloadType, Vec<u8>)>;
 /// What was said in IKE_SA_INIT.
 pub(crate) struct Init {
     pub(crate) request: Vec<u8>,
+    pub(crate) response: Vec<u8>,
     pub(crate) ni: Vec<u8>,
     pub(crate) nr: Vec<u8>,
     pub(crate) answer: Payloads,
@@ -141,6 +142,7 @@ impl Actor {
             sealed: 0,
             init: Init {
                 request,
+                response,
                 ni,
                 nr,
                 answer,

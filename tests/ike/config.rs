@@ -8,8 +8,8 @@ use std::time::Duration;
 use lockgate::crypto::Secret;
 use lockgate::ike::{
     AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, Fragmentation,
-    IdentityPattern, LocalAuth, Pad, RemoteAuth, SelectorConfig, Settings, SharedSecret,
-    StartAction, Unique,
+    IdentityPattern, LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig, Settings,
+    SharedSecret, StartAction, Unique,
 };
 use lockgate::ipsec::{HeaderRules, Reqid};
 use lockgate::wire::keyword::parse_proposal;
@@ -67,6 +67,8 @@ pub(crate) struct Setup {
     pub(crate) connection: Connection,
     pub(crate) children: Vec<ChildConfig>,
     pub(crate) secret: &'static str,
+    /// Name and value of post-quantum preshared keys.
+    pub(crate) ppks: Vec<(&'static str, &'static str)>,
 }
 
 impl Setup {
@@ -84,13 +86,20 @@ impl Setup {
             connection: connection(side),
             children: vec![child],
             secret: "correct horse battery staple",
+            ppks: Vec::new(),
         }
     }
 
     pub(crate) fn pad(&self) -> Arc<Pad> {
         let mut connection = self.connection.clone();
         connection.children = self.children.iter().cloned().map(Arc::new).collect();
+        let ppks = self.ppks.iter().map(|(id, secret)| Ppk {
+            name: format!("ppk-{id}"),
+            ids: vec![PpkId(id.as_bytes().to_vec())],
+            secret: Secret::from(secret.as_bytes().to_vec()),
+        });
         Arc::new(Pad {
+            ppks: ppks.collect(),
             connections: vec![Arc::new(connection)],
             secrets: vec![SharedSecret {
                 name: "ike".into(),
@@ -138,6 +147,8 @@ fn connection(side: Side) -> Connection {
         reauth_time: Duration::ZERO,
         keyingtries: 1,
         unique: Unique::No,
+        ppk_id: None,
+        ppk_required: false,
         children: Vec::new(),
     }
 }

@@ -26,7 +26,7 @@ fn pair() -> Pair {
     })
 }
 
-fn prf() -> Prf {
+pub(crate) fn prf() -> Prf {
     Prf::new(PrfId::HMAC_SHA2_384).unwrap()
 }
 
@@ -39,7 +39,7 @@ fn raw_ke(method: KeyExchangeId, data: &[u8]) -> (PayloadType, Vec<u8>) {
 }
 
 /// A message as IntAuth covers it, made from its parts as RFC 9242 §3.3.2 draws it.
-fn covered(spis: [[u8; 8]; 2], flags: u8, id: u32, payloads: &Payloads) -> Vec<u8> {
+pub(crate) fn covered(spis: [[u8; 8]; 2], flags: u8, id: u32, payloads: &Payloads) -> Vec<u8> {
     let (first, text) = join(payloads);
     let total = u32::try_from(28 + 4 + text.len()).unwrap();
     let inner = u16::try_from(4 + text.len()).unwrap();
@@ -56,7 +56,7 @@ fn covered(spis: [[u8; 8]; 2], flags: u8, id: u32, payloads: &Payloads) -> Vec<u
 }
 
 /// The seven keys of AES-256-GCM and HMAC-SHA-384, cut from prf+ by hand.
-fn keys(seed: &[u8], ni: &[u8], nr: &[u8], spis: [[u8; 8]; 2]) -> IkeKeys {
+pub(crate) fn keys(seed: &[u8], ni: &[u8], nr: &[u8], spis: [[u8; 8]; 2]) -> IkeKeys {
     let lens = [48, 0, 0, 36, 36, 48, 48];
     let parts = [ni, nr, &spis[0], &spis[1]];
     let mut output = Vec::new();

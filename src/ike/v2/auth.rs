@@ -26,6 +26,7 @@ use super::init::{InitDone, InitExchange, fail};
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
 use super::offer::{Offer, Unanswered, fail_waiters};
+use super::ppk::{self, PpkKeys, PpkUse};
 use super::protect::{AuthKeys, SaKeys};
 use super::siblings::Kin;
 use super::tasks::Task;
@@ -38,6 +39,8 @@ pub(in crate::ike) struct AuthSent {
     done: InitDone,
     keys: SaKeys,
     auth: AuthKeys,
+    /// The same with a PPK, if the peer takes it.
+    with_ppk: Option<PpkKeys>,
     local_id: Identity,
     nat: NatStatus,
     outstanding: Outstanding<Option<Offer>>,
@@ -71,11 +74,24 @@ impl AuthSent {
         };
 
         let id_body = local_id.to_payload_body();
-        let proof = initiator_proof(keys.prf, &secret.secret, &done.exchange, &auth, &id_body);
+        let prove =
+            |auth| initiator_proof(keys.prf, &secret.secret, &done.exchange, auth, &id_body);
+        let ppk = connection.ppk_id.as_ref();
+        let ppk = ppk.and_then(|id| Some((id, pad.ppk(id)?)));
+        let ppk = ppk.filter(|_| done.ppk == PpkUse::Auth);
+        let with_ppk = ppk.map(|(_, ppk)| PpkKeys::mix(keys.prf, ppk, &keys.sk_d, &auth));
+        let proof = prove(with_ppk.as_ref().map_or(&auth, |mixed| &mixed.auth));
         let first_contact = connection.unique != Unique::Never
             && attempt.replaces.is_none()
             && !cx.peers.knows(&local_id, &connection.remote.id);
         let mut payloads = identity_payloads(&id_body, first_contact, expected, &proof);
+        if let Some((id, _)) = ppk {
+            add_notify(&mut payloads, NotifyType::PPK_IDENTITY, &id.encode());
+            if !connection.ppk_required {
+                let plain = prove(&auth);
+                add_notify(&mut payloads, NotifyType::NO_PPK_AUTH, plain.as_bytes());
+            }
+        }
         let offer = (!attempt.wishes.is_empty()).then(|| {
             let wish = attempt.wishes.remove(0);
             let owner = (cx.next_owner(), Kin::FIRST);
@@ -99,6 +115,7 @@ impl AuthSent {
             done,
             keys,
             auth,
+            with_ppk,
             local_id,
             nat,
             outstanding: Outstanding {
@@ -137,13 +154,36 @@ impl AuthSent {
             let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
             return self.give_up(core, kind, reason, cx);
         }
-        match self.verify(&payloads, cx) {
+        let settled = self.settle_ppk(core, &payloads, cx);
+        let settled = settled.map_err(ExchangeError::from);
+        match settled.and_then(|()| self.verify(&payloads, cx)) {
             Ok(remote_id) => self.establish(core, datagram, remote_id, &payloads, cx),
             Err(error) => {
                 self.reject(core, cx, &error);
                 State::Gone
             }
         }
+    }
+
+    /// Goes on with the PPK, or without it, as the peer has chosen (RFC 8784 §3).
+    fn settle_ppk(
+        &mut self,
+        core: &Core,
+        answer: &Payloads<'_>,
+        cx: &mut Context,
+    ) -> Result<(), AuthenticationError> {
+        let chosen = answer.notify(NotifyType::PPK_IDENTITY).is_some();
+        match self.with_ppk.take().filter(|_| chosen) {
+            Some(mixed) => {
+                ppk::log_use(core, &mixed.name, cx);
+                (self.keys.sk_d, self.auth) = (mixed.sk_d, mixed.auth);
+            }
+            None if self.attempt.connection.ppk_required && self.done.ppk == PpkUse::Auth => {
+                return Err(AuthenticationError::NoPpk);
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     fn verify(&self, payloads: &Payloads<'_>, cx: &Context) -> Result<Identity, ExchangeError> {

@@ -25,6 +25,7 @@ use super::init_request::HalfOpen;
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
 use super::offer::esp_spi;
+use super::ppk::{self, PpkKeys, Proof};
 use super::protect::{AuthKeys, SaKeys};
 use super::siblings::{Kin, Siblings, add_resource_info};
 use super::transport;
@@ -41,6 +42,8 @@ pub(in crate::ike) struct Refused {
 struct Authenticated {
     connection: Arc<Connection>,
     peer: Peer,
+    /// The keys to go on with.
+    with_ppk: Option<PpkKeys>,
 }
 
 impl HalfOpen {
@@ -62,8 +65,7 @@ impl HalfOpen {
         let payloads = opened.payloads();
         let checked = payloads.and_then(|payloads| {
             opening.check_done()?;
-            let Opening { keys, auth, .. } = &opening;
-            let authenticated = self.authenticate(core, keys, auth, &payloads, cx)?;
+            let authenticated = self.authenticate(core, &opening, &payloads, cx)?;
             Ok((authenticated, payloads))
         });
         let Opening { keys, auth, .. } = opening;
@@ -77,20 +79,30 @@ impl HalfOpen {
     fn authenticate(
         &self,
         core: &Core,
-        keys: &SaKeys,
-        auth: &AuthKeys,
+        opening: &Opening,
         payloads: &Payloads<'_>,
         cx: &Context,
     ) -> Result<Authenticated, ExchangeError> {
+        let Opening { keys, auth, .. } = opening;
         let body = required(payloads.id_i, "IDi")?;
         let remote_id = Identity::from_payload(&IdPayload::parse(body)?);
         let asked = payloads.id_r.map(IdPayload::parse).transpose()?;
         let asked = asked.as_ref().map(Identity::from_payload);
-        let proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
+        let mut proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
         let selectors = asked_selectors(payloads).ok();
         let ids = (&remote_id, asked.as_ref());
         let connection = self.find_connection(core, ids, selectors.as_ref(), &cx.pad)?;
         let local_id = core.local_identity(&connection);
+        let mixed = opening.ppk.as_ref();
+        let with_ppk = match ppk::choose(self.done.ppk, mixed, &connection, payloads, &cx.pad)? {
+            Proof::Plain => None,
+            Proof::With(ppk) => Some(PpkKeys::mix(keys.prf, ppk, &keys.sk_d, auth)),
+            Proof::Without(data) => {
+                proof.data = data; // the method is still that of AUTH
+                None
+            }
+        };
+        let auth = with_ppk.as_ref().map_or(auth, |mixed| &mixed.auth);
         check_proof(cx, (&local_id, &remote_id), &proof, |secret| {
             initiator_proof(keys.prf, secret, &self.done.exchange, auth, body)
         })?;
@@ -99,6 +111,7 @@ impl HalfOpen {
         }
         Ok(Authenticated {
             connection,
+            with_ppk,
             peer: Peer {
                 local_id,
                 remote_id,
@@ -149,12 +162,21 @@ impl HalfOpen {
         self: Box<Self>,
         core: &mut Core,
         datagram: &Datagram<'_>,
-        (keys, auth): (SaKeys, AuthKeys),
+        (mut keys, mut auth): (SaKeys, AuthKeys),
         authenticated: Authenticated,
         payloads: &Payloads<'_>,
         cx: &mut Context,
     ) -> State {
-        let Authenticated { connection, peer } = authenticated;
+        let Authenticated {
+            connection,
+            peer,
+            with_ppk,
+        } = authenticated;
+        let uses_ppk = with_ppk.is_some();
+        if let Some(mixed) = with_ppk {
+            ppk::log_use(core, &mixed.name, cx);
+            (keys.sk_d, auth) = (mixed.sk_d, mixed.auth);
+        }
         core.connection = Some(connection);
         let exchange = &self.done.exchange;
         let nat = self.done.nat.unwrap_or_default();
@@ -167,6 +189,9 @@ impl HalfOpen {
         let mut response = PayloadWriter::new();
         response.add(PayloadType::ID_R, &id_body);
         add_auth(&mut response, &proof);
+        if uses_ppk {
+            add_notify(&mut response, NotifyType::PPK_IDENTITY, &[]);
+        }
 
         let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);

@@ -60,6 +60,10 @@ pub(in crate::ike) enum AuthenticationError {
     Mismatch { claimed: Identity },
     #[error("{0} has an IKE SA already, and is to keep it")]
     NotUnique(Identity),
+    #[error("the peer uses no post-quantum preshared key")]
+    NoPpk,
+    #[error("the peer uses another post-quantum preshared key")]
+    OtherPpk,
 }
 
 impl From<AuthenticationError> for ExchangeError {

@@ -27,6 +27,7 @@ use super::child::End;
 use super::fragment::{self, FragmentRules};
 use super::intermediate;
 use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
+use super::ppk::PpkUse;
 use super::protect::{AuthKeys, SaKeys};
 use super::{Core, IkeSa, State};
 
@@ -52,6 +53,7 @@ pub(super) struct InitDone {
     /// The responder accepts IKE SAs without a child (RFC 6023).
     pub(super) childless: bool,
     pub(super) fragments: FragmentRules,
+    pub(super) ppk: PpkUse,
 }
 
 impl InitDone {
@@ -221,6 +223,7 @@ impl InitSent {
         let childless = payloads.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         let ours = self.attempt.connection.fragmentation;
         let fragments = FragmentRules::negotiate(ours, payloads, &cx.settings);
+        let ppk = self.announced_ppk(payloads);
         let done = InitDone {
             exchange: InitExchange {
                 request: self.request_bytes().to_vec(),
@@ -234,6 +237,7 @@ impl InitSent {
             nat,
             childless: childless.is_some(),
             fragments,
+            ppk,
         };
         intermediate::start(self.attempt, done, core, cx)
     }
@@ -350,6 +354,14 @@ impl InitSent {
         self.request.due()
     }
 
+    /// What the peer has taken up of what we announced.
+    fn announced_ppk(&self, answer: &Payloads<'_>) -> PpkUse {
+        match self.attempt.connection.ppk_id {
+            Some(_) => PpkUse::announced(answer),
+            None => PpkUse::No,
+        }
+    }
+
     /// A request in clear is never cut.
     fn request_bytes(&self) -> &[u8] {
         let datagrams = self.request.message().datagrams();
@@ -403,12 +415,16 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
     if connection.is_some_and(|conn| conn.fragmentation != Fragmentation::No) {
         fragment::announce(&mut payloads);
     }
-    if has_additional(&offer.proposals) {
+    let has_ppk = connection.is_some_and(|conn| conn.ppk_id.is_some());
+    if has_ppk || has_additional(&offer.proposals) {
         add_notify(
             &mut payloads,
             NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED,
             &[],
         );
+    }
+    if let Some(connection) = connection {
+        PpkUse::announce(connection, &mut payloads);
     }
     let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
     let message = message_bytes(header, payloads.finish()).into();

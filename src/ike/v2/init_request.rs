@@ -19,6 +19,7 @@ use super::fragment::{self, FragmentRules};
 use super::init::{InitDone, InitExchange};
 use super::intermediate::{self, Opening};
 use super::message::{Datagram, Payloads, add_ke, add_notify};
+use super::ppk::PpkUse;
 use super::window::{Arrival, Window};
 use super::{Core, IkeSa, State, fill_status};
 
@@ -90,6 +91,7 @@ impl InitRequest<'_> {
         if intermediate {
             add_notify(&mut payloads, follows, &[]);
         }
+        let ppk = PpkUse::accept(&cx.pad, self.payloads, &mut payloads);
         let ours = connection.fragmentation;
         let fragments = FragmentRules::negotiate(ours, self.payloads, &cx.settings);
         if fragments.is_negotiated() {
@@ -114,6 +116,7 @@ impl InitRequest<'_> {
                 nat,
                 childless: true,
                 fragments,
+                ppk,
             },
             intermediate,
             window: Window::new(0, intermediate::FIRST_ID),

@@ -1,29 +1,32 @@
 //! Between IKE_SA_INIT and IKE_AUTH: additional key exchanges (RFC 9370 §2.2.2) and a PPK (RFC 9867) in
 //! IKE_INTERMEDIATE (RFC 9242).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::crypto::Secret;
-use crate::crypto::kdf::skeyseed_rekey;
+use crate::crypto::kdf::{mix_ppk, skeyseed_rekey};
 use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Cause, Context};
+use crate::ike::pad::{Connection, Pad, Ppk, PpkId};
 use crate::ike::retransmit::Retransmit;
 use crate::ike::status::IkeSaStatus;
 use crate::ike::{AlertKind, Discard};
 use crate::ipsec::Reqid;
 use crate::wire::Malformed;
-use crate::wire::ikev2::PayloadWriter;
+use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use crate::wire::isakmp::ExchangeType;
 
 use super::auth::{AuthSent, float};
 use super::auth_request::refuse;
 use super::child::End;
-use super::error::ExchangeError;
+use super::error::{AuthenticationError, ExchangeError};
 use super::init::{InitDone, fail};
 use super::init_request::HalfOpen;
 use super::int_auth::{self, IntAuth};
 use super::key_exchanges::KeyExchanges;
-use super::message::{Datagram, Payloads, notify_name};
+use super::message::{Datagram, Payloads, add_notify, notify_name};
+use super::ppk::{self, PpkUse};
 use super::protect::{AuthKeys, SaKeys};
 use super::window::Outstanding;
 use super::{Core, State, fill_status};
@@ -35,6 +38,25 @@ pub(super) struct Opening {
     pub(super) int_auth: IntAuth,
     /// To be done before IKE_AUTH.
     pub(super) exchanges: KeyExchanges,
+    /// A PPK is still to be settled in IKE_INTERMEDIATE.
+    ppk_due: bool,
+    /// The one that was mixed in.
+    pub(super) ppk: Option<PpkId>,
+}
+
+/// What one exchange mixes into the keys, the shared secret first.
+#[derive(Default)]
+struct Gain<'a> {
+    shared: Option<Secret>,
+    ppk: Option<(PpkId, &'a Ppk)>,
+}
+
+impl Gain<'_> {
+    fn log(&self, core: &Core, cx: &mut Context) {
+        if let Some((_, ppk)) = &self.ppk {
+            ppk::log_use(core, &ppk.name, cx);
+        }
+    }
 }
 
 impl Opening {
@@ -45,21 +67,80 @@ impl Opening {
             auth,
             int_auth: IntAuth::default(),
             exchanges: KeyExchanges::new(&done.suite.additional),
+            ppk_due: done.ppk == PpkUse::Intermediate,
+            ppk: None,
         }
     }
 
-    /// Notes an exchange, and goes on with keys that its result is mixed into.
+    /// Notes an exchange, and goes on with keys that its results are mixed into.
     fn conclude(
         &mut self,
         (done, core): (&InitDone, &Core),
         (request, response): (&[u8], &[u8]),
-        shared: Secret,
+        gain: Gain<'_>,
     ) {
         let prf = self.keys.prf;
         self.int_auth.cover(prf, &self.auth, request, response);
         let (ni, nr) = (&done.exchange.ni, &done.exchange.nr);
-        let seed = skeyseed_rekey(prf, &self.keys.sk_d, &[shared], ni, nr);
-        (self.keys, self.auth) = done.keys(&seed, core);
+        if let Some(shared) = gain.shared {
+            let seed = skeyseed_rekey(prf, &self.keys.sk_d, &[shared], ni, nr);
+            (self.keys, self.auth) = done.keys(&seed, core);
+        }
+        if let Some((id, ppk)) = gain.ppk {
+            let seed = mix_ppk(prf, &ppk.secret, &self.keys.sk_d);
+            (self.keys, self.auth) = done.keys(&seed, core);
+            self.ppk = Some(id);
+        }
+    }
+
+    /// What shows that both sides have the same PPK.
+    fn confirm(&self, ppk: &Ppk, done: &InitDone, core: &Core) -> Vec<u8> {
+        let nonces = (done.exchange.ni.as_slice(), done.exchange.nr.as_slice());
+        ppk::confirmation(self.keys.prf, ppk, nonces, core.spis())
+    }
+
+    /// As initiator: writes the next request. A PPK goes with the last key exchange.
+    fn ask(
+        &mut self,
+        (done, core): (&InitDone, &Core),
+        connection: &Connection,
+        request: &mut PayloadWriter,
+        cx: &mut Context,
+    ) {
+        self.exchanges.ask(request, cx);
+        if self.ppk_due && self.exchanges.left() <= 1 {
+            let id = connection.ppk_id.as_ref();
+            if let Some((id, ppk)) = id.and_then(|id| Some((id, cx.pad.ppk(id)?))) {
+                let mut data = id.encode();
+                data.extend(self.confirm(ppk, done, core));
+                add_notify(request, NotifyType::PPK_IDENTITY_KEY, &data);
+            }
+        }
+    }
+
+    /// As initiator: takes the answer to [`Self::ask`].
+    fn finish<'a>(
+        &mut self,
+        answer: &Payloads<'_>,
+        connection: &Connection,
+        pad: &'a Pad,
+    ) -> Result<Gain<'a>, ExchangeError> {
+        let last = self.exchanges.left() <= 1;
+        let mut gain = Gain::default();
+        if !self.exchanges.is_done() {
+            gain.shared = Some(self.exchanges.finish(answer)?);
+        }
+        if last && std::mem::take(&mut self.ppk_due) {
+            let named = answer.notify(NotifyType::PPK_IDENTITY);
+            let named = named.and_then(|notify| PpkId::parse(notify.data));
+            let own = connection.ppk_id.as_ref();
+            let common = named.filter(|named| own == Some(named));
+            gain.ppk = common.and_then(|id| pad.ppk(&id).map(|ppk| (id, ppk)));
+            if gain.ppk.is_none() && connection.ppk_required {
+                return Err(AuthenticationError::OtherPpk.into());
+            }
+        }
+        Ok(gain)
     }
 }
 
@@ -71,6 +152,16 @@ pub(super) fn start(attempt: Attempt, done: InitDone, core: &mut Core, cx: &mut 
     }
     if done.nat.unwrap_or_default().any() {
         float(core, cx);
+    }
+    if attempt.connection.ppk_required && done.ppk == PpkUse::No {
+        let reason = AuthenticationError::NoPpk.to_string();
+        return fail(
+            core,
+            attempt,
+            reason,
+            Cause::Refusal(AlertKind::PeerAuth),
+            cx,
+        );
     }
     let opening = Opening::new(&done, core);
     proceed(attempt, done, opening, FIRST_ID, core, cx)
@@ -85,11 +176,11 @@ fn proceed(
     core: &mut Core,
     cx: &mut Context,
 ) -> State {
-    if opening.exchanges.is_done() {
+    if opening.exchanges.is_done() && !opening.ppk_due {
         return AuthSent::start(attempt, done, opening, message_id, core, cx);
     }
     let mut payloads = PayloadWriter::new();
-    opening.exchanges.ask(&mut payloads, cx);
+    opening.ask((&done, core), &attempt.connection, &mut payloads, cx);
     let header = core.header(ExchangeType::IKE_INTERMEDIATE, false, message_id);
     let covered = int_auth::of_sent(header, &payloads);
     let message = opening.keys.seal(header, payloads, core.path);
@@ -142,15 +233,17 @@ impl IntermediateSent {
             let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
             return self.end(core, reason, Cause::Refusal(kind), cx);
         }
-        match self.opening.exchanges.finish(&payloads) {
-            Ok(shared) => {
+        let (connection, pad) = (&self.attempt.connection, Arc::clone(&cx.pad));
+        match self.opening.finish(&payloads, connection, &pad) {
+            Ok(gain) => {
                 let Self {
                     attempt,
                     done,
                     mut opening,
                     outstanding,
                 } = *self;
-                opening.conclude((&done, core), (&outstanding.pending, &answer), shared);
+                gain.log(core, cx);
+                opening.conclude((&done, core), (&outstanding.pending, &answer), gain);
                 let next_id = outstanding.message_id.saturating_add(1);
                 proceed(attempt, done, opening, next_id, core, cx)
             }
@@ -220,10 +313,13 @@ impl HalfOpen {
         core.path = datagram.path;
         let request = int_auth::of_received(datagram, &opened);
         let mut response = PayloadWriter::new();
-        let payloads = opened.payloads();
-        let result = payloads.and_then(|payloads| opening.answer(&payloads, &mut response, cx));
-        let shared = match result {
-            Ok(shared) => shared,
+        let (payloads, pad) = (opened.payloads(), Arc::clone(&cx.pad));
+        let result = payloads.and_then(|payloads| {
+            let known = (&self.done, &*core);
+            opening.answer(known, &payloads, &mut response, &pad, cx)
+        });
+        let gain = match result {
+            Ok(gain) => gain,
             Err(error) => {
                 let Opening { keys, .. } = opening;
                 return refuse(core, (keys, self.window), datagram, &error, cx);
@@ -235,7 +331,8 @@ impl HalfOpen {
         let response = opening.keys.seal(header, response, datagram.path);
         cx.send(datagram.path, &response);
         self.window.answer(datagram.bytes, response);
-        opening.conclude((&self.done, core), (&request, &covered), shared);
+        gain.log(core, cx);
+        opening.conclude((&self.done, core), (&request, &covered), gain);
         self.opening = Some(Box::new(opening));
         State::HalfOpen(self)
     }
@@ -255,16 +352,33 @@ impl Opening {
         Err(Malformed::BadValue("IKE_AUTH before the last key exchange").into())
     }
 
-    fn answer(
+    /// As responder: does what a request asks for, which must be something that is still to be done.
+    fn answer<'a>(
         &mut self,
+        (done, core): (&InitDone, &Core),
         request: &Payloads<'_>,
         response: &mut PayloadWriter,
+        pad: &'a Pad,
         cx: &mut Context,
-    ) -> Result<Secret, ExchangeError> {
-        if self.exchanges.is_done() {
+    ) -> Result<Gain<'a>, ExchangeError> {
+        let offers_ppk = request.notify(NotifyType::PPK_IDENTITY_KEY).is_some();
+        let settles_ppk = offers_ppk && std::mem::take(&mut self.ppk_due);
+        let exchanges = !self.exchanges.is_done() && (request.ke.is_some() || !settles_ppk);
+        if !exchanges && !settles_ppk {
             return Err(Malformed::BadValue("IKE_INTERMEDIATE exchange too many").into());
         }
-        self.exchanges.answer(request, response, cx)
+        let mut gain = Gain::default();
+        if exchanges {
+            gain.shared = Some(self.exchanges.answer(request, response, cx)?);
+        }
+        if settles_ppk {
+            let confirm = |ppk: &Ppk| self.confirm(ppk, done, core);
+            gain.ppk = ppk::find_common(request, pad, confirm);
+            if let Some((id, _)) = &gain.ppk {
+                add_notify(response, NotifyType::PPK_IDENTITY, &id.encode());
+            }
+        }
+        Ok(gain)
     }
 }
 

@@ -33,6 +33,10 @@ impl KeyExchanges {
         self.todo.is_empty()
     }
 
+    pub(super) fn left(&self) -> usize {
+        self.todo.len()
+    }
+
     /// As initiator: adds the KE payload of the next one, if there is one.
     pub(super) fn ask(&mut self, request: &mut PayloadWriter, cx: &mut Context) {
         let Some(method) = self.todo.front() else {

@@ -28,6 +28,7 @@ mod lingering;
 mod liveness;
 mod message;
 mod offer;
+mod ppk;
 mod protect;
 mod rekey;
 mod rekey_child;
