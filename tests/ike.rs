@@ -36,6 +36,8 @@ mod host;
 mod hostile;
 #[path = "ike/insider.rs"]
 mod insider;
+#[path = "ike/key_log.rs"]
+mod key_log;
 #[path = "ike/lifetime.rs"]
 mod lifetime;
 #[path = "ike/nat.rs"]

@@ -52,6 +52,8 @@ pub struct DaemonConfig {
     pub path_mtu: Option<u16>,
     /// Largest IP datagram that carries a fragment of an IKE message.
     pub fragment_size: u16,
+    /// Folder for keys in Wireshark's formats; absent: they are told to nobody.
+    pub key_log: Option<PathBuf>,
     /// What is logged.
     pub log: LevelFilter,
     /// How it is logged.
@@ -103,6 +105,7 @@ impl Default for DaemonConfig {
             guard: Guard::Xfrm,
             path_mtu: None,
             fragment_size: 1280,
+            key_log: None,
             log: LevelFilter::INFO,
             log_format: LogFormat::Text,
             routing_table: 4500,
@@ -155,6 +158,7 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
         fragment_size: section
             .read("fragment_size", fragment_size)
             .unwrap_or(default.fragment_size),
+        key_log: section.read("key_log", folder),
         log: section
             .read("log", |text| value::choice(text, &LOG))
             .unwrap_or(default.log),
@@ -189,6 +193,15 @@ fn warn_of_effects(section: &Section<'_>, daemon: &DaemonConfig) {
     if daemon.tun_uso && !daemon.tun_tso && section.get("tun_uso").is_some() {
         section.warn_at("tun_uso", "has no effect without tun_tso");
     }
+    if let Some(folder) = &daemon.key_log {
+        section.warn_at(
+            "key_log",
+            format!(
+                "keys are written to {}: whoever reads them reads the traffic of all tunnels",
+                folder.display()
+            ),
+        );
+    }
     let metrics = daemon.metrics.filter(|listen| !listen.ip().is_loopback());
     if let Some(listen) = metrics {
         section.warn_at(
@@ -199,6 +212,14 @@ fn warn_of_effects(section: &Section<'_>, daemon: &DaemonConfig) {
             ),
         );
     }
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(format!("{text:?} is not an absolute path"))
 }
 
 fn interface(text: &str) -> Result<String, String> {

@@ -106,6 +106,7 @@ pub(super) static DAEMON: Schema = Schema {
         ("guard", Yes),
         ("path_mtu", Yes),
         ("fragment_size", Yes),
+        ("key_log", Yes),
         ("log", Yes),
         ("log_format", Yes),
         ("routing_table", Yes),

@@ -18,6 +18,7 @@ use super::{
     commands::Commands,
     failures::Failures,
     guard::Guard,
+    key_log::KeyLog,
     logging::LogLevel,
     metrics::{Ledger, Metrics, Snapshot},
     report::RateLimit,
@@ -54,6 +55,7 @@ pub(super) struct Control {
     pub(super) usage: UsageTimes,
     pub(super) ledger: Ledger,
     pub(super) failures: Failures,
+    pub(super) key_log: Option<KeyLog>,
     /// Absent where nobody may ask for them.
     pub(super) metrics: Option<Metrics>,
     pub(super) log_limit: RateLimit,
@@ -268,6 +270,11 @@ impl Control {
             }
             Output::Update(update) => self.update(update),
             Output::Event(event) => self.report(event, now),
+            Output::KeyLog(line) => {
+                if let Some(log) = &mut self.key_log {
+                    log.write(&line);
+                }
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod commands;
 mod control;
 pub mod failures;
 pub mod guard;
+mod key_log;
 pub mod logging;
 mod metrics;
 mod reach;

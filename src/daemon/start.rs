@@ -28,6 +28,7 @@ use super::{
     control::{Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
     failures::Failures,
     guard::{self, Guard, GuardError},
+    key_log::KeyLog,
     logging::LogLevel,
     metrics::{Ledger, Metrics},
     report::RateLimit,
@@ -216,6 +217,7 @@ struct Parts {
     metrics: Option<Metrics>,
     workers: NonZeroU16,
     rng: ChaCha20Rng,
+    key_log: Option<KeyLog>,
 }
 
 fn build(
@@ -259,6 +261,8 @@ fn build(
     if let Some(guard) = &kernel.guard {
         guard.exempt(device.name())?;
     }
+    let key_log = daemon.key_log.as_deref().map(KeyLog::open).transpose();
+    let key_log = key_log.map_err(failed("cannot open the key log"))?;
     let vici = Server::bind(
         &daemon.vici_socket,
         daemon.vici_socket_mode,
@@ -301,6 +305,7 @@ fn build(
         workers,
         rng,
         config,
+        key_log,
     })
 }
 
@@ -312,6 +317,7 @@ impl Parts {
             port: self.config.daemon.port,
             port_nat_t: self.config.daemon.port_nat_t,
             path_mtu: self.config.daemon.path_mtu.unwrap_or(DEFAULT_PATH_MTU),
+            key_log: self.key_log.is_some(),
             fragment_size: self.config.daemon.fragment_size,
             ..Settings::new(self.workers)
         };
@@ -334,6 +340,7 @@ impl Parts {
             usage: UsageTimes::default(),
             ledger: Ledger::default(),
             failures: Failures::default(),
+            key_log: self.key_log,
             metrics: self.metrics,
             log_limit: RateLimit::default(),
             started: (now, SystemTime::now()),

@@ -15,8 +15,8 @@ use super::peers::Peers;
 use super::rate::RateLimit;
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
-    Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, Output, Pad, Path,
-    Settings, Transmit,
+    Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, KeyLogLine, Output,
+    Pad, Path, Settings, Transmit,
 };
 
 /// Everything that is not one IKE SA.
@@ -261,6 +261,18 @@ impl Context {
 
     pub(super) fn event(&mut self, event: Event) {
         self.output(Output::Event(event));
+    }
+
+    /// A line with keys, if somebody has switched that on.
+    pub(super) fn key_line(&self, line: impl FnOnce() -> Option<KeyLogLine>) -> Option<KeyLogLine> {
+        self.settings.key_log.then(line).flatten()
+    }
+
+    /// Lets keys out.
+    pub(super) fn log_keys(&mut self, line: Option<KeyLogLine>) {
+        if let Some(line) = line {
+            self.output(Output::KeyLog(line));
+        }
     }
 
     pub(super) fn discard(&mut self, reason: Discard) {

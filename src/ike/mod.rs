@@ -33,6 +33,7 @@ mod cookie;
 pub mod discard;
 pub mod endpoint;
 pub mod identity;
+mod key_log;
 mod narrow;
 mod nat;
 mod negotiate;
@@ -55,6 +56,7 @@ pub use alert::{Alert, AlertKind};
 pub use discard::Discard;
 pub use endpoint::Endpoint;
 pub use identity::{Identity, IdentityPattern, IdentitySyntax};
+pub use key_log::{KeyLogLine, KeyTable};
 pub use pad::{
     AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, Fragmentation,
     LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig, SharedSecret, StartAction, Unique,
@@ -161,6 +163,8 @@ pub enum Output {
     Update(SaUpdate),
     /// Tell whoever watches.
     Event(Event),
+    /// Write down keys. Only with [`Settings::key_log`].
+    KeyLog(KeyLogLine),
 }
 
 /// One IKE message.
@@ -319,6 +323,8 @@ pub struct Settings {
     pub inbound_linger: Duration,
     /// Interval of NAT keepalives.
     pub keepalive: Duration,
+    /// Whether keys come out as [`Output::KeyLog`].
+    pub key_log: bool,
 }
 
 /// Transmissions of one request: after each one a wait, the first `initial` long, each next twice
@@ -366,6 +372,7 @@ impl Settings {
             ike_sas_per_peer: 16,
             inbound_linger: Duration::from_secs(5),
             keepalive: Duration::from_secs(20),
+            key_log: false,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use lockgate::ike::{
     Command, CommandError, CommandId, CommandOutcome, Discard, Endpoint, Event, IkeSaStatus, Input,
-    Output, Pad, Path, Transmit,
+    KeyLogLine, Output, Pad, Path, Transmit,
 };
 use lockgate::ipsec::{SaEvent, SaUpdate};
 
@@ -19,6 +19,7 @@ pub(crate) struct Host {
     pub(crate) endpoint: Endpoint,
     pub(crate) plane: Plane,
     pub(crate) events: Vec<Event>,
+    pub(crate) keys: Vec<KeyLogLine>,
     pub(crate) keepalives: Vec<Path>,
     /// Outbound SAs that packets could use only after the peer had been sent something.
     pub(crate) opened_late: u32,
@@ -45,6 +46,7 @@ impl Host {
             endpoint: Endpoint::new(settings, setup.pad(), Box::new(random), now),
             plane,
             events: Vec::new(),
+            keys: Vec::new(),
             keepalives: Vec::new(),
             opened_late: 0,
             nonces,
@@ -79,6 +81,7 @@ impl Host {
             match output {
                 Output::Transmit(transmit) => sent.push(transmit),
                 Output::Keepalive(path) => self.keepalives.push(path),
+                Output::KeyLog(line) => self.keys.push(line),
                 Output::Update(update) => {
                     let opens = matches!(update, SaUpdate::SwitchOutbound(_));
                     self.opened_late += u32::from(opens && !sent.is_empty());

@@ -53,7 +53,7 @@ impl HalfOpen {
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        let mut opening = self.take_opening(core);
+        let mut opening = self.take_opening(core, cx);
         let Some(opened) = opening.keys.open(datagram, cx) else {
             self.keep(opening);
             return State::HalfOpen(self);

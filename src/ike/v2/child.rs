@@ -8,6 +8,7 @@ use crate::crypto::PacketKey;
 use crate::crypto::kdf::{ChildKeys, HalfKeys};
 use crate::ike::AlertKind;
 use crate::ike::context::Context;
+use crate::ike::key_log;
 use crate::ike::narrow::text;
 use crate::ike::pad::ChildConfig;
 use crate::ike::retransmit::below;
@@ -175,6 +176,11 @@ impl ChildSa {
         let (usage_in, usage_out) = (Arc::<SaUsage>::default(), Arc::<SaUsage>::default());
         let limits = limits(&config, cx);
         let times = Times::new(&config, cx);
+        for (spi, keys) in [(spi_in, &keys_in), (spi_out, &keys_out)] {
+            let ipv6 = path.remote.is_ipv6();
+            let line = cx.key_line(|| key_log::esp(ipv6, spi, &suite.cipher, keys));
+            cx.log_keys(line);
+        }
         let mut inbound = InboundSa::new(InboundParams {
             spi: spi_in,
             child: id,

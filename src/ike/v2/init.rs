@@ -10,6 +10,7 @@ use crate::crypto::prf::Prf;
 use crate::ike::AlertKind;
 use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Cause, Context, Effect, Failure};
+use crate::ike::key_log;
 use crate::ike::nat;
 use crate::ike::negotiate::{
     check_answer, exchanges, has_additional, ike_suite, offer, proposal_texts,
@@ -58,18 +59,19 @@ pub(super) struct InitDone {
 
 impl InitDone {
     /// Keys of the IKE SA (RFC 7296 §2.14).
-    pub(super) fn derive(&self, core: &Core) -> (SaKeys, AuthKeys) {
+    pub(super) fn derive(&self, core: &Core, cx: &Context) -> (SaKeys, AuthKeys) {
         let prf = Prf::new(self.suite.prf).expect("negotiation accepts only PRFs we have");
         let (ni, nr) = (&self.exchange.ni, &self.exchange.nr);
-        self.keys(&skeyseed(prf, (ni, nr), &self.shared), core)
+        self.keys(&skeyseed(prf, (ni, nr), &self.shared), core, cx)
     }
 
     /// The same for an SKEYSEED that comes from more than one key exchange.
-    pub(super) fn keys(&self, seed: &Secret, core: &Core) -> (SaKeys, AuthKeys) {
+    pub(super) fn keys(&self, seed: &Secret, core: &Core, cx: &Context) -> (SaKeys, AuthKeys) {
         let (ni, nr) = (&self.exchange.ni, &self.exchange.nr);
         let (spi_i, spi_r) = core.spis();
         let keys = IkeKeys::derive(&self.suite, seed, ni, nr, spi_i.0, spi_r.0);
-        SaKeys::new(self.suite, keys, core.initiator, self.fragments)
+        let line = cx.key_line(|| key_log::ike((spi_i, spi_r), &self.suite, &keys));
+        SaKeys::new(self.suite, keys, core.initiator, self.fragments, line)
     }
 }
 

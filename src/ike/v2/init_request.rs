@@ -185,9 +185,9 @@ impl HalfOpen {
     }
 
     /// The keys so far; what is not put back is derived anew.
-    pub(super) fn take_opening(&mut self, core: &Core) -> Opening {
+    pub(super) fn take_opening(&mut self, core: &Core, cx: &Context) -> Opening {
         let kept = self.opening.take();
-        kept.map_or_else(|| Opening::new(&self.done, core), |opening| *opening)
+        kept.map_or_else(|| Opening::new(&self.done, core, cx), |opening| *opening)
     }
 
     /// Puts the keys back after a message that they have not opened. Strangers may guess: only what has

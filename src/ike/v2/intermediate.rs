@@ -60,8 +60,8 @@ impl Gain<'_> {
 }
 
 impl Opening {
-    pub(super) fn new(done: &InitDone, core: &Core) -> Self {
-        let (keys, auth) = done.derive(core);
+    pub(super) fn new(done: &InitDone, core: &Core, cx: &Context) -> Self {
+        let (keys, auth) = done.derive(core, cx);
         Self {
             keys,
             auth,
@@ -78,17 +78,18 @@ impl Opening {
         (done, core): (&InitDone, &Core),
         (request, response): (&[u8], &[u8]),
         gain: Gain<'_>,
+        cx: &Context,
     ) {
         let prf = self.keys.prf;
         self.int_auth.cover(prf, &self.auth, request, response);
         let (ni, nr) = (&done.exchange.ni, &done.exchange.nr);
         if let Some(shared) = gain.shared {
             let seed = skeyseed_rekey(prf, &self.keys.sk_d, &[shared], ni, nr);
-            (self.keys, self.auth) = done.keys(&seed, core);
+            (self.keys, self.auth) = done.keys(&seed, core, cx);
         }
         if let Some((id, ppk)) = gain.ppk {
             let seed = mix_ppk(prf, &ppk.secret, &self.keys.sk_d);
-            (self.keys, self.auth) = done.keys(&seed, core);
+            (self.keys, self.auth) = done.keys(&seed, core, cx);
             self.ppk = Some(id);
         }
     }
@@ -163,7 +164,7 @@ pub(super) fn start(attempt: Attempt, done: InitDone, core: &mut Core, cx: &mut 
             cx,
         );
     }
-    let opening = Opening::new(&done, core);
+    let opening = Opening::new(&done, core, cx);
     proceed(attempt, done, opening, FIRST_ID, core, cx)
 }
 
@@ -243,7 +244,7 @@ impl IntermediateSent {
                     outstanding,
                 } = *self;
                 gain.log(core, cx);
-                opening.conclude((&done, core), (&outstanding.pending, &answer), gain);
+                opening.conclude((&done, core), (&outstanding.pending, &answer), gain, cx);
                 let next_id = outstanding.message_id.saturating_add(1);
                 proceed(attempt, done, opening, next_id, core, cx)
             }
@@ -303,7 +304,7 @@ impl HalfOpen {
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        let mut opening = self.take_opening(core);
+        let mut opening = self.take_opening(core, cx);
         let Some(opened) = opening.keys.open(datagram, cx) else {
             self.keep(opening);
             return State::HalfOpen(self);
@@ -332,7 +333,7 @@ impl HalfOpen {
         cx.send(datagram.path, &response);
         self.window.answer(datagram.bytes, response);
         gain.log(core, cx);
-        opening.conclude((&self.done, core), (&request, &covered), gain);
+        opening.conclude((&self.done, core), (&request, &covered), gain, cx);
         self.opening = Some(Box::new(opening));
         State::HalfOpen(self)
     }

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::crypto::kdf::IkeKeys;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Associated, PacketKey, Secret};
+use crate::ike::KeyLogLine;
 use crate::ike::context::Context;
 use crate::ike::{Discard, Path};
 use crate::wire::ikev2::{FragmentHeader, PayloadWriter};
@@ -29,6 +30,8 @@ pub(in crate::ike) struct SaKeys {
     nonce: u64,
     pub(super) fragment_rules: FragmentRules,
     pub(super) reassembly: Reassembly,
+    /// Comes out with the first message that these keys have opened: what strangers send costs no line.
+    log: Option<KeyLogLine>,
 }
 
 /// The keys that IKE_AUTH needs and nothing else does.
@@ -54,6 +57,7 @@ impl SaKeys {
         keys: IkeKeys,
         initiator: bool,
         fragment_rules: FragmentRules,
+        log: Option<KeyLogLine>,
     ) -> (Self, AuthKeys) {
         let key = |encryption: &Secret, integrity: &Secret| {
             PacketKey::new(suite.cipher, encryption.as_bytes(), integrity.as_bytes())
@@ -75,6 +79,7 @@ impl SaKeys {
             nonce: 0,
             fragment_rules,
             reassembly: Reassembly::default(),
+            log,
         };
         let auth = AuthKeys {
             initiator: keys.sk_pi,
@@ -172,7 +177,10 @@ impl SaKeys {
         cx: &mut Context,
     ) -> Option<Opened> {
         match self.check(datagram, cx.now) {
-            Ok(opened) => opened,
+            Ok(opened) => {
+                cx.log_keys(self.log.take());
+                opened
+            }
             Err(discard) => {
                 cx.discard(discard);
                 None
@@ -296,8 +304,8 @@ mod tests {
             IkeKeys::derive(&suite, &seed, &[1; 32], &[2; 32], [4; 8], [5; 8])
         };
         (
-            SaKeys::new(suite, keys(), true, FragmentRules::default()).0,
-            SaKeys::new(suite, keys(), false, FragmentRules::default()).0,
+            SaKeys::new(suite, keys(), true, FragmentRules::default(), None).0,
+            SaKeys::new(suite, keys(), false, FragmentRules::default(), None).0,
         )
     }
 

@@ -7,6 +7,7 @@ use crate::crypto::Secret;
 use crate::crypto::kdf::{IkeKeys, skeyseed_rekey};
 use crate::crypto::kex::{self, KeyExchange};
 use crate::ike::context::{Context, Effect};
+use crate::ike::key_log;
 use crate::ike::negotiate::{check_answer, choose_ike, exchanges, ike_suite, offer};
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
@@ -412,7 +413,8 @@ impl Established {
         let seed = skeyseed_rekey(self.keys.prf, &self.keys.sk_d, shared, ni, nr);
         let (spi_i, spi_r) = core.spis();
         let keys = IkeKeys::derive(&suite, &seed, ni, nr, spi_i.0, spi_r.0);
-        let (keys, _) = SaKeys::new(suite, keys, core.initiator, self.keys.fragment_rules);
+        let line = cx.key_line(|| key_log::ike((spi_i, spi_r), &suite, &keys));
+        let (keys, _) = SaKeys::new(suite, keys, core.initiator, self.keys.fragment_rules, line);
         let mut sa = Self::new(
             core,
             self.peer.clone(),

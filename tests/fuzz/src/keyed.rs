@@ -168,7 +168,7 @@ impl World {
                 }
                 Output::Event(event) => self.note(event),
                 Output::Update(update) => self.install(update),
-                Output::Keepalive(_) => {}
+                Output::Keepalive(_) | Output::KeyLog(_) => {}
             }
         }
     }
