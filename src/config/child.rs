@@ -17,9 +17,9 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Reads a child. Wrong keys are reported and leave their defaults behind;
+/// Reads a child of a connection that allows weak algorithms or not. Wrong keys are reported and leave their defaults behind;
 /// [`super::reqid`] numbers the child.
-pub(super) fn read(name: &str, section: &Section<'_>) -> ChildConfig {
+pub(super) fn read(name: &str, section: &Section<'_>, allow_weak: bool) -> ChildConfig {
     section.check_keys(&keys::CHILD);
     check_name(name, section);
     let time = Lifetime::read(section, "time", 3600, |text| {
@@ -45,7 +45,7 @@ pub(super) fn read(name: &str, section: &Section<'_>) -> ChildConfig {
         remote_ts: section
             .read_list("remote_ts", selector)
             .unwrap_or_else(dynamic),
-        esp_proposals: esp_proposals(section),
+        esp_proposals: esp_proposals(section, allow_weak),
         mode,
         start_action: choice(section, "start_action", &START_ACTION).unwrap_or_default(),
         close_action: choice(section, "close_action", &CLOSE_ACTION).unwrap_or_default(),
@@ -138,8 +138,8 @@ fn selector(text: &str) -> Result<SelectorConfig, String> {
 }
 
 /// ESP proposals; one that says nothing about sequence numbers offers both, extended first.
-fn esp_proposals(section: &Section<'_>) -> Vec<SaProposal> {
-    let given = proposals(section, "esp_proposals", ProtocolId::Esp);
+fn esp_proposals(section: &Section<'_>, allow_weak: bool) -> Vec<SaProposal> {
+    let given = proposals(section, "esp_proposals", ProtocolId::Esp, allow_weak);
     let mut proposals = given.unwrap_or_else(keyword::default_esp_proposals);
     for proposal in &mut proposals {
         let is_esn = |transform: &Transform| matches!(transform, Transform::SequenceNumbers { .. });

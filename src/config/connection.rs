@@ -25,6 +25,7 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
     check_version(section);
     let (local, remote) = (read_local(section), read_remote(section));
     let times = read_times(section);
+    let weak = section.read("allow_weak", value::boolean).unwrap_or(false);
     let any = || vec![AddressPattern::Any];
     let connection = Connection {
         name: name.to_owned(),
@@ -36,7 +37,7 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
             .unwrap_or_else(any),
         local_port: read_local_port(section, daemon),
         remote_port: section.read("remote_port", port).unwrap_or(500),
-        proposals: proposals(section, "proposals", ProtocolId::Ike)
+        proposals: proposals(section, "proposals", ProtocolId::Ike, weak)
             .unwrap_or_else(keyword::default_ike_proposals),
         local,
         remote,
@@ -59,7 +60,7 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
         ppk_required: section
             .read("ppk_required", value::boolean)
             .unwrap_or(false),
-        children: read_children(section),
+        children: read_children(section, weak),
     };
     check_reachable(section, &connection);
     connection
@@ -74,19 +75,33 @@ pub(super) fn check_name(name: &str, section: &Section<'_>) {
     }
 }
 
-/// The proposals of list `key`, where it is present; `default` stands for ours.
+/// The proposals of list `key`, where it is present; `default` stands for ours. Weak algorithms are
+/// refused, or a warning where they are allowed.
 pub(super) fn proposals(
     section: &Section<'_>,
     key: &str,
     protocol: ProtocolId,
+    allow_weak: bool,
 ) -> Option<Vec<SaProposal>> {
     let parse = |text: &str| match (text, protocol) {
         ("default", ProtocolId::Ike) => Ok(keyword::default_ike_proposals()),
         ("default", _) => Ok(keyword::default_esp_proposals()),
-        _ => match keyword::parse_proposal(protocol, text) {
-            Ok(proposal) => Ok(vec![proposal]),
-            Err(error) => Err(error.to_string()),
-        },
+        _ => {
+            let proposal = keyword::parse_proposal(protocol, text);
+            let proposal = proposal.map_err(|error| error.to_string())?;
+            match weak_algorithms(&proposal) {
+                None => {}
+                Some(weak) if allow_weak => {
+                    section.warn_at(key, format!("{text:?}: {weak} can be broken"));
+                }
+                Some(weak) => {
+                    return Err(format!(
+                        "{text:?}: {weak} can be broken; for a peer that has nothing better, set allow_weak = true in the connection"
+                    ));
+                }
+            }
+            Ok(vec![proposal])
+        }
     };
     Some(
         section
@@ -95,6 +110,13 @@ pub(super) fn proposals(
             .flatten()
             .collect(),
     )
+}
+
+/// "3des and modp1024", if there are any.
+fn weak_algorithms(proposal: &SaProposal) -> Option<String> {
+    let weak = proposal.transforms.iter().filter(|t| t.is_weak());
+    let names: Vec<String> = weak.map(keyword::transform_text).collect();
+    (!names.is_empty()).then(|| names.join(" and "))
 }
 
 fn check_version(section: &Section<'_>) {
@@ -246,13 +268,15 @@ fn read_times(section: &Section<'_>) -> Times {
     }
 }
 
-fn read_children(section: &Section<'_>) -> Vec<Arc<ChildConfig>> {
+fn read_children(section: &Section<'_>, allow_weak: bool) -> Vec<Arc<ChildConfig>> {
     let children = section
         .section("children")
         .map(|children| children.entries())
         .unwrap_or_default();
-    let child =
-        |(name, entry): (String, Entry<'_>)| Some(Arc::new(child::read(&name, &entry.section()?)));
+    let child = |(name, entry): (String, Entry<'_>)| {
+        let child = child::read(&name, &entry.section()?, allow_weak);
+        Some(Arc::new(child))
+    };
     children.into_iter().filter_map(child).collect()
 }
 

@@ -124,6 +124,7 @@ pub(super) static CONNECTION: Schema = Schema {
         ("local_port", Yes),
         ("remote_port", Yes),
         ("proposals", Yes),
+        ("allow_weak", Yes),
         ("encap", Yes),
         ("fragmentation", Yes),
         ("dpd_delay", Yes),

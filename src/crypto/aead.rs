@@ -1,50 +1,67 @@
-//! AEAD packets (RFC 4106, RFC 7634, RFC 8750), and the fast provider of their ciphers.
+//! AEAD packets (RFC 4106, RFC 4309, RFC 7634, RFC 8750), and the fast provider of their ciphers.
 
 use aws_lc_rs::aead;
 
-use super::packet::{
-    AEAD_ICV_LEN, AEAD_IV_LEN, Associated, AuthenticationFailed, SALT_LEN, SealError,
-};
+use super::packet::{AEAD_IV_LEN, Associated, AuthenticationFailed, SealError, salt_len};
 use crate::wire::proposal::EncryptionId;
 
-/// AES-GCM with a 16-byte ICV or ChaCha20-Poly1305 under one expanded key: what a provider gives.
+/// An AEAD under one expanded key: what a provider gives.
 pub(super) trait AeadCipher: Sized {
-    /// Expands a key, whose length tells the AES key size.
+    /// Expands a key, whose length tells the AES key size; `None` where the provider does not have
+    /// the algorithm.
     fn new(algorithm: Algorithm, key: &[u8]) -> Option<Self>;
 
-    /// Encrypts in place and writes the ICV.
-    fn seal(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &mut Icv) -> Option<()>;
+    /// Bytes of an ICV.
+    fn icv_len(&self) -> usize;
 
-    /// Encrypts `head`, then `tail`, to the front of `sealed`, and writes the ICV behind. The length
-    /// of `sealed` is that of all three.
-    fn seal_from(
-        &self,
-        nonce: Nonce,
-        aad: &[u8],
-        head: &[u8],
-        tail: &[u8],
-        sealed: &mut [u8],
-    ) -> Option<()>;
+    /// Encrypts in place and writes the ICV.
+    fn seal(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &mut [u8]) -> Option<()>;
 
     /// Decrypts in place. After a failure the bytes of `text` are unspecified.
-    fn open(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &Icv) -> Option<()>;
+    fn open(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &[u8]) -> Option<()>;
 }
 
 /// The ciphers behind the transforms of ESP and IKE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
-    AesGcm,
+    AesGcm(IcvLen),
+    AesCcm(IcvLen),
     ChaCha20Poly1305,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IcvLen {
+    Eight,
+    Twelve,
+    Sixteen,
+}
+
+/// Salt, then IV. CCM, whose salt has three bytes, leaves out the first.
 pub(super) type Nonce = [u8; 12];
-pub(super) type Icv = [u8; AEAD_ICV_LEN];
 
 /// One direction of an SA: nonces, additional data and the place of the IV.
 pub(super) struct AeadKey<C> {
     cipher: C,
-    salt: [u8; SALT_LEN],
+    salt: Salt,
     iv: Iv,
+}
+
+impl Algorithm {
+    fn of(encryption: EncryptionId) -> Option<(Self, Iv)> {
+        Some(match encryption {
+            EncryptionId::AES_GCM_8 => (Self::AesGcm(IcvLen::Eight), Iv::Explicit),
+            EncryptionId::AES_GCM_12 => (Self::AesGcm(IcvLen::Twelve), Iv::Explicit),
+            EncryptionId::AES_GCM_16 => (Self::AesGcm(IcvLen::Sixteen), Iv::Explicit),
+            EncryptionId::AES_GCM_16_IIV => (Self::AesGcm(IcvLen::Sixteen), Iv::Implicit),
+            EncryptionId::AES_CCM_8 => (Self::AesCcm(IcvLen::Eight), Iv::Explicit),
+            EncryptionId::AES_CCM_8_IIV => (Self::AesCcm(IcvLen::Eight), Iv::Implicit),
+            EncryptionId::AES_CCM_12 => (Self::AesCcm(IcvLen::Twelve), Iv::Explicit),
+            EncryptionId::AES_CCM_16 => (Self::AesCcm(IcvLen::Sixteen), Iv::Explicit),
+            EncryptionId::CHACHA20_POLY1305 => (Self::ChaCha20Poly1305, Iv::Explicit),
+            EncryptionId::CHACHA20_POLY1305_IIV => (Self::ChaCha20Poly1305, Iv::Implicit),
+            _ => return None,
+        })
+    }
 }
 
 /// Where the IV is.
@@ -59,14 +76,12 @@ enum Iv {
 impl<C: AeadCipher> AeadKey<C> {
     /// Splits `key_and_salt` and expands the key.
     pub(super) fn new(encryption: EncryptionId, key_and_salt: &[u8]) -> Option<Self> {
-        let (algorithm, iv) = match encryption {
-            EncryptionId::AES_GCM_16 => (Algorithm::AesGcm, Iv::Explicit),
-            EncryptionId::AES_GCM_16_IIV => (Algorithm::AesGcm, Iv::Implicit),
-            EncryptionId::CHACHA20_POLY1305 => (Algorithm::ChaCha20Poly1305, Iv::Explicit),
-            EncryptionId::CHACHA20_POLY1305_IIV => (Algorithm::ChaCha20Poly1305, Iv::Implicit),
-            _ => return None,
-        };
-        let (key, &salt) = key_and_salt.split_last_chunk()?;
+        let (algorithm, iv) = Algorithm::of(encryption)?;
+        let key_len = key_and_salt.len().checked_sub(salt_len(encryption))?;
+        let (key, given) = key_and_salt.split_at_checked(key_len)?;
+        let mut salt = Salt::default();
+        let unused = salt.len().checked_sub(given.len())?;
+        salt.get_mut(unused..)?.copy_from_slice(given);
         let cipher = C::new(algorithm, key)?;
         Some(Self { cipher, salt, iv })
     }
@@ -78,6 +93,10 @@ impl<C: AeadCipher> AeadKey<C> {
         }
     }
 
+    pub(super) fn icv_len(&self) -> usize {
+        self.cipher.icv_len()
+    }
+
     #[inline]
     pub(super) fn seal(
         &self,
@@ -86,7 +105,7 @@ impl<C: AeadCipher> AeadKey<C> {
         buffer: &mut [u8],
     ) -> Result<(), SealError> {
         let sealed = self.put_iv(nonce, associated, buffer)?;
-        let (text, icv) = sealed.split_last_chunk_mut().ok_or(SealError::Length)?;
+        let (text, icv) = self.split_icv(sealed).ok_or(SealError::Length)?;
         let mut extended = [0; EXTENDED_LEN];
         let aad = associated.aad(&mut extended).ok_or(SealError::Length)?;
         self.cipher
@@ -95,20 +114,9 @@ impl<C: AeadCipher> AeadKey<C> {
     }
 
     #[inline]
-    pub(super) fn seal_from(
-        &self,
-        nonce: u64,
-        associated: Associated<'_>,
-        head: &[u8],
-        tail: &[u8],
-        buffer: &mut [u8],
-    ) -> Result<(), SealError> {
-        let sealed = self.put_iv(nonce, associated, buffer)?;
-        let mut extended = [0; EXTENDED_LEN];
-        let aad = associated.aad(&mut extended).ok_or(SealError::Length)?;
-        self.cipher
-            .seal_from(salted(self.salt, nonce), aad, head, tail, sealed)
-            .ok_or(SealError::Length)
+    fn split_icv<'a>(&self, sealed: &'a mut [u8]) -> Option<(&'a mut [u8], &'a mut [u8])> {
+        let at = sealed.len().checked_sub(self.cipher.icv_len())?;
+        sealed.split_at_mut_checked(at)
     }
 
     /// Writes the IV, if there is one; returns what is behind it.
@@ -146,13 +154,38 @@ impl<C: AeadCipher> AeadKey<C> {
                 (nonce, buffer)
             }
         };
-        let (text, icv) = sealed.split_last_chunk_mut().ok_or(AuthenticationFailed)?;
+        let (text, icv) = self.split_icv(sealed).ok_or(AuthenticationFailed)?;
         let mut extended = [0; EXTENDED_LEN];
         let aad = associated.aad(&mut extended).ok_or(AuthenticationFailed)?;
         self.cipher
             .open(salted(self.salt, nonce), aad, text, icv)
             .ok_or(AuthenticationFailed)?;
         Ok(text)
+    }
+}
+
+impl AeadKey<FastCipher> {
+    /// Encrypts `head`, then `tail`, from where they lie to between IV and ICV.
+    #[inline]
+    pub(super) fn seal_from(
+        &self,
+        nonce: u64,
+        associated: Associated<'_>,
+        head: &[u8],
+        tail: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<(), SealError> {
+        let sealed = self.put_iv(nonce, associated, buffer)?;
+        let mut extended = [0; EXTENDED_LEN];
+        let aad = associated.aad(&mut extended).ok_or(SealError::Length)?;
+        let (text, tail_and_icv) = sealed
+            .split_at_mut_checked(head.len())
+            .ok_or(SealError::Length)?;
+        let nonce = aead::Nonce::assume_unique_for_key(salted(self.salt, nonce));
+        let (cipher, aad) = (&self.cipher.0, aead::Aad::from(aad));
+        cipher
+            .seal_out_of_place_scatter(nonce, aad, head, text, tail, tail_and_icv)
+            .map_err(|_| SealError::Length)
     }
 }
 
@@ -177,7 +210,7 @@ impl<'a> Associated<'a> {
     /// half and lower half (RFC 4106 §5, RFC 7634 §2.1). `None` if an extended sequence number comes
     /// with anything but an ESP header.
     #[inline]
-    fn aad(&self, extended: &'a mut [u8; EXTENDED_LEN]) -> Option<&'a [u8]> {
+    pub(super) fn aad(&self, extended: &'a mut [u8; EXTENDED_LEN]) -> Option<&'a [u8]> {
         let Some(high) = self.esn_high else {
             return Some(self.header);
         };
@@ -190,9 +223,8 @@ impl<'a> Associated<'a> {
     }
 }
 
-/// The nonce of both AEADs: salt, then IV.
 #[inline]
-fn salted(salt: [u8; SALT_LEN], iv: u64) -> Nonce {
+fn salted(salt: Salt, iv: u64) -> Nonce {
     let mut nonce = [0; 12];
     if let Some((head, tail)) = nonce.split_first_chunk_mut() {
         *head = salt;
@@ -200,6 +232,9 @@ fn salted(salt: [u8; SALT_LEN], iv: u64) -> Nonce {
     }
     nonce
 }
+
+/// The unsent part of a nonce, from the key material; at the end of it if it is shorter.
+pub(super) type Salt = [u8; 4];
 
 /// SPI and a sequence number of 64 bits.
 const EXTENDED_LEN: usize = 12;
@@ -210,9 +245,9 @@ pub(super) struct FastCipher(aead::LessSafeKey);
 impl AeadCipher for FastCipher {
     fn new(algorithm: Algorithm, key: &[u8]) -> Option<Self> {
         let algorithm = match (algorithm, key.len()) {
-            (Algorithm::AesGcm, 16) => &aead::AES_128_GCM,
-            (Algorithm::AesGcm, 24) => &aead::AES_192_GCM,
-            (Algorithm::AesGcm, 32) => &aead::AES_256_GCM,
+            (Algorithm::AesGcm(IcvLen::Sixteen), 16) => &aead::AES_128_GCM,
+            (Algorithm::AesGcm(IcvLen::Sixteen), 24) => &aead::AES_192_GCM,
+            (Algorithm::AesGcm(IcvLen::Sixteen), 32) => &aead::AES_256_GCM,
             (Algorithm::ChaCha20Poly1305, 32) => &aead::CHACHA20_POLY1305,
             _ => return None,
         };
@@ -221,7 +256,12 @@ impl AeadCipher for FastCipher {
     }
 
     #[inline]
-    fn seal(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &mut Icv) -> Option<()> {
+    fn icv_len(&self) -> usize {
+        16
+    }
+
+    #[inline]
+    fn seal(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &mut [u8]) -> Option<()> {
         let nonce = aead::Nonce::assume_unique_for_key(nonce);
         self.0
             .seal_in_place_scatter(nonce, aead::Aad::from(aad), text, &[], icv)
@@ -229,23 +269,7 @@ impl AeadCipher for FastCipher {
     }
 
     #[inline]
-    fn seal_from(
-        &self,
-        nonce: Nonce,
-        aad: &[u8],
-        head: &[u8],
-        tail: &[u8],
-        sealed: &mut [u8],
-    ) -> Option<()> {
-        let (text, tail_and_icv) = sealed.split_at_mut_checked(head.len())?;
-        let nonce = aead::Nonce::assume_unique_for_key(nonce);
-        self.0
-            .seal_out_of_place_scatter(nonce, aead::Aad::from(aad), head, text, tail, tail_and_icv)
-            .ok()
-    }
-
-    #[inline]
-    fn open(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &Icv) -> Option<()> {
+    fn open(&self, nonce: Nonce, aad: &[u8], text: &mut [u8], icv: &[u8]) -> Option<()> {
         let nonce = aead::Nonce::assume_unique_for_key(nonce);
         self.0
             .open_in_place_separate_tag(nonce, aead::Aad::from(aad), icv, text)

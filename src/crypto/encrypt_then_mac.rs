@@ -1,62 +1,35 @@
-//! AES-CBC (RFC 3602) or no encryption (RFC 2410), authenticated by a truncated HMAC
-//! (RFC 2404, RFC 4868).
+//! A cipher and a MAC over what it gives (RFC 4303 §3.2, RFC 7296 §3.14).
 
-use aes::cipher::{
-    Array, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit,
-};
-use aes::{Aes128, Aes192, Aes256};
-use aws_lc_rs::hmac;
-
+use super::cipher::Cipher;
 use super::constant_time_eq;
+use super::mac::{self, MacKey};
 use super::packet::{Associated, AuthenticationFailed, SealError};
-use crate::wire::proposal::IntegrityId;
+use crate::wire::proposal::{EncryptionId, IntegrityId};
 
 pub(super) struct EncryptThenMac {
     cipher: Cipher,
-    mac: hmac::Key,
+    mac: MacKey,
     icv_len: usize,
 }
 
-enum Cipher {
-    Null,
-    Aes128(Aes128),
-    Aes192(Aes192),
-    Aes256(Aes256),
-}
-
 impl EncryptThenMac {
-    /// Expands both keys. The length of the encryption key tells the cipher: none is NULL.
+    /// Expands both keys.
     pub(super) fn new(
+        encryption: EncryptionId,
         encryption_key: &[u8],
         integrity: IntegrityId,
         integrity_key: &[u8],
     ) -> Option<Self> {
-        let cipher = match encryption_key.len() {
-            0 => Cipher::Null,
-            16 => Cipher::Aes128(Aes128::new_from_slice(encryption_key).ok()?),
-            24 => Cipher::Aes192(Aes192::new_from_slice(encryption_key).ok()?),
-            32 => Cipher::Aes256(Aes256::new_from_slice(encryption_key).ok()?),
-            _ => return None,
-        };
-        let (algorithm, icv_len) = match integrity {
-            IntegrityId::HMAC_SHA1_96 => (hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, 12),
-            IntegrityId::HMAC_SHA2_256_128 => (hmac::HMAC_SHA256, 16),
-            IntegrityId::HMAC_SHA2_384_192 => (hmac::HMAC_SHA384, 24),
-            IntegrityId::HMAC_SHA2_512_256 => (hmac::HMAC_SHA512, 32),
-            _ => return None,
-        };
+        let (mac, icv_len) = mac::of_integrity(integrity)?;
         Some(Self {
-            cipher,
-            mac: hmac::Key::new(algorithm, integrity_key),
+            cipher: Cipher::new(encryption, encryption_key)?,
+            mac: mac.key(integrity_key)?,
             icv_len,
         })
     }
 
     pub(super) fn iv_len(&self) -> usize {
-        match self.cipher {
-            Cipher::Null => 0,
-            _ => BLOCK_LEN,
-        }
+        self.cipher.iv_len()
     }
 
     pub(super) fn icv_len(&self) -> usize {
@@ -64,10 +37,7 @@ impl EncryptThenMac {
     }
 
     pub(super) fn block_len(&self) -> usize {
-        match self.cipher {
-            Cipher::Null => 1,
-            _ => BLOCK_LEN,
-        }
+        self.cipher.block_len()
     }
 
     pub(super) fn seal(
@@ -77,15 +47,10 @@ impl EncryptThenMac {
         buffer: &mut [u8],
     ) -> Result<(), SealError> {
         let (sealed, icv) = self.split_icv(buffer).ok_or(SealError::Length)?;
-        match &self.cipher {
-            Cipher::Null => {}
-            Cipher::Aes128(aes) => encrypt(aes, nonce, sealed)?,
-            Cipher::Aes192(aes) => encrypt(aes, nonce, sealed)?,
-            Cipher::Aes256(aes) => encrypt(aes, nonce, sealed)?,
-        }
-        let tag = self.tag(associated, sealed);
-        let tag = tag.as_ref().get(..self.icv_len).ok_or(SealError::Length)?;
-        icv.copy_from_slice(tag);
+        self.cipher
+            .encrypt(nonce, sealed)
+            .ok_or(SealError::Length)?;
+        self.sign(associated, sealed, icv);
         Ok(())
     }
 
@@ -95,20 +60,14 @@ impl EncryptThenMac {
         buffer: &'a mut [u8],
     ) -> Result<&'a mut [u8], AuthenticationFailed> {
         let (sealed, icv) = self.split_icv(buffer).ok_or(AuthenticationFailed)?;
-        let tag = self.tag(associated, sealed);
-        let tag = tag
-            .as_ref()
-            .get(..self.icv_len)
-            .ok_or(AuthenticationFailed)?;
-        if !constant_time_eq(tag, icv) {
+        let mut expected = [0; MAX_ICV_LEN];
+        let expected = expected.get_mut(..self.icv_len);
+        let expected = expected.ok_or(AuthenticationFailed)?;
+        self.sign(associated, sealed, expected);
+        if !constant_time_eq(expected, icv) {
             return Err(AuthenticationFailed);
         }
-        match &self.cipher {
-            Cipher::Null => Ok(sealed),
-            Cipher::Aes128(aes) => decrypt(aes, sealed),
-            Cipher::Aes192(aes) => decrypt(aes, sealed),
-            Cipher::Aes256(aes) => decrypt(aes, sealed),
-        }
+        self.cipher.decrypt(sealed).ok_or(AuthenticationFailed)
     }
 
     /// Cuts off the ICV, which covers everything before it.
@@ -117,49 +76,14 @@ impl EncryptThenMac {
         buffer.split_at_mut_checked(at)
     }
 
-    /// The whole MAC over header, IV, ciphertext and the unsent sequence number half (RFC 4303
-    /// §2.8 and §2.2.1).
-    fn tag(&self, associated: Associated<'_>, sealed: &[u8]) -> hmac::Tag {
-        let mut context = hmac::Context::with_key(&self.mac);
-        context.update(associated.header);
-        context.update(sealed);
-        if let Some(high) = associated.esn_high {
-            context.update(&high.to_be_bytes());
-        }
-        context.sign()
+    /// The MAC over header, IV, ciphertext and the unsent sequence number half (RFC 4303 §2.8 and
+    /// §2.2.1), as long as `icv`.
+    fn sign(&self, associated: Associated<'_>, sealed: &[u8], icv: &mut [u8]) {
+        let high = associated.esn_high.map(u32::to_be_bytes);
+        let high = high.as_ref().map_or(&[][..], |high| high);
+        self.mac.sign(&[associated.header, sealed, high], icv);
     }
 }
 
-fn encrypt<C>(aes: &C, nonce: u64, sealed: &mut [u8]) -> Result<(), SealError>
-where
-    C: BlockCipherEncrypt<BlockSize = aes::cipher::consts::U16>,
-{
-    let (iv, text) = sealed
-        .split_first_chunk_mut::<BLOCK_LEN>()
-        .ok_or(SealError::Length)?;
-    let (blocks, partial) = Array::slice_as_chunks_mut(text);
-    if !partial.is_empty() {
-        return Err(SealError::Length);
-    }
-    *iv = u128::from(nonce).to_be_bytes();
-    aes.encrypt_block(iv.into());
-    cbc::Encryptor::inner_iv_init(aes, (&*iv).into()).encrypt_blocks(blocks);
-    Ok(())
-}
-
-fn decrypt<'a, C>(aes: &C, sealed: &'a mut [u8]) -> Result<&'a mut [u8], AuthenticationFailed>
-where
-    C: aes::cipher::BlockCipherDecrypt<BlockSize = aes::cipher::consts::U16>,
-{
-    let (iv, text) = sealed
-        .split_first_chunk_mut::<BLOCK_LEN>()
-        .ok_or(AuthenticationFailed)?;
-    let (blocks, partial) = Array::slice_as_chunks_mut(text);
-    if !partial.is_empty() {
-        return Err(AuthenticationFailed);
-    }
-    cbc::Decryptor::inner_iv_init(aes, (&*iv).into()).decrypt_blocks(blocks);
-    Ok(text)
-}
-
-const BLOCK_LEN: usize = 16;
+/// Of HMAC-SHA2-512-256.
+const MAX_ICV_LEN: usize = 32;

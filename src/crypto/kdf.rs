@@ -108,7 +108,7 @@ impl ChildKeys {
 
 /// SKEYSEED of a new IKE SA: `prf(Ni | Nr, g^ir)` (RFC 7296 §2.14).
 pub fn skeyseed(prf: Prf, (ni, nr): (&[u8], &[u8]), shared: &Secret) -> Secret {
-    prf.mac(&[ni, nr].concat(), &[shared.as_bytes()])
+    prf.mac(&prf.nonce_key(ni, nr), &[shared.as_bytes()])
 }
 
 /// SKEYSEED of an IKE SA that replaces one: `prf(SK_d (old), SK(0) | Ni | Nr | SK(1) | … SK(n))`

@@ -15,6 +15,7 @@ use aws_lc_rs::agreement::{self, UnparsedPublicKey};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+use super::brainpool::BrainpoolKey;
 use super::constant_time_eq;
 use super::mlkem::{self, MlKemKey};
 use super::modp::ModpKey;
@@ -30,6 +31,7 @@ pub struct KeyExchange {
 
 enum Private {
     Curve(Curve, agreement::PrivateKey),
+    Brainpool(BrainpoolKey),
     Modp(ModpKey),
     MlKem(Box<MlKemKey>),
 }
@@ -44,6 +46,9 @@ impl KeyExchange {
         let (private, public) = if let Some(curve) = Curve::new(group) {
             let (key, public) = curve.generate(rng);
             (Private::Curve(curve, key), public)
+        } else if let Some(key) = BrainpoolKey::generate(group, rng) {
+            let public = key.public();
+            (Private::Brainpool(key), public)
         } else if let Some(key) = MlKemKey::generate(group, rng) {
             let public = key.public();
             (Private::MlKem(Box::new(key)), public)
@@ -64,7 +69,8 @@ impl KeyExchange {
         self.group
     }
 
-    /// Our public value as the KE payload carries it: `x ‖ y` for a NIST curve (RFC 5903 §7),
+    /// Our public value as the KE payload carries it: `x ‖ y` for a NIST or Brainpool
+    /// curve (RFC 5903 §7),
     /// 32 bytes for X25519 (RFC 8031 §2), a number as long as the prime for MODP, an encapsulation
     /// key for ML-KEM.
     pub fn public(&self) -> &[u8] {
@@ -75,12 +81,13 @@ impl KeyExchange {
     ///
     /// The peer's value passes all checks of RFC 6989 §2 or is refused: exact length, point on the
     /// curve, `1 < y < p-1`, and for X25519 a result that is not zero (RFC 8031 §2.3). The secret is
-    /// x alone for a NIST curve, and padded to the length of the prime for MODP. A ciphertext of
+    /// x alone for such a curve, and padded to the length of the prime for MODP. A ciphertext of
     /// ML-KEM is checked for its length only: a changed one gives a secret that the peer does not
     /// have.
     pub fn finish(&self, peer: &[u8]) -> Result<Secret, InvalidPublic> {
         match &self.private {
             Private::Curve(curve, key) => curve.agree(key, peer),
+            Private::Brainpool(key) => key.agree(peer).ok_or(InvalidPublic),
             Private::Modp(key) => key.agree(peer).ok_or(InvalidPublic),
             Private::MlKem(key) => key.agree(peer).ok_or(InvalidPublic),
         }
@@ -124,7 +131,10 @@ pub fn answer(
 
 /// Whether [`KeyExchange::generate`] and [`answer`] know the method.
 pub fn is_supported_group(id: KeyExchangeId) -> bool {
-    Curve::new(id).is_some() || ModpKey::is_supported(id) || MlKemKey::is_supported(id)
+    Curve::new(id).is_some()
+        || BrainpoolKey::is_supported(id)
+        || ModpKey::is_supported(id)
+        || MlKemKey::is_supported(id)
 }
 
 /// Why there is no [`Answer`].
@@ -224,4 +234,4 @@ impl Curve {
 }
 
 /// First byte of a SEC1 point with both coordinates; the KE payload leaves it out.
-const UNCOMPRESSED: u8 = 4;
+pub(super) const UNCOMPRESSED: u8 = 4;

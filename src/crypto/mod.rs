@@ -2,12 +2,12 @@
 //!
 //! | for | look in | RFC |
 //! |---|---|---|
-//! | sealing and opening packets | [`packet`] | 4106, 7634, 8750, 3602, 4868, 2404, 2410 |
+//! | sealing and opening packets | [`packet`] | 4106, 4309, 4543, 7634, 8750; 3602, 3686, 2451, 2410 with 4868, 2404, 4494, 3566 |
 //! | PRF, SKEYSEED, keys of IKE and Child SAs | [`prf`], [`kdf`] | 7296 §2.13–2.18 |
-//! | key exchange | [`kex`] | 3526, 5903, 8031, 6989; FIPS 203 |
+//! | key exchange | [`kex`] | 3526, 5903, 6954, 8031, 6989; FIPS 203 |
 //!
-//! The packet path runs on `aws-lc-rs`. The RustCrypto ciphers are the portable second provider
-//! ([`packet::Provider::Portable`]) and the oracle of the tests.
+//! The packet path runs on `aws-lc-rs`. RustCrypto has what that lacks, and is the portable second
+//! provider ([`packet::Provider::Portable`]) and the oracle of the tests.
 
 pub mod digest;
 pub mod kdf;
@@ -17,7 +17,11 @@ pub mod prf;
 pub mod secret;
 
 mod aead;
+mod brainpool;
+mod cipher;
 mod encrypt_then_mac;
+mod gmac;
+mod mac;
 mod mlkem;
 mod modp;
 mod portable;

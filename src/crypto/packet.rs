@@ -4,8 +4,10 @@ use std::fmt;
 
 use super::aead::{AeadKey, FastCipher};
 use super::encrypt_then_mac::EncryptThenMac;
+use super::gmac::Gmac;
+use super::mac;
 use super::portable::PortableCipher;
-use crate::wire::proposal::{CipherSuite, EncryptionId, IntegrityId};
+use crate::wire::proposal::{CipherSuite, EncryptionId};
 
 /// The expanded key of one direction of an SA.
 ///
@@ -26,17 +28,19 @@ pub struct PacketKey {
 
 enum Cipher {
     Aead(AeadKey<FastCipher>),
-    Portable(Box<AeadKey<PortableCipher>>),
+    Portable(AeadKey<PortableCipher>),
+    Gmac(Box<Gmac>),
     EncryptThenMac(Box<EncryptThenMac>),
 }
 
-/// Who computes an AEAD. Both give the same bytes.
+/// Who computes an AEAD that both have: then they give the same bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Provider {
-    /// `aws-lc-rs`: assembly for the wide vector units.
+    /// `aws-lc-rs`: assembly for the wide vector units. It has AES-GCM with an ICV of 16 bytes and
+    /// ChaCha20-Poly1305.
     #[default]
     Fast,
-    /// `aes-gcm` and `chacha20poly1305`: Rust only.
+    /// `aes-gcm`, `ccm` and `chacha20poly1305`: Rust only.
     Portable,
 }
 
@@ -51,8 +55,9 @@ pub struct Associated<'a> {
 }
 
 impl PacketKey {
-    /// Expands a key on the fast provider. An AEAD takes its key with the salt behind it
-    /// (RFC 4106 §8.1, RFC 7634 §2) and an empty `integrity_key`.
+    /// Expands a key on the fast provider, or the portable one for what that lacks. An AEAD takes its
+    /// key with the salt behind it (RFC 4106 §8.1, RFC 4309 §7.1, RFC 7634 §2) and an empty
+    /// `integrity_key`; AES-CTR, too, has its nonce behind its key (RFC 3686 §5.1).
     pub fn new(
         suite: CipherSuite,
         encryption_key: &[u8],
@@ -61,7 +66,7 @@ impl PacketKey {
         Self::with_provider(Provider::Fast, suite, encryption_key, integrity_key)
     }
 
-    /// Expands a key on the given provider. Encrypt-then-MAC suites have only one.
+    /// Like [`new`](Self::new) on the given provider, of suites that have two.
     pub fn with_provider(
         provider: Provider,
         suite: CipherSuite,
@@ -73,20 +78,17 @@ impl PacketKey {
         }
         check_len("encryption", encryption_key, encryption_key_len(&suite))?;
         check_len("integrity", integrity_key, integrity_key_len(&suite))?;
-        let cipher = match (suite.integrity, provider) {
-            (Some(integrity), _) => Cipher::EncryptThenMac(Box::new(
-                EncryptThenMac::new(encryption_key, integrity, integrity_key)
-                    .ok_or(KeyError::Unsupported(suite))?,
-            )),
-            (None, Provider::Fast) => Cipher::Aead(
-                AeadKey::new(suite.encryption, encryption_key)
-                    .ok_or(KeyError::Unsupported(suite))?,
-            ),
-            (None, Provider::Portable) => Cipher::Portable(Box::new(
-                AeadKey::new(suite.encryption, encryption_key)
-                    .ok_or(KeyError::Unsupported(suite))?,
-            )),
+        let cipher = match (suite.encryption, suite.integrity) {
+            (encryption, Some(integrity)) => {
+                EncryptThenMac::new(encryption, encryption_key, integrity, integrity_key)
+                    .map(|key| Cipher::EncryptThenMac(Box::new(key)))
+            }
+            (EncryptionId::NULL_AES_GMAC, None) => {
+                Gmac::new(encryption_key).map(|key| Cipher::Gmac(Box::new(key)))
+            }
+            (encryption, None) => Cipher::aead(provider, encryption, encryption_key),
         };
+        let cipher = cipher.ok_or(KeyError::Unsupported(suite))?;
         Ok(Self { suite, cipher })
     }
 
@@ -100,6 +102,7 @@ impl PacketKey {
         match &self.cipher {
             Cipher::Aead(cipher) => cipher.iv_len(),
             Cipher::Portable(cipher) => cipher.iv_len(),
+            Cipher::Gmac(_) => AEAD_IV_LEN,
             Cipher::EncryptThenMac(cipher) => cipher.iv_len(),
         }
     }
@@ -107,7 +110,9 @@ impl PacketKey {
     /// Bytes of the integrity check value that each packet carries.
     pub fn icv_len(&self) -> usize {
         match &self.cipher {
-            Cipher::Aead(_) | Cipher::Portable(_) => AEAD_ICV_LEN,
+            Cipher::Aead(cipher) => cipher.icv_len(),
+            Cipher::Portable(cipher) => cipher.icv_len(),
+            Cipher::Gmac(_) => GMAC_ICV_LEN,
             Cipher::EncryptThenMac(cipher) => cipher.icv_len(),
         }
     }
@@ -115,16 +120,16 @@ impl PacketKey {
     /// What the length of the text must be a multiple of, before ESP's own alignment to 4.
     pub fn block_len(&self) -> usize {
         match &self.cipher {
-            Cipher::Aead(_) | Cipher::Portable(_) => 1,
+            Cipher::Aead(_) | Cipher::Portable(_) | Cipher::Gmac(_) => 1,
             Cipher::EncryptThenMac(cipher) => cipher.block_len(),
         }
     }
 
     /// Encrypts the text in the middle of `buffer` in place and writes IV and ICV around it.
     ///
-    /// `nonce` must never repeat under this key. It is the IV of an AEAD, and must be the sequence
-    /// number where that IV is implicit; for CBC it is encrypted to an IV that nobody can predict
-    /// (SP 800-38A appendix C).
+    /// `nonce` must never repeat under this key. It is the IV of an AEAD and of AES-CTR, and must be
+    /// the sequence number where that IV is implicit; for CBC it is encrypted to an IV that nobody can
+    /// predict (SP 800-38A appendix C).
     #[inline]
     pub fn seal(
         &self,
@@ -135,6 +140,7 @@ impl PacketKey {
         match &self.cipher {
             Cipher::Aead(cipher) => cipher.seal(nonce, associated, buffer),
             Cipher::Portable(cipher) => cipher.seal(nonce, associated, buffer),
+            Cipher::Gmac(cipher) => cipher.seal(nonce, associated, buffer),
             Cipher::EncryptThenMac(cipher) => cipher.seal(nonce, associated, buffer),
         }
     }
@@ -180,8 +186,19 @@ impl PacketKey {
         match &self.cipher {
             Cipher::Aead(cipher) => cipher.open(associated, buffer),
             Cipher::Portable(cipher) => cipher.open(associated, buffer),
+            Cipher::Gmac(cipher) => cipher.open(associated, buffer),
             Cipher::EncryptThenMac(cipher) => cipher.open(associated, buffer),
         }
+    }
+}
+
+impl Cipher {
+    fn aead(provider: Provider, encryption: EncryptionId, key: &[u8]) -> Option<Self> {
+        let fast = match provider {
+            Provider::Fast => AeadKey::new(encryption, key).map(Self::Aead),
+            Provider::Portable => None,
+        };
+        fast.or_else(|| AeadKey::new(encryption, key).map(Self::Portable))
     }
 }
 
@@ -193,40 +210,64 @@ impl fmt::Debug for PacketKey {
     }
 }
 
-/// Whether packets can be sealed with `suite`. NULL encryption counts only with a MAC, and not every
-/// suite of ESP is one of IKE: see [`EncryptionId::is_esp_only`].
+/// Whether packets can be sealed with `suite`. An AEAD must be alone and any other cipher have a MAC,
+/// also none. Not every suite of ESP is one of IKE: see [`EncryptionId::is_esp_only`].
 pub fn is_supported(suite: &CipherSuite) -> bool {
-    match suite.encryption {
-        EncryptionId::AES_GCM_16 | EncryptionId::AES_GCM_16_IIV => {
-            AES_BITS.contains(&suite.key_bits) && suite.integrity.is_none()
-        }
-        EncryptionId::CHACHA20_POLY1305 | EncryptionId::CHACHA20_POLY1305_IIV => {
-            matches!(suite.key_bits, 0 | 256) && suite.integrity.is_none()
-        }
-        EncryptionId::AES_CBC => AES_BITS.contains(&suite.key_bits) && has_mac(suite),
-        EncryptionId::NULL => suite.key_bits == 0 && has_mac(suite),
-        _ => false,
-    }
+    let key_bits: &[u16] = match suite.encryption {
+        EncryptionId::NULL | EncryptionId::TRIPLE_DES => &[0],
+        EncryptionId::CHACHA20_POLY1305 | EncryptionId::CHACHA20_POLY1305_IIV => &[0, 256],
+        EncryptionId::AES_CBC
+        | EncryptionId::AES_CTR
+        | EncryptionId::AES_CCM_8
+        | EncryptionId::AES_CCM_12
+        | EncryptionId::AES_CCM_16
+        | EncryptionId::AES_GCM_8
+        | EncryptionId::AES_GCM_12
+        | EncryptionId::AES_GCM_16
+        | EncryptionId::NULL_AES_GMAC
+        | EncryptionId::AES_CCM_8_IIV
+        | EncryptionId::AES_GCM_16_IIV => &[128, 192, 256],
+        _ => &[],
+    };
+    let mac = if suite.encryption.is_aead() {
+        suite.integrity.is_none()
+    } else {
+        integrity_key_len(suite) != 0
+    };
+    mac && key_bits.contains(&suite.key_bits)
 }
 
-/// Bytes of the encryption key with the salt of an AEAD; 0 for suites that are not supported.
+/// Bytes of the encryption key with the salt behind it, if the cipher has one.
 pub fn encryption_key_len(suite: &CipherSuite) -> usize {
-    let key_len = usize::from(suite.key_bits / 8);
-    match suite.encryption {
-        EncryptionId::AES_GCM_16 | EncryptionId::AES_GCM_16_IIV => key_len + SALT_LEN,
-        EncryptionId::CHACHA20_POLY1305 | EncryptionId::CHACHA20_POLY1305_IIV => 32 + SALT_LEN,
-        EncryptionId::AES_CBC => key_len,
-        _ => 0,
-    }
+    let key_len = match suite.encryption {
+        EncryptionId::TRIPLE_DES => 24,
+        EncryptionId::CHACHA20_POLY1305 | EncryptionId::CHACHA20_POLY1305_IIV => 32,
+        _ => usize::from(suite.key_bits / 8),
+    };
+    key_len + salt_len(suite.encryption)
 }
 
 /// Bytes of the integrity key; 0 for an AEAD.
 pub fn integrity_key_len(suite: &CipherSuite) -> usize {
-    match suite.integrity {
-        Some(IntegrityId::HMAC_SHA1_96) => 20,
-        Some(IntegrityId::HMAC_SHA2_256_128) => 32,
-        Some(IntegrityId::HMAC_SHA2_384_192) => 48,
-        Some(IntegrityId::HMAC_SHA2_512_256) => 64,
+    let mac = suite.integrity.and_then(mac::of_integrity);
+    mac.map_or(0, |(mac, _)| mac.output_len())
+}
+
+/// Bytes of the salt, or of the nonce of AES-CTR.
+pub(super) fn salt_len(encryption: EncryptionId) -> usize {
+    match encryption {
+        EncryptionId::AES_CTR
+        | EncryptionId::AES_GCM_8
+        | EncryptionId::AES_GCM_12
+        | EncryptionId::AES_GCM_16
+        | EncryptionId::NULL_AES_GMAC
+        | EncryptionId::CHACHA20_POLY1305
+        | EncryptionId::AES_GCM_16_IIV
+        | EncryptionId::CHACHA20_POLY1305_IIV => 4,
+        EncryptionId::AES_CCM_8
+        | EncryptionId::AES_CCM_12
+        | EncryptionId::AES_CCM_16
+        | EncryptionId::AES_CCM_8_IIV => 3,
         _ => 0,
     }
 }
@@ -268,7 +309,7 @@ pub struct AuthenticationFailed;
 
 /// Copies `parts` one behind the other; `None` unless they fill `text`.
 #[inline]
-pub(super) fn gather(parts: &[&[u8]], text: &mut [u8]) -> Option<()> {
+fn gather(parts: &[&[u8]], text: &mut [u8]) -> Option<()> {
     let mut rest = text;
     for part in parts {
         let (here, behind) = rest.split_at_mut_checked(part.len())?;
@@ -276,10 +317,6 @@ pub(super) fn gather(parts: &[&[u8]], text: &mut [u8]) -> Option<()> {
         rest = behind;
     }
     rest.is_empty().then_some(())
-}
-
-fn has_mac(suite: &CipherSuite) -> bool {
-    integrity_key_len(suite) != 0
 }
 
 fn check_len(what: &'static str, key: &[u8], need: usize) -> Result<(), KeyError> {
@@ -294,7 +331,5 @@ fn check_len(what: &'static str, key: &[u8], need: usize) -> Result<(), KeyError
     }
 }
 
-const AES_BITS: [u16; 3] = [128, 192, 256];
-pub(super) const SALT_LEN: usize = 4;
 pub(super) const AEAD_IV_LEN: usize = 8;
-pub(super) const AEAD_ICV_LEN: usize = 16;
+pub(super) const GMAC_ICV_LEN: usize = 16;

@@ -1,29 +1,23 @@
-//! Pseudo-random functions of IKEv2 (RFC 7296 §2.13, RFC 4868 §2.1.2).
+//! Pseudo-random functions of IKEv2 (RFC 7296 §2.13, RFC 4868 §2.1.2, RFC 4434, RFC 4615).
 
-use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use super::Secret;
+use super::mac::{self, Mac, MacKey};
 use crate::wire::proposal::PrfId;
 
-/// A negotiated pseudo-random function. All of ours are HMACs.
+/// A negotiated pseudo-random function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prf {
     id: PrfId,
-    algorithm: hmac::Algorithm,
+    mac: Mac,
 }
 
 impl Prf {
     /// The function that `id` names, or `None` where we do not have it.
     pub fn new(id: PrfId) -> Option<Self> {
-        let algorithm = match id {
-            PrfId::HMAC_SHA1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            PrfId::HMAC_SHA2_256 => hmac::HMAC_SHA256,
-            PrfId::HMAC_SHA2_384 => hmac::HMAC_SHA384,
-            PrfId::HMAC_SHA2_512 => hmac::HMAC_SHA512,
-            _ => return None,
-        };
-        Some(Self { id, algorithm })
+        let mac = mac::of_prf(id)?;
+        Some(Self { id, mac })
     }
 
     /// The number it was negotiated under.
@@ -33,20 +27,30 @@ impl Prf {
 
     /// Bytes in one output.
     pub fn output_len(self) -> usize {
-        self.algorithm.tag_len()
+        self.mac.output_len()
     }
 
-    /// The length of SK_d, SK_pi and SK_pr: for an HMAC, the length of its output.
+    /// The length of SK_d, SK_pi and SK_pr: for all of ours, the length of an output.
     pub fn preferred_key_len(self) -> usize {
         self.output_len()
     }
 
+    /// What SKEYSEED takes as its key: the nonces, or the first 8 bytes of each where the function is
+    /// AES (RFC 7296 §2.14).
+    pub(super) fn nonce_key(self, ni: &[u8], nr: &[u8]) -> Vec<u8> {
+        let len = match self.mac {
+            Mac::AesCmac | Mac::AesXcbc => AES_KEY_LEN / 2,
+            Mac::Hmac(_) | Mac::HmacMd5 => usize::MAX,
+        };
+        let start = |nonce: &[u8]| nonce.iter().copied().take(len).collect();
+        let parts: [Vec<u8>; 2] = [start(ni), start(nr)];
+        parts.concat()
+    }
+
     /// `prf(key, parts…)`, with the parts concatenated. The key may have any length.
     pub fn mac(self, key: &[u8], parts: &[&[u8]]) -> Secret {
-        let key = hmac::Key::new(self.algorithm, key);
-        let message = Zeroizing::new(parts.concat());
         let mut output = vec![0; self.output_len()];
-        sign(&key, &message, &mut output);
+        self.key(key).sign(parts, &mut output);
         Secret::from(output)
     }
 
@@ -55,26 +59,44 @@ impl Prf {
     /// # Panics
     /// If `len` is more than 255 outputs, which the construction cannot give.
     pub fn prf_plus(self, key: &[u8], seed: &[&[u8]], len: usize) -> Secret {
-        let key = hmac::Key::new(self.algorithm, key);
+        let key = self.key(key);
         let seed = Zeroizing::new(seed.concat());
         let mut output = Zeroizing::new(vec![0; len.next_multiple_of(self.output_len())]);
-        let mut message = Zeroizing::new(Vec::with_capacity(self.output_len() + seed.len() + 1));
+        let mut before = Zeroizing::new(Vec::with_capacity(self.output_len()));
         let mut counter = 0u8;
         for block in output.chunks_exact_mut(self.output_len()) {
             counter = counter
                 .checked_add(1)
                 .expect("prf+ gives at most 255 blocks");
-            message.extend_from_slice(&seed);
-            message.push(counter);
-            sign(&key, &message, block);
-            message.clear();
-            message.extend_from_slice(block);
+            key.sign(&[&before, &seed, &[counter]], block);
+            before.clear();
+            before.extend_from_slice(block);
         }
         Secret::copy_from(output.get(..len).expect("len was rounded up, never down"))
     }
+
+    /// Expands a key of any length. AES takes 16 bytes, to which RFC 4434 §2 and RFC 4615 §3 bring
+    /// others.
+    fn key(self, key: &[u8]) -> MacKey {
+        let hashed = |key: &[u8]| {
+            let mut fit = Zeroizing::new([0; AES_KEY_LEN]);
+            let zero = self.mac.key(&[0; AES_KEY_LEN]);
+            zero.expect(FITS).sign(&[key], fit.as_mut_slice());
+            fit
+        };
+        let fit = match self.mac {
+            Mac::Hmac(_) | Mac::HmacMd5 => return self.mac.key(key).expect(FITS),
+            _ if key.len() == AES_KEY_LEN => return self.mac.key(key).expect(FITS),
+            Mac::AesXcbc if key.len() < AES_KEY_LEN => {
+                let mut fit = Zeroizing::new([0; AES_KEY_LEN]);
+                fit.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+                fit
+            }
+            Mac::AesXcbc | Mac::AesCmac => hashed(key),
+        };
+        self.mac.key(fit.as_slice()).expect(FITS)
+    }
 }
 
-/// Writes the tag straight into `output`, so that no copy of it stays on the stack.
-fn sign(key: &hmac::Key, message: &[u8], output: &mut [u8]) {
-    hmac::sign_to_buffer(key, message, output).expect("output has the length of one tag");
-}
+const AES_KEY_LEN: usize = 16;
+const FITS: &str = "an HMAC takes every key, AES one of 16 bytes";

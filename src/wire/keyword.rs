@@ -1,6 +1,6 @@
-//! strongSwan's spelling of proposals: `aes256gcm16-prfsha384-x25519`. It has none for implicit IVs,
-//! whose keywords are those of the explicit ones with `iiv` behind.
+//! strongSwan's spelling of proposals: `aes256gcm16-prfsha384-x25519`.
 
+use super::algorithms::{ALIASES, KEYWORDS, aes, esn, group, integrity, plain, prf};
 use super::proposal::{
     AdditionalExchanges, CipherSuite, EncryptionId, EspSuite, IkeSuite, IntegrityId, KeyExchangeId,
     PrfId, ProtocolId, SaProposal, Transform,
@@ -18,6 +18,16 @@ pub enum KeywordError {
         nearest: &'static str,
         /// Every keyword of the protocol, comma separated.
         allowed: String,
+    },
+    /// One of the other protocol.
+    #[error("{keyword:?} is for {only} only{reason}")]
+    OtherProtocol {
+        /// What was written.
+        keyword: String,
+        /// The protocol.
+        only: &'static str,
+        /// Why, where that is not plain.
+        reason: &'static str,
     },
     /// Known keywords that cannot stand together.
     #[error("proposal {text:?}: {reason}")]
@@ -55,17 +65,20 @@ pub fn parse_proposal(protocol: ProtocolId, text: &str) -> Result<SaProposal, Ke
 }
 
 fn find(protocol: ProtocolId, keyword: &str) -> Result<Transform, KeywordError> {
+    let known = KEYWORDS.iter().chain(ALIASES);
+    let mut known = known.filter(|(name, _)| name.eq_ignore_ascii_case(keyword));
+    match known.next() {
+        Some((_, transform)) if is_for(protocol, transform) => return Ok(*transform),
+        Some((_, transform)) if protocol != ProtocolId::Ah => {
+            return Err(other_protocol(keyword, transform));
+        }
+        _ => {}
+    }
     let allowed = || {
         KEYWORDS
             .iter()
             .filter(|(_, transform)| is_for(protocol, transform))
     };
-    let known = allowed().chain(&ALIASES).find(|(name, transform)| {
-        name.eq_ignore_ascii_case(keyword) && is_for(protocol, transform)
-    });
-    if let Some((_, transform)) = known {
-        return Ok(*transform);
-    }
     if let Some(transform) = find_additional(keyword) {
         return Ok(transform);
     }
@@ -100,9 +113,25 @@ fn find_additional(keyword: &str) -> Option<Transform> {
     };
     let method = match name {
         "none" => KeyExchangeId::NONE,
-        _ => KEYWORDS.iter().chain(&ALIASES).find_map(method)?,
+        _ => KEYWORDS.iter().chain(ALIASES).find_map(method)?,
     };
     Some(Transform::AdditionalKeyExchange { number, method })
+}
+
+fn other_protocol(keyword: &str, transform: &Transform) -> KeywordError {
+    let (only, reason) = match transform {
+        Transform::Encryption { id, .. } if id.encrypts() => {
+            ("ESP", ", whose sequence number is its IV")
+        }
+        Transform::Encryption { .. } => ("ESP", ", because it does not encrypt"),
+        Transform::SequenceNumbers { .. } => ("ESP", ""),
+        _ => ("IKE", ""),
+    };
+    KeywordError::OtherProtocol {
+        keyword: keyword.to_owned(),
+        only,
+        reason,
+    }
 }
 
 fn is_for(protocol: ProtocolId, transform: &Transform) -> bool {
@@ -136,9 +165,12 @@ fn complete(
         let derived: Vec<_> = transforms.iter().filter_map(prf_of_integrity).collect();
         transforms.extend(derived);
     }
-    if aead {
+    let integrity = has(&transforms, |t| matches!(t, Transform::Integrity(_)));
+    if aead && protocol == ProtocolId::Ike {
         transforms.retain(|transform| !matches!(transform, Transform::Integrity(_)));
-    } else if !has(&transforms, |t| matches!(t, Transform::Integrity(_))) {
+    } else if aead && integrity {
+        return Err("an AEAD authenticates by itself, so it takes no integrity algorithm");
+    } else if !aead && !integrity {
         return Err("a cipher that is no AEAD needs an integrity algorithm, such as sha256");
     }
     if protocol == ProtocolId::Ike {
@@ -177,7 +209,10 @@ fn place(transform: &Transform) -> u8 {
 
 fn prf_of_integrity(transform: &Transform) -> Option<Transform> {
     let prf = match *transform {
+        Transform::Integrity(IntegrityId::HMAC_MD5_96) => PrfId::HMAC_MD5,
         Transform::Integrity(IntegrityId::HMAC_SHA1_96) => PrfId::HMAC_SHA1,
+        Transform::Integrity(IntegrityId::AES_XCBC_96) => PrfId::AES128_XCBC,
+        Transform::Integrity(IntegrityId::AES_CMAC_96) => PrfId::AES128_CMAC,
         Transform::Integrity(IntegrityId::HMAC_SHA2_256_128) => PrfId::HMAC_SHA2_256,
         Transform::Integrity(IntegrityId::HMAC_SHA2_384_192) => PrfId::HMAC_SHA2_384,
         Transform::Integrity(IntegrityId::HMAC_SHA2_512_256) => PrfId::HMAC_SHA2_512,
@@ -189,30 +224,32 @@ fn prf_of_integrity(transform: &Transform) -> Option<Transform> {
 /// The keywords of a proposal, as [`parse_proposal`] reads them. Transforms without a keyword are
 /// written as IANA names.
 pub fn proposal_text(proposal: &SaProposal) -> String {
+    proposal
+        .transforms
+        .iter()
+        .map(transform_text)
+        .collect::<Vec<_>>()
+        .join("-")
+}
+
+/// The keyword of a transform, else its IANA name.
+pub fn transform_text(transform: &Transform) -> String {
     let known = |transform: &Transform| {
         let mut keywords = KEYWORDS.iter();
         let found = keywords.find(|(_, known)| known == transform);
         found.map(|(name, _)| *name)
     };
-    let name = |transform: &Transform| {
-        let keyword = match transform {
-            Transform::AdditionalKeyExchange { number, method } => {
-                let name = match *method {
-                    KeyExchangeId::NONE => Some("none"),
-                    method => known(&Transform::KeyExchange(method)),
-                };
-                name.map(|name| format!("ke{number}_{name}"))
-            }
-            _ => known(transform).map(str::to_owned),
-        };
-        keyword.unwrap_or_else(|| transform.to_string())
+    let keyword = match transform {
+        Transform::AdditionalKeyExchange { number, method } => {
+            let name = match *method {
+                KeyExchangeId::NONE => Some("none"),
+                method => known(&Transform::KeyExchange(method)),
+            };
+            name.map(|name| format!("ke{number}_{name}"))
+        }
+        _ => known(transform).map(str::to_owned),
     };
-    proposal
-        .transforms
-        .iter()
-        .map(name)
-        .collect::<Vec<_>>()
-        .join("-")
+    keyword.unwrap_or_else(|| transform.to_string())
 }
 
 /// `AES_GCM_16_256/PRF_HMAC_SHA2_384/CURVE_25519/KE1_ML_KEM_768`
@@ -279,11 +316,16 @@ pub fn default_esp_proposals() -> Vec<SaProposal> {
 }
 
 fn defaults(protocol: ProtocolId, common: &[Transform]) -> Vec<SaProposal> {
-    let aead = [gcm(256), gcm(128), gcm(192), CHACHA20_POLY1305];
+    let aead = [
+        aes(EncryptionId::AES_GCM_16, 256),
+        aes(EncryptionId::AES_GCM_16, 128),
+        aes(EncryptionId::AES_GCM_16, 192),
+        plain(EncryptionId::CHACHA20_POLY1305),
+    ];
     let classic = [
-        cbc(256),
-        cbc(192),
-        cbc(128),
+        aes(EncryptionId::AES_CBC, 256),
+        aes(EncryptionId::AES_CBC, 192),
+        aes(EncryptionId::AES_CBC, 128),
         integrity(IntegrityId::HMAC_SHA2_256_128),
         integrity(IntegrityId::HMAC_SHA2_384_192),
         integrity(IntegrityId::HMAC_SHA2_512_256),
@@ -297,110 +339,3 @@ fn defaults(protocol: ProtocolId, common: &[Transform]) -> Vec<SaProposal> {
         })
         .to_vec()
 }
-
-const fn gcm(bits: u16) -> Transform {
-    Transform::Encryption {
-        id: EncryptionId::AES_GCM_16,
-        key_bits: Some(bits),
-    }
-}
-
-const fn cbc(bits: u16) -> Transform {
-    Transform::Encryption {
-        id: EncryptionId::AES_CBC,
-        key_bits: Some(bits),
-    }
-}
-
-const fn integrity(id: IntegrityId) -> Transform {
-    Transform::Integrity(id)
-}
-
-const fn prf(id: PrfId) -> Transform {
-    Transform::Prf(id)
-}
-
-const fn group(id: KeyExchangeId) -> Transform {
-    Transform::KeyExchange(id)
-}
-
-const fn esn(extended: bool) -> Transform {
-    Transform::SequenceNumbers { extended }
-}
-
-const CHACHA20_POLY1305: Transform = Transform::Encryption {
-    id: EncryptionId::CHACHA20_POLY1305,
-    key_bits: None,
-};
-
-const fn gcm_implicit_iv(bits: u16) -> Transform {
-    Transform::Encryption {
-        id: EncryptionId::AES_GCM_16_IIV,
-        key_bits: Some(bits),
-    }
-}
-
-const CHACHA20_POLY1305_IIV: Transform = Transform::Encryption {
-    id: EncryptionId::CHACHA20_POLY1305_IIV,
-    key_bits: None,
-};
-
-const NULL: Transform = Transform::Encryption {
-    id: EncryptionId::NULL,
-    key_bits: None,
-};
-
-/// One spelling per algorithm: what errors suggest and [`proposal_text`] writes.
-const KEYWORDS: [(&str, Transform); 32] = [
-    ("aes256gcm16", gcm(256)),
-    ("aes192gcm16", gcm(192)),
-    ("aes128gcm16", gcm(128)),
-    ("chacha20poly1305", CHACHA20_POLY1305),
-    ("aes256", cbc(256)),
-    ("aes192", cbc(192)),
-    ("aes128", cbc(128)),
-    ("null", NULL),
-    ("aes256gcm16iiv", gcm_implicit_iv(256)),
-    ("aes192gcm16iiv", gcm_implicit_iv(192)),
-    ("aes128gcm16iiv", gcm_implicit_iv(128)),
-    ("chacha20poly1305iiv", CHACHA20_POLY1305_IIV),
-    ("sha512", integrity(IntegrityId::HMAC_SHA2_512_256)),
-    ("sha384", integrity(IntegrityId::HMAC_SHA2_384_192)),
-    ("sha256", integrity(IntegrityId::HMAC_SHA2_256_128)),
-    ("sha1", integrity(IntegrityId::HMAC_SHA1_96)),
-    ("prfsha512", prf(PrfId::HMAC_SHA2_512)),
-    ("prfsha384", prf(PrfId::HMAC_SHA2_384)),
-    ("prfsha256", prf(PrfId::HMAC_SHA2_256)),
-    ("prfsha1", prf(PrfId::HMAC_SHA1)),
-    ("x25519", group(KeyExchangeId::X25519)),
-    ("ecp256", group(KeyExchangeId::ECP256)),
-    ("ecp384", group(KeyExchangeId::ECP384)),
-    ("ecp521", group(KeyExchangeId::ECP521)),
-    ("modp2048", group(KeyExchangeId::MODP2048)),
-    ("modp3072", group(KeyExchangeId::MODP3072)),
-    ("modp4096", group(KeyExchangeId::MODP4096)),
-    ("mlkem512", group(KeyExchangeId::ML_KEM_512)),
-    ("mlkem768", group(KeyExchangeId::ML_KEM_768)),
-    ("mlkem1024", group(KeyExchangeId::ML_KEM_1024)),
-    ("esn", esn(true)),
-    ("noesn", esn(false)),
-];
-
-/// Other spellings that are read.
-const ALIASES: [(&str, Transform); 15] = [
-    ("aes", cbc(128)),
-    ("aes128cbc", cbc(128)),
-    ("aes192cbc", cbc(192)),
-    ("aes256cbc", cbc(256)),
-    ("aes128gcm", gcm(128)),
-    ("aes128gcm128", gcm(128)),
-    ("aes192gcm", gcm(192)),
-    ("aes192gcm128", gcm(192)),
-    ("aes256gcm", gcm(256)),
-    ("aes256gcm128", gcm(256)),
-    ("sha", integrity(IntegrityId::HMAC_SHA1_96)),
-    ("sha2_256", integrity(IntegrityId::HMAC_SHA2_256_128)),
-    ("sha2_384", integrity(IntegrityId::HMAC_SHA2_384_192)),
-    ("sha2_512", integrity(IntegrityId::HMAC_SHA2_512_256)),
-    ("curve25519", group(KeyExchangeId::X25519)),
-];

@@ -13,6 +13,8 @@ pub mod selector;
 pub mod vici;
 pub mod vnet;
 
+mod algorithms;
+
 /// Why bytes are not what they claim to be. The text names the field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Malformed {

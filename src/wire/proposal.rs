@@ -38,6 +38,7 @@ pub struct EncryptionId(pub u16);
 
 #[allow(missing_docs, reason = "each constant is the IANA name")]
 impl EncryptionId {
+    pub const TRIPLE_DES: Self = Self(3);
     pub const NULL: Self = Self(11);
     pub const AES_CBC: Self = Self(12);
     pub const AES_CTR: Self = Self(13);
@@ -58,16 +59,17 @@ impl EncryptionId {
         matches!(self.0, 14..=16 | 18..=21 | 28..=31)
     }
 
+    /// Keeps what it protects secret.
+    pub fn encrypts(self) -> bool {
+        !matches!(self, Self::NULL | Self::NULL_AES_GMAC)
+    }
+
     /// Not for IKE: it does not encrypt, or its IV is a sequence number (RFC 8750 §7).
     pub fn is_esp_only(self) -> bool {
         matches!(
             self,
-            Self::NULL
-                | Self::NULL_AES_GMAC
-                | Self::AES_CCM_8_IIV
-                | Self::AES_GCM_16_IIV
-                | Self::CHACHA20_POLY1305_IIV
-        )
+            Self::AES_CCM_8_IIV | Self::AES_GCM_16_IIV | Self::CHACHA20_POLY1305_IIV
+        ) || !self.encrypts()
     }
 }
 
@@ -77,10 +79,13 @@ pub struct PrfId(pub u16);
 
 #[allow(missing_docs, reason = "each constant is the IANA name")]
 impl PrfId {
+    pub const HMAC_MD5: Self = Self(1);
     pub const HMAC_SHA1: Self = Self(2);
+    pub const AES128_XCBC: Self = Self(4);
     pub const HMAC_SHA2_256: Self = Self(5);
     pub const HMAC_SHA2_384: Self = Self(6);
     pub const HMAC_SHA2_512: Self = Self(7);
+    pub const AES128_CMAC: Self = Self(8);
 }
 
 /// Transform type 3, integrity algorithm.
@@ -90,7 +95,10 @@ pub struct IntegrityId(pub u16);
 #[allow(missing_docs, reason = "each constant is the IANA name")]
 impl IntegrityId {
     pub const NONE: Self = Self(0);
+    pub const HMAC_MD5_96: Self = Self(1);
     pub const HMAC_SHA1_96: Self = Self(2);
+    pub const AES_XCBC_96: Self = Self(5);
+    pub const AES_CMAC_96: Self = Self(8);
     pub const HMAC_SHA2_256_128: Self = Self(12);
     pub const HMAC_SHA2_384_192: Self = Self(13);
     pub const HMAC_SHA2_512_256: Self = Self(14);
@@ -113,6 +121,9 @@ impl KeyExchangeId {
     pub const ECP256: Self = Self(19);
     pub const ECP384: Self = Self(20);
     pub const ECP521: Self = Self(21);
+    pub const ECP256_BP: Self = Self(28);
+    pub const ECP384_BP: Self = Self(29);
+    pub const ECP512_BP: Self = Self(30);
     pub const X25519: Self = Self(31);
     pub const X448: Self = Self(32);
     pub const ML_KEM_512: Self = Self(35);
@@ -123,6 +134,7 @@ impl KeyExchangeId {
 impl fmt::Display for EncryptionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::TRIPLE_DES => f.write_str("3DES_CBC"),
             Self::NULL => f.write_str("NULL"),
             Self::AES_CBC => f.write_str("AES_CBC"),
             Self::AES_CTR => f.write_str("AES_CTR"),
@@ -145,6 +157,9 @@ impl fmt::Display for EncryptionId {
 impl fmt::Display for PrfId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::HMAC_MD5 => f.write_str("PRF_HMAC_MD5"),
+            Self::AES128_XCBC => f.write_str("PRF_AES128_XCBC"),
+            Self::AES128_CMAC => f.write_str("PRF_AES128_CMAC"),
             Self::HMAC_SHA1 => f.write_str("PRF_HMAC_SHA1"),
             Self::HMAC_SHA2_256 => f.write_str("PRF_HMAC_SHA2_256"),
             Self::HMAC_SHA2_384 => f.write_str("PRF_HMAC_SHA2_384"),
@@ -158,6 +173,9 @@ impl fmt::Display for IntegrityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NONE => f.write_str("NONE"),
+            Self::HMAC_MD5_96 => f.write_str("HMAC_MD5_96"),
+            Self::AES_XCBC_96 => f.write_str("AES_XCBC_96"),
+            Self::AES_CMAC_96 => f.write_str("AES_CMAC_96"),
             Self::HMAC_SHA1_96 => f.write_str("HMAC_SHA1_96"),
             Self::HMAC_SHA2_256_128 => f.write_str("HMAC_SHA2_256_128"),
             Self::HMAC_SHA2_384_192 => f.write_str("HMAC_SHA2_384_192"),
@@ -181,6 +199,9 @@ impl fmt::Display for KeyExchangeId {
             Self::ECP256 => f.write_str("ECP_256"),
             Self::ECP384 => f.write_str("ECP_384"),
             Self::ECP521 => f.write_str("ECP_521"),
+            Self::ECP256_BP => f.write_str("ECP_256_BP"),
+            Self::ECP384_BP => f.write_str("ECP_384_BP"),
+            Self::ECP512_BP => f.write_str("ECP_512_BP"),
             Self::X25519 => f.write_str("CURVE_25519"),
             Self::X448 => f.write_str("CURVE_448"),
             Self::ML_KEM_512 => f.write_str("ML_KEM_512"),
@@ -263,6 +284,26 @@ pub enum Transform {
         /// Transform ID.
         id: u16,
     },
+}
+
+impl Transform {
+    /// Broken, or too short to last: what RFC 8247 and RFC 8221 §5 say must not or should not be used,
+    /// of the algorithms that we have.
+    pub fn is_weak(self) -> bool {
+        matches!(
+            self,
+            Self::Encryption {
+                id: EncryptionId::TRIPLE_DES,
+                ..
+            } | Self::Prf(PrfId::HMAC_MD5)
+                | Self::Integrity(IntegrityId::HMAC_MD5_96)
+                | Self::KeyExchange(KeyExchangeId::MODP1024 | KeyExchangeId::MODP1536)
+                | Self::AdditionalKeyExchange {
+                    method: KeyExchangeId::MODP1024 | KeyExchangeId::MODP1536,
+                    ..
+                }
+        )
+    }
 }
 
 /// VICI names; an encryption algorithm has its key length behind it: `AES_GCM_16_256`.

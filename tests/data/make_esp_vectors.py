@@ -135,5 +135,6 @@ def tunnel(outer, esp):
     return raw(header / Raw(raw(esp))).hex()
 
 
-json.dump(list(vectors()), sys.stdout, indent=0, separators=(",", ":"))
-print()
+if __name__ == "__main__":
+    json.dump(list(vectors()), sys.stdout, indent=0, separators=(",", ":"))
+    print()

@@ -8,71 +8,85 @@ use lockgate::ipsec::{
     ChildId, EspEncap, EspPath, HeaderRules, InboundParams, InboundSa, Limits, OutboundParams,
     OutboundSa, Reqid, SaUsage, Selectors, Spi, WorkerId,
 };
-use lockgate::wire::proposal::{CipherSuite, EncryptionId, IntegrityId};
+use lockgate::wire::keyword::parse_proposal;
+use lockgate::wire::proposal::{CipherSuite, ProtocolId, Transform};
 use lockgate::wire::selector::TrafficSelector;
 
 pub(crate) const SPI: u32 = 0x1234_5678;
 
-pub(crate) const CIPHERS: [(&str, EncryptionId, u16); 12] = [
-    ("aes128gcm16", EncryptionId::AES_GCM_16, 128),
-    ("aes192gcm16", EncryptionId::AES_GCM_16, 192),
-    ("aes256gcm16", EncryptionId::AES_GCM_16, 256),
-    ("chacha20poly1305", EncryptionId::CHACHA20_POLY1305, 0),
-    ("aes128gcm16iiv", EncryptionId::AES_GCM_16_IIV, 128),
-    ("aes192gcm16iiv", EncryptionId::AES_GCM_16_IIV, 192),
-    ("aes256gcm16iiv", EncryptionId::AES_GCM_16_IIV, 256),
-    (
-        "chacha20poly1305iiv",
-        EncryptionId::CHACHA20_POLY1305_IIV,
-        0,
-    ),
-    ("aes128", EncryptionId::AES_CBC, 128),
-    ("aes192", EncryptionId::AES_CBC, 192),
-    ("aes256", EncryptionId::AES_CBC, 256),
-    ("null", EncryptionId::NULL, 0),
+/// Suites of one algorithm.
+const AEADS: [&str; 29] = [
+    "aes128gcm16",
+    "aes192gcm16",
+    "aes256gcm16",
+    "chacha20poly1305",
+    "aes128gcm16iiv",
+    "aes192gcm16iiv",
+    "aes256gcm16iiv",
+    "chacha20poly1305iiv",
+    "aes128gcm12",
+    "aes192gcm12",
+    "aes256gcm12",
+    "aes128gcm8",
+    "aes192gcm8",
+    "aes256gcm8",
+    "aes128ccm16",
+    "aes192ccm16",
+    "aes256ccm16",
+    "aes128ccm12",
+    "aes192ccm12",
+    "aes256ccm12",
+    "aes128ccm8",
+    "aes192ccm8",
+    "aes256ccm8",
+    "aes128ccm8iiv",
+    "aes192ccm8iiv",
+    "aes256ccm8iiv",
+    "aes128gmac",
+    "aes192gmac",
+    "aes256gmac",
 ];
 
-pub(crate) const MACS: [(&str, IntegrityId); 4] = [
-    ("sha1", IntegrityId::HMAC_SHA1_96),
-    ("sha256", IntegrityId::HMAC_SHA2_256_128),
-    ("sha384", IntegrityId::HMAC_SHA2_384_192),
-    ("sha512", IntegrityId::HMAC_SHA2_512_256),
+/// Further ciphers with a MAC beside them.
+const CLASSIC: [&str; 12] = [
+    "aes128ctr-sha256",
+    "aes192ctr-sha256",
+    "aes256ctr-sha256",
+    "aes128ctr-aescmac",
+    "3des-md5",
+    "3des-sha1",
+    "aes128-md5",
+    "aes128-aescmac",
+    "aes128-aesxcbc",
+    "null-md5",
+    "null-aescmac",
+    "null-aesxcbc",
 ];
 
 /// A suite in strongSwan's spelling.
-pub(crate) fn suite(keyword: &str) -> CipherSuite {
-    let (cipher, mac) = match keyword.split_once('-') {
-        Some((cipher, mac)) => (cipher, Some(mac)),
-        None => (keyword, None),
+pub(crate) fn suite(keywords: &str) -> CipherSuite {
+    let proposal = parse_proposal(ProtocolId::Esp, keywords).expect("keywords of ESP");
+    let [Transform::Encryption { id, key_bits }, rest @ ..] = &proposal.transforms[..] else {
+        panic!("{keywords} has no cipher in front");
     };
-    let (_, encryption, key_bits) = CIPHERS
-        .into_iter()
-        .find(|(name, ..)| *name == cipher)
-        .expect("a known cipher");
-    let integrity = mac.map(|mac| {
-        MACS.into_iter()
-            .find(|(name, _)| *name == mac)
-            .expect("a known MAC")
-            .1
-    });
     CipherSuite {
-        encryption,
-        key_bits,
-        integrity,
+        encryption: *id,
+        key_bits: key_bits.unwrap_or(0),
+        integrity: rest.iter().find_map(|transform| match transform {
+            Transform::Integrity(id) => Some(*id),
+            _ => None,
+        }),
     }
 }
 
-/// Every suite that ESP can use.
+/// Every cipher and every MAC that ESP can use, and of their combinations the common ones.
 pub(crate) fn suites() -> impl Iterator<Item = CipherSuite> {
-    CIPHERS.into_iter().flat_map(|(cipher, encryption, _)| {
-        let macs = match encryption {
-            EncryptionId::AES_CBC | EncryptionId::NULL => {
-                MACS.map(|(mac, _)| format!("{cipher}-{mac}")).to_vec()
-            }
-            _ => vec![cipher.to_owned()],
-        };
-        macs.into_iter().map(|keyword| suite(&keyword))
-    })
+    let common = ["aes128", "aes192", "aes256", "null"]
+        .into_iter()
+        .flat_map(|cipher| {
+            ["sha1", "sha256", "sha384", "sha512"].map(|mac| suite(&format!("{cipher}-{mac}")))
+        });
+    AEADS.into_iter().chain(CLASSIC).map(suite).chain(common)
 }
 
 pub(crate) fn key(suite: CipherSuite) -> PacketKey {

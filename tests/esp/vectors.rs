@@ -9,8 +9,7 @@ use serde::Deserialize;
 
 use crate::support::{inbound, key, outbound, seal, selectors, suite, suites, udp_v4, udp_v6};
 
-/// One packet of `data/esp_vectors.json` or `data/esp_iiv_vectors.json`; `data/make_esp_vectors.py`
-/// says what is what.
+/// One packet of `data/esp_vectors.json` or its siblings; `data/make_esp_vectors.py` says what is what.
 #[derive(Deserialize)]
 struct Vector {
     suite: String,
@@ -38,6 +37,7 @@ impl Vector {
         let files = [
             include_str!("../data/esp_vectors.json"),
             include_str!("../data/esp_iiv_vectors.json"),
+            include_str!("../data/esp_other_vectors.json"),
         ];
         files
             .into_iter()
@@ -212,6 +212,9 @@ fn an_implicit_iv_takes_eight_bytes_off_the_packet_and_changes_nothing_else() {
         ("aes192gcm16iiv", "aes192gcm16"),
         ("aes256gcm16iiv", "aes256gcm16"),
         ("chacha20poly1305iiv", "chacha20poly1305"),
+        ("aes128ccm8iiv", "aes128ccm8"),
+        ("aes192ccm8iiv", "aes192ccm8"),
+        ("aes256ccm8iiv", "aes256ccm8"),
     ] {
         for (esn, sequence) in [(false, 7), (true, 7), (true, 0x1_0000_0006)] {
             let [short, long] = [implicit, explicit].map(|keyword| {

@@ -112,6 +112,12 @@ fn every_suite_of_ike_and_esp_is_negotiated() {
         ("aes192-sha256-modp2048", "aes192-sha256-esn"),
         ("aes256-sha384-x25519", "aes256-sha384-x25519-esn"),
         ("aes256-sha512-ecp256", "null-sha256-ecp256-esn"),
+        ("aes128gcm8-prfaescmac-modp1536", "aes256gcm12-noesn"),
+        ("aes256ccm16-prfaesxcbc-ecp256bp", "aes192ccm8-esn"),
+        ("aes192ccm12-prfsha256-ecp384bp", "aes128ccm8iiv-esn"),
+        ("aes256ctr-aescmac-modp1024", "aes192ctr-sha256-esn"),
+        ("aes128-aesxcbc-mlkem512", "aes256gmac-mlkem768-esn"),
+        ("3des-md5-mlkem1024", "3des-md5-noesn"),
     ];
     for (ike, esp) in suites {
         let mut pair = Pair::up_with(|_, setup| {

@@ -66,6 +66,92 @@ fn cbc_and_sha512_with_modp4096_and_sha1_with_ecp521() {
 }
 
 #[test]
+fn aes_ctr_with_modp6144() {
+    suite(
+        ("aes128ctr-sha256-modp6144", "aes256ctr-sha256"),
+        (
+            "AES_CTR-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_6144",
+            "AES_CTR-256/HMAC_SHA2_256_128",
+        ),
+    );
+}
+
+#[test]
+fn aes_ccm_with_every_icv_and_the_brainpool_curves() {
+    suite(
+        ("aes256ccm16-prfaescmac-ecp256bp", "aes128ccm8"),
+        ("AES_CCM_16-256/PRF_AES128_CMAC/ECP_256_BP", "AES_CCM_8-128"),
+    );
+    suite(
+        ("aes192ccm12-prfaesxcbc-ecp384bp", "aes256ccm16"),
+        (
+            "AES_CCM_12-192/PRF_AES128_XCBC/ECP_384_BP",
+            "AES_CCM_16-256",
+        ),
+    );
+    suite(
+        ("aes128ccm8-prfsha256-ecp256", "aes192ccm12"),
+        ("AES_CCM_8-128/PRF_HMAC_SHA2_256/ECP_256", "AES_CCM_12-192"),
+    );
+}
+
+#[test]
+fn aes_gcm_with_short_icvs_and_modp8192() {
+    suite(
+        ("aes256gcm8-prfsha256-modp8192", "aes256gcm12"),
+        (
+            "AES_GCM_8-256/PRF_HMAC_SHA2_256/MODP_8192",
+            "AES_GCM_12-256",
+        ),
+    );
+    suite(
+        ("aes128gcm12-prfsha256-x25519", "aes128gcm8"),
+        (
+            "AES_GCM_12-128/PRF_HMAC_SHA2_256/CURVE_25519",
+            "AES_GCM_8-128",
+        ),
+    );
+}
+
+#[test]
+fn aes_xcbc_and_aes_cmac_as_integrity_and_prf() {
+    suite(
+        ("aes128-aesxcbc-x25519", "aes128-aescmac"),
+        (
+            "AES_CBC-128/AES_XCBC_96/PRF_AES128_XCBC/CURVE_25519",
+            "AES_CBC-128/AES_CMAC_96",
+        ),
+    );
+    suite(
+        ("aes256-aescmac-x25519", "aes192-aesxcbc"),
+        (
+            "AES_CBC-256/AES_CMAC_96/PRF_AES128_CMAC/CURVE_25519",
+            "AES_CBC-192/AES_XCBC_96",
+        ),
+    );
+}
+
+#[test]
+fn weak_algorithms_where_they_are_allowed() {
+    suite_with(
+        "allow_weak = true",
+        ("3des-md5-modp1024", "3des-md5"),
+        (
+            "3DES_CBC/HMAC_MD5_96/PRF_HMAC_MD5/MODP_1024",
+            "3DES_CBC/HMAC_MD5_96",
+        ),
+    );
+    suite_with(
+        "allow_weak = true",
+        ("3des-sha1-modp1536", "null-sha256"),
+        (
+            "3DES_CBC/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_1536",
+            "NULL/HMAC_SHA2_256_128",
+        ),
+    );
+}
+
+#[test]
 fn the_defaults_of_both_sides_agree() {
     for initiator in Initiator::BOTH {
         let plan = Plan {
@@ -106,12 +192,18 @@ fn both_families_as_selectors_of_one_child() {
     }
 }
 
-fn suite((ike, esp): (&str, &str), (ike_shown, esp_shown): (&str, &str)) {
+fn suite(proposals: (&str, &str), shown: (&str, &str)) {
+    suite_with("", proposals, shown);
+}
+
+/// With more lines for our connection.
+fn suite_with(connection: &str, (ike, esp): (&str, &str), (ike_shown, esp_shown): (&str, &str)) {
     for initiator in Initiator::BOTH {
         let plan = Plan {
             proposal: ike.to_owned(),
             esp_proposal: esp.to_owned(),
             inner: vec![Family::V4],
+            connection: connection.to_owned(),
             ..Plan::default()
         };
         let Some(pair) = Pair::connected(plan, "", initiator) else {

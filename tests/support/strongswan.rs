@@ -52,6 +52,9 @@ impl Programs {
             ("kernel-libipsec", "libcharon-extra-plugins"),
             ("openssl", "libstrongswan-standard-plugins"),
             ("chapoly", "libstrongswan-extra-plugins"),
+            ("ccm", "libstrongswan-extra-plugins"),
+            ("ctr", "libstrongswan-extra-plugins"),
+            ("cmac", "libstrongswan-extra-plugins"),
         ] {
             let file = format!("/usr/lib/ipsec/plugins/libstrongswan-{plugin}.so");
             if !Path::new(&file).exists() {
@@ -166,7 +169,7 @@ fn strongswan_conf(socket: &Path, log: &Path) -> String {
     format!(
         r#"
 charon-systemd {{
-    load = random nonce aes sha1 sha2 hmac kdf gcm openssl curve25519 chapoly pem pubkey kernel-libipsec kernel-netlink socket-default vici updown
+    load = random nonce aes sha1 sha2 md5 hmac kdf gcm ccm ctr cmac xcbc openssl curve25519 chapoly pem pubkey kernel-libipsec kernel-netlink socket-default vici updown
     plugins {{
         vici {{
             socket = unix://{socket}

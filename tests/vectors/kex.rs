@@ -7,14 +7,20 @@ use lockgate::wire::proposal::KeyExchangeId;
 
 use crate::cases::{Prepared, cases};
 
-const GROUPS: [KeyExchangeId; 7] = [
+const GROUPS: [KeyExchangeId; 13] = [
     KeyExchangeId::X25519,
     KeyExchangeId::ECP256,
     KeyExchangeId::ECP384,
     KeyExchangeId::ECP521,
+    KeyExchangeId::ECP256_BP,
+    KeyExchangeId::ECP384_BP,
+    KeyExchangeId::MODP1024,
+    KeyExchangeId::MODP1536,
     KeyExchangeId::MODP2048,
     KeyExchangeId::MODP3072,
     KeyExchangeId::MODP4096,
+    KeyExchangeId::MODP6144,
+    KeyExchangeId::MODP8192,
 ];
 
 /// An exchange with the private value that `seed` repeated gives.
@@ -59,10 +65,10 @@ fn only_the_groups_we_offer_are_supported() {
     let mut ours = [&GROUPS[..], &ml_kem].concat();
     ours.sort();
     assert_eq!(supported, ours);
-    let refused = KeyExchange::generate(KeyExchangeId::MODP1024, &mut Prepared(vec![1; 1024]));
-    let unsupported = UnsupportedGroup(KeyExchangeId::MODP1024);
+    let refused = KeyExchange::generate(KeyExchangeId::X448, &mut Prepared(vec![1; 1024]));
+    let unsupported = UnsupportedGroup(KeyExchangeId::X448);
     assert_eq!(refused.err(), Some(unsupported));
-    let refused = answer(KeyExchangeId::MODP1024, &[2; 128], &mut Prepared(vec![]));
+    let refused = answer(KeyExchangeId::X448, &[2; 56], &mut Prepared(vec![]));
     assert_eq!(refused.err(), Some(AnswerError::Unsupported(unsupported)));
 }
 
@@ -89,14 +95,11 @@ fn a_public_value_of_another_length_is_refused() {
             [&[4], &good[..]].concat(),
             [&good[..], &[0]].concat(),
         ];
+        let other = exchange(group, 2);
         for peer in wrong {
-            assert_eq!(
-                exchange(group, 2).finish(&peer),
-                Err(InvalidPublic),
-                "{group}"
-            );
+            assert_eq!(other.finish(&peer), Err(InvalidPublic), "{group}");
         }
-        assert!(exchange(group, 2).finish(&good).is_ok());
+        assert!(other.finish(&good).is_ok());
     }
 }
 
@@ -110,6 +113,7 @@ fn a_modp_value_outside_of_the_open_interval_is_refused() {
         let (&last, front) = prime.split_last().expect("a prime has bytes");
         let below = |by: u8| [front, &[last - by]].concat();
         let number = |low: u8| [&vec![0; front.len()][..], &[low]].concat();
+        let exchange = exchange(group, 2);
         for peer in [
             number(0),
             number(1),
@@ -117,15 +121,10 @@ fn a_modp_value_outside_of_the_open_interval_is_refused() {
             prime.clone(),
             vec![0xff; prime.len()],
         ] {
-            assert_eq!(
-                exchange(group, 2).finish(&peer),
-                Err(InvalidPublic),
-                "{}",
-                case.name
-            );
+            assert_eq!(exchange.finish(&peer), Err(InvalidPublic), "{}", case.name);
         }
         for peer in [number(2), below(2)] {
-            assert!(exchange(group, 2).finish(&peer).is_ok(), "{}", case.name);
+            assert!(exchange.finish(&peer).is_ok(), "{}", case.name);
         }
     }
 }
@@ -136,6 +135,8 @@ fn a_point_off_the_curve_is_refused() {
         KeyExchangeId::ECP256,
         KeyExchangeId::ECP384,
         KeyExchangeId::ECP521,
+        KeyExchangeId::ECP256_BP,
+        KeyExchangeId::ECP384_BP,
     ] {
         let mut peer = exchange(group, 1).public().to_vec();
         *peer.last_mut().expect("a point has bytes") ^= 1;
@@ -156,8 +157,9 @@ fn a_point_off_the_curve_is_refused() {
 #[test]
 fn the_same_random_bytes_give_the_same_exchange() {
     for group in GROUPS {
-        assert_eq!(exchange(group, 1).public(), exchange(group, 1).public());
-        assert_ne!(exchange(group, 1).public(), exchange(group, 2).public());
+        let first = exchange(group, 1);
+        assert_eq!(first.public(), exchange(group, 1).public());
+        assert_ne!(first.public(), exchange(group, 2).public());
     }
 }
 

@@ -7,7 +7,10 @@ use lockgate::crypto::{
 use lockgate::wire::proposal::{CipherSuite, EncryptionId, IntegrityId};
 use proptest::prelude::*;
 
-const INTEGRITY: [IntegrityId; 4] = [
+const INTEGRITY: [IntegrityId; 7] = [
+    IntegrityId::HMAC_MD5_96,
+    IntegrityId::AES_XCBC_96,
+    IntegrityId::AES_CMAC_96,
     IntegrityId::HMAC_SHA1_96,
     IntegrityId::HMAC_SHA2_256_128,
     IntegrityId::HMAC_SHA2_384_192,
@@ -34,19 +37,34 @@ fn aead_suites() -> Vec<CipherSuite> {
 
 fn all_suites() -> Vec<CipherSuite> {
     let mut suites = aead_suites();
+    for encryption in [
+        EncryptionId::AES_GCM_8,
+        EncryptionId::AES_GCM_12,
+        EncryptionId::AES_CCM_8,
+        EncryptionId::AES_CCM_12,
+        EncryptionId::AES_CCM_16,
+        EncryptionId::AES_CCM_8_IIV,
+        EncryptionId::NULL_AES_GMAC,
+    ] {
+        suites.extend([128, 192, 256].map(|key_bits| CipherSuite {
+            encryption,
+            key_bits,
+            integrity: None,
+        }));
+    }
     for integrity in INTEGRITY.map(Some) {
-        for key_bits in [128, 192, 256] {
-            suites.push(CipherSuite {
-                encryption: EncryptionId::AES_CBC,
+        for (encryption, sizes) in [
+            (EncryptionId::AES_CBC, &[128, 192, 256][..]),
+            (EncryptionId::AES_CTR, &[128, 192, 256]),
+            (EncryptionId::TRIPLE_DES, &[0]),
+            (EncryptionId::NULL, &[0]),
+        ] {
+            suites.extend(sizes.iter().map(|&key_bits| CipherSuite {
+                encryption,
                 key_bits,
                 integrity,
-            });
+            }));
         }
-        suites.push(CipherSuite {
-            encryption: EncryptionId::NULL,
-            key_bits: 0,
-            integrity,
-        });
     }
     suites
 }
@@ -60,6 +78,7 @@ fn key(provider: Provider, suite: CipherSuite, material: &[u8]) -> PacketKey {
 /// Any nonce, but the sequence number where the suite wants it.
 fn nonce_for(suite: &CipherSuite, associated: Associated<'_>, nonce: u64) -> u64 {
     let implicit = [
+        EncryptionId::AES_CCM_8_IIV,
         EncryptionId::AES_GCM_16_IIV,
         EncryptionId::CHACHA20_POLY1305_IIV,
     ];
@@ -175,6 +194,37 @@ fn a_layout_that_cannot_hold_the_suite_is_not_sealed() {
     }
 }
 
+/// RFC 4106 §6 allows ICVs of 8 and 12 bytes, which are the start of the long one.
+#[test]
+fn a_short_icv_of_gcm_is_the_start_of_the_long_one() {
+    let associated = Associated {
+        header: &[1; 8],
+        esn_high: Some(3),
+    };
+    for key_bits in [128, 192, 256] {
+        let [eight, twelve, sixteen] = [
+            EncryptionId::AES_GCM_8,
+            EncryptionId::AES_GCM_12,
+            EncryptionId::AES_GCM_16,
+        ]
+        .map(|encryption| {
+            let suite = CipherSuite {
+                encryption,
+                key_bits,
+                integrity: None,
+            };
+            sealed(
+                &key(Provider::Fast, suite, &[5; 64]),
+                7,
+                associated,
+                &[9; 100],
+            )
+        });
+        assert_eq!(eight, sixteen[..8 + 100 + 8]);
+        assert_eq!(twelve, sixteen[..8 + 100 + 12]);
+    }
+}
+
 #[test]
 fn an_aead_needs_an_esp_header_for_an_extended_sequence_number() {
     let key = key(Provider::Fast, aead_suites()[0], &[5; 64]);
@@ -245,9 +295,19 @@ fn keys_of_the_wrong_length_and_unknown_suites_are_refused() {
             integrity: None,
         },
         CipherSuite {
-            encryption: EncryptionId::AES_GCM_8,
+            encryption: EncryptionId::AES_CTR,
             key_bits: 128,
             integrity: None,
+        },
+        CipherSuite {
+            encryption: EncryptionId::NULL_AES_GMAC,
+            key_bits: 128,
+            integrity: Some(IntegrityId::HMAC_SHA2_256_128),
+        },
+        CipherSuite {
+            encryption: EncryptionId::TRIPLE_DES,
+            key_bits: 192,
+            integrity: Some(IntegrityId::HMAC_SHA1_96),
         },
         CipherSuite {
             encryption: EncryptionId::AES_GCM_16,

@@ -121,7 +121,24 @@ fn every_keyword_of_every_spelling_is_read_and_written_in_one_spelling() {
             "chacha20poly1305-esn",
         ),
         (ProtocolId::Esp, "aes256cbc-sha2_512", "aes256-sha512"),
-        (ProtocolId::Esp, "aes256gcm16-sha256", "aes256gcm16"),
+        (ProtocolId::Esp, "aes128ctr-aescmac", "aes128ctr-aescmac"),
+        (ProtocolId::Esp, "aes192ccm96", "aes192ccm12"),
+        (
+            ProtocolId::Esp,
+            "aes256ccm-aes256gcm64",
+            "aes256ccm16-aes256gcm8",
+        ),
+        (ProtocolId::Esp, "aes256gmac-noesn", "aes256gmac-noesn"),
+        (
+            ProtocolId::Ike,
+            "3des-md5-modp1024",
+            "3des-md5-prfmd5-modp1024",
+        ),
+        (
+            ProtocolId::Ike,
+            "aes128ctr-aesxcbc-aescmac-modp8192-ecp256bp-mlkem768",
+            "aes128ctr-aesxcbc-aescmac-prfaesxcbc-prfaescmac-modp8192-ecp256bp-mlkem768",
+        ),
     ] {
         let proposal = parse_proposal(protocol, text).unwrap();
         assert_eq!(proposal_text(&proposal), written);
@@ -147,13 +164,13 @@ fn an_unknown_keyword_is_named_with_the_nearest_known_one() {
         (ProtocolId::Ike, "aes256-sha256-x22519", "x22519", "x25519"),
         (
             ProtocolId::Ike,
-            "aes256-sha256-modp1024",
-            "modp1024",
+            "aes256-sha256-modp2040",
+            "modp2040",
             "modp2048",
         ),
         (ProtocolId::Esp, "nul-sha256", "nul", "null"),
         (ProtocolId::Esp, "aes256gcm16-nesn", "nesn", "esn"),
-        (ProtocolId::Esp, "3des-sha1", "3des", "esn"),
+        (ProtocolId::Esp, "des-sha1", "des", "3des"),
     ] {
         let error = parse_proposal(protocol, text).unwrap_err();
         let KeywordError::Unknown {
@@ -175,15 +192,39 @@ fn an_unknown_keyword_is_named_with_the_nearest_known_one() {
 }
 
 #[test]
-fn keywords_of_the_other_protocol_are_unknown() {
-    for (protocol, text) in [
-        (ProtocolId::Ike, "null-sha256-x25519"),
-        (ProtocolId::Ike, "aes256gcm16-prfsha256-x25519-esn"),
-        (ProtocolId::Esp, "aes256gcm16-prfsha256"),
-        (ProtocolId::Esp, ""),
-        (ProtocolId::Esp, "aes256gcm16--esn"),
+fn keywords_of_the_other_protocol_are_refused_with_the_reason() {
+    for (protocol, text, reason) in [
+        (ProtocolId::Ike, "null-sha256-x25519", "not encrypt"),
+        (
+            ProtocolId::Ike,
+            "aes128gmac-prfsha256-x25519",
+            "\"aes128gmac\" is for ESP only, because it does not encrypt",
+        ),
+        (
+            ProtocolId::Ike,
+            "aes256gcm16iiv-prfsha256-x25519",
+            "sequence number is its IV",
+        ),
+        (
+            ProtocolId::Ike,
+            "aes256gcm16-prfsha256-x25519-esn",
+            "\"esn\" is for ESP only",
+        ),
+        (
+            ProtocolId::Esp,
+            "aes256gcm16-prfsha256",
+            "\"prfsha256\" is for IKE only",
+        ),
     ] {
-        let error = parse_proposal(protocol, text).unwrap_err();
+        let error = parse_proposal(protocol, text).unwrap_err().to_string();
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+}
+
+#[test]
+fn nothing_is_no_keyword() {
+    for text in ["", "aes256gcm16--esn"] {
+        let error = parse_proposal(ProtocolId::Esp, text).unwrap_err();
         assert!(
             matches!(error, KeywordError::Unknown { .. }),
             "{text}: {error}"
@@ -208,6 +249,17 @@ fn a_proposal_that_lacks_or_mixes_kinds_is_refused_with_the_reason() {
             "a proposal each",
         ),
         (ProtocolId::Esp, "aes256", "needs an integrity"),
+        (ProtocolId::Esp, "aes128ctr", "needs an integrity"),
+        (
+            ProtocolId::Esp,
+            "aes256gcm16-sha256",
+            "authenticates by itself",
+        ),
+        (
+            ProtocolId::Esp,
+            "aes128gmac-sha256",
+            "authenticates by itself",
+        ),
         (ProtocolId::Esp, "null", "needs an integrity"),
         (ProtocolId::Esp, "esn", "no encryption"),
         (ProtocolId::Ah, "sha256", "AH is not supported"),
@@ -420,7 +472,7 @@ fn implicit_ivs_are_transforms_of_their_own_and_for_esp_alone() {
     for keyword in ["aes256gcm16iiv", "chacha20poly1305iiv"] {
         let refused = parse_proposal(ProtocolId::Ike, &format!("{keyword}-prfsha256-x25519"));
         assert!(
-            matches!(refused, Err(KeywordError::Unknown { .. })),
+            matches!(refused, Err(KeywordError::OtherProtocol { .. })),
             "{keyword}"
         );
     }
