@@ -10,8 +10,8 @@ mod properties;
 use lockgate::{
     config::{Config, Guard, LogFormat},
     ike::{
-        AddressPattern, ChildMode, CloseAction, Connection, DpdAction, Fragmentation, Identity,
-        IdentityPattern, SelectorConfig, StartAction, Unique,
+        AddressPattern, ChildMode, Childless, CloseAction, Connection, DpdAction, Fragmentation,
+        Identity, IdentityPattern, SelectorConfig, StartAction, Unique,
     },
     ipsec::{CopyDscp, DfRule},
     wire::{keyword::proposal_text, proposal::Transform},
@@ -77,6 +77,7 @@ fn the_shortest_file_has_the_documented_defaults() {
     assert_eq!(connection.reauth_time, Duration::ZERO);
     assert_eq!(connection.keyingtries, 1);
     assert_eq!(connection.unique, Unique::No);
+    assert_eq!(connection.childless, Childless::Allow);
 
     let addressed = parse(
         "[connections.a]\n\
@@ -226,6 +227,7 @@ fn every_key_of_a_connection_is_read() {
         fragmentation = "no"
         dpd_delay = 5
         unique = "replace"
+        childless = "prefer"
         keyingtries = 0
         rekey_time = "2h"
         reauth_time = "1d"
@@ -266,6 +268,7 @@ fn every_key_of_a_connection_is_read() {
     assert!(!connection.encap);
     assert_eq!(connection.dpd_delay, Duration::from_secs(5));
     assert_eq!(connection.unique, Unique::Replace);
+    assert_eq!(connection.childless, Childless::Prefer);
     assert_eq!(connection.keyingtries, 0);
     assert_eq!(
         (connection.rekey_time, connection.reauth_time),
@@ -298,6 +301,7 @@ fn every_key_of_a_child_is_read() {
         mode = "tunnel"
         start_action = "trap|start"
         close_action = "restart"
+        inactivity = "10m"
         dpd_action = "restart"
         rekey_time = "30m"
         life_time = "1h"
@@ -345,6 +349,7 @@ fn every_key_of_a_child_is_read() {
         (child.close_action, child.dpd_action),
         (CloseAction::Start, DpdAction::Restart)
     );
+    assert_eq!(child.inactivity, Duration::from_secs(600));
     assert_eq!(child.rekey_time, Duration::from_secs(1800));
     assert_eq!(
         (child.life_time, child.rand_time),

@@ -14,8 +14,14 @@
 mod actor;
 #[path = "ike/alerts.rs"]
 mod alerts;
+#[path = "ike/answers.rs"]
+mod answers;
 #[path = "ike/chaos.rs"]
 mod chaos;
+#[path = "ike/childless.rs"]
+mod childless;
+#[path = "ike/collision_spec.rs"]
+mod collision_spec;
 #[path = "ike/collisions.rs"]
 mod collisions;
 #[path = "ike/config.rs"]
@@ -56,8 +62,12 @@ mod plane;
 mod ppk;
 #[path = "ike/random.rs"]
 mod random;
+#[path = "ike/reauth.rs"]
+mod reauth;
 #[path = "ike/reload.rs"]
 mod reload;
+#[path = "ike/schedules.rs"]
+mod schedules;
 #[path = "ike/sibling_limits.rs"]
 mod sibling_limits;
 #[path = "ike/siblings.rs"]

@@ -53,6 +53,9 @@ pub(super) fn read(name: &str, section: &Section<'_>, allow_weak: bool) -> Child
         rekey_time: Duration::from_secs(time.rekey),
         life_time: Duration::from_secs(time.life),
         rand_time: Duration::from_secs(time.rand),
+        inactivity: section
+            .read("inactivity", value::duration)
+            .unwrap_or_default(),
         rekey_bytes: bytes.rekey,
         life_bytes: bytes.life,
         rand_bytes: bytes.rand,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ike::{
-        AddressPattern, ChildConfig, Connection, DpdAction, Fragmentation, Identity,
+        AddressPattern, ChildConfig, Childless, Connection, DpdAction, Fragmentation, Identity,
         IdentityPattern, LocalAuth, RemoteAuth, StartAction, Unique,
     },
     wire::{
@@ -60,6 +60,9 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
         ppk_required: section
             .read("ppk_required", value::boolean)
             .unwrap_or(false),
+        childless: section
+            .read("childless", |text| value::choice(text, &CHILDLESS))
+            .unwrap_or_default(),
         children: read_children(section, weak),
     };
     check_reachable(section, &connection);
@@ -323,6 +326,12 @@ const FRAGMENTATION: [(&str, Fragmentation); 6] = [
     ("no", Fragmentation::No),
     ("true", Fragmentation::Yes),
     ("false", Fragmentation::No),
+];
+const CHILDLESS: [(&str, Childless); 4] = [
+    ("allow", Childless::Allow),
+    ("prefer", Childless::Prefer),
+    ("force", Childless::Force),
+    ("never", Childless::Never),
 ];
 const DPD_DELAY: Duration = Duration::from_secs(30);
 const REKEY_TIME: Duration = Duration::from_secs(4 * 3600);

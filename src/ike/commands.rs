@@ -9,7 +9,7 @@ use crate::ipsec::{ChildId, Reqid};
 use super::context::{Attempt, Wish};
 use super::endpoint::Endpoint;
 use super::pad::{ChildConfig, Connection};
-use super::v2::{End, IkeSa, Task};
+use super::v2::{End, Established, IkeSa, Task};
 use super::{Command, CommandError, CommandId, CommandOutcome, Event, Pad};
 
 /// Commands that are under way.
@@ -402,12 +402,21 @@ impl Endpoint {
 
     /// Sets up a second IKE SA with the same children; the first one goes when it is there.
     pub(super) fn reauthenticate(&mut self, ike: u64) {
+        let mut retries = self.retries.iter();
+        let under_way = self.table.iter().any(|sa| sa.replaces() == Some(ike))
+            || retries.any(|(_, attempt)| attempt.replaces == Some(ike));
+        if under_way {
+            return;
+        }
         let Some(sa) = self.table.get(ike) else {
             return;
         };
         let (Some(established), Some(connection)) = (sa.established(), &sa.core.connection) else {
             return;
         };
+        if self.is_outlived(sa) {
+            return; // the peer has just done it
+        }
         let children = established
             .children()
             .iter()
@@ -424,6 +433,20 @@ impl Endpoint {
             replaces: Some(ike),
         };
         self.pursue(attempt);
+    }
+
+    /// There is a newer IKE SA between the same two identities.
+    fn is_outlived(&self, sa: &IkeSa) -> bool {
+        let Some(established) = sa.established() else {
+            return false;
+        };
+        let peer = &established.peer;
+        let all = self.cx.peers.between(&peer.local_id, &peer.remote_id);
+        let mut others = all.iter().filter_map(|id| self.table.get(*id));
+        others.any(|other| {
+            established.is_older_than(&other.core)
+                && other.established().is_some_and(Established::is_usable)
+        })
     }
 
     fn shutdown(&mut self, id: CommandId) -> Result<Option<CommandOutcome>, CommandError> {

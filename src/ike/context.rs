@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::CryptoRng;
-use crate::ipsec::{ChildId, Reqid, SaUpdate, Spi, WorkerId, allocate_spi};
+use crate::ipsec::{ChildId, Reqid, SaUpdate, Selectors, Spi, WorkerId, allocate_spi};
 use crate::wire::ip::Flow;
 use crate::wire::isakmp::IkeSpi;
 
@@ -136,6 +136,7 @@ impl Wish {
         Self {
             child: Arc::clone(child),
             flow: None,
+            exactly: None,
             worker: None,
             waiters: Vec::new(),
             patience: PATIENCE,
@@ -160,6 +161,8 @@ pub(super) struct Wish {
     pub(super) child: Arc<ChildConfig>,
     /// The packet that asked for it.
     pub(super) flow: Option<Flow>,
+    /// Ask for these and not for all that is configured.
+    pub(super) exactly: Option<Selectors>,
     /// The worker that it is for, besides the Child SA that there is (RFC 9611).
     pub(super) worker: Option<WorkerId>,
     pub(super) waiters: Vec<CommandId>,

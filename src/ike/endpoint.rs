@@ -306,6 +306,12 @@ impl Endpoint {
 
     /// Tells everybody who waits that it came to nothing.
     pub(super) fn give_up(&mut self, attempt: Attempt, reason: &str) {
+        if let Some(old) = attempt.replaces {
+            let at = self.cx.now + jittered(REAUTH_AGAIN, 50, self.cx.rng());
+            self.step(old, |sa, cx| {
+                sa.with_established(cx, |established, _, _| established.reauthenticate_at(at));
+            });
+        }
         let waiters = attempt.wishes.into_iter().flat_map(|wish| wish.waiters);
         for id in attempt.waiters.into_iter().chain(waiters) {
             let error = super::CommandError::Failed(reason.to_owned());
@@ -475,5 +481,7 @@ pub(super) enum Superseded {
 const MAX_MESSAGE: usize = 16 * 1024;
 /// A step has a handful of effects; more would be a loop.
 const MAX_EFFECTS: usize = 1024;
+/// Pause before a new authentication that has failed is tried again.
+const REAUTH_AGAIN: Duration = Duration::from_secs(60);
 /// Pause before a silent peer is tried again.
 const RETRY_SILENT: Duration = Duration::from_secs(1);

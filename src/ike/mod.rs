@@ -58,8 +58,9 @@ pub use endpoint::Endpoint;
 pub use identity::{Identity, IdentityPattern, IdentitySyntax};
 pub use key_log::{KeyLogLine, KeyTable};
 pub use pad::{
-    AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, Fragmentation,
-    LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig, SharedSecret, StartAction, Unique,
+    AddressPattern, ChildConfig, ChildMode, Childless, CloseAction, Connection, DpdAction,
+    Fragmentation, LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig, SharedSecret,
+    StartAction, Unique,
 };
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
 

@@ -47,6 +47,38 @@ pub(super) fn with_flow(mut selectors: Selectors, flow: Option<&Flow>) -> Select
     selectors
 }
 
+/// The addresses of a packet, as far as the child covers them, for a peer that wants each pair of
+/// addresses in a Child SA of its own (SINGLE_PAIR_REQUIRED, RFC 7296 §2.9).
+pub(super) fn single_pair(child: &ChildConfig, path: Path, flow: &Flow) -> Option<Selectors> {
+    let own = configured(child, path);
+    let pair = Selectors {
+        local: intersect(&own.local, &[TrafficSelector::host(flow.src)]),
+        remote: intersect(&own.remote, &[TrafficSelector::host(flow.dst)]),
+    };
+    is_usable(&pair).then_some(pair)
+}
+
+/// Whether other children than the chosen one cover something of what was asked for too
+/// (ADDITIONAL_TS_POSSIBLE, RFC 7296 §2.9).
+pub(super) fn has_more(
+    children: &[Arc<ChildConfig>],
+    path: Path,
+    asked: &Selectors,
+    (chosen, granted): (&ChildConfig, &Selectors),
+) -> bool {
+    let mut others = children
+        .iter()
+        .filter(|child| child.mode.protects() && child.reqid != chosen.reqid);
+    others.any(|child| {
+        let own = configured(child, path);
+        let common = Selectors {
+            local: intersect(&own.local, &asked.local),
+            remote: intersect(&own.remote, &asked.remote),
+        };
+        is_usable(&common) && !is_narrowing(granted, &common)
+    })
+}
+
 /// Chooses the child that a peer's selectors mean, and narrows them to it. `asked` is seen from
 /// here: its `local` is our side.
 ///

@@ -121,6 +121,8 @@ pub struct Connection {
     pub ppk_id: Option<PpkId>,
     /// No IKE SA without one.
     pub ppk_required: bool,
+    /// Whether IKE SAs are set up without their first child (RFC 6023).
+    pub childless: Childless,
     /// Its children.
     pub children: Vec<Arc<ChildConfig>>,
 }
@@ -165,6 +167,20 @@ pub enum Fragmentation {
     No,
 }
 
+/// Whether IKE SAs are set up without a child, which then gets an exchange of its own (RFC 6023).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Childless {
+    /// As initiator only where no child is wanted; accepted as responder.
+    #[default]
+    Allow,
+    /// As initiator wherever the peer accepts it; accepted as responder.
+    Prefer,
+    /// In both roles nothing else.
+    Force,
+    /// Refused as responder.
+    Never,
+}
+
 /// One set of selectors and the Child SA that protects it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildConfig {
@@ -192,6 +208,8 @@ pub struct ChildConfig {
     pub life_time: Duration,
     /// Up to this much is subtracted from `rekey_time` at random.
     pub rand_time: Duration,
+    /// Delete when there was no packet in either direction for this long; zero for never.
+    pub inactivity: Duration,
     /// Rekey after so many bytes in one direction; zero for never.
     pub rekey_bytes: u64,
     /// Delete after so many bytes in one direction; zero for never.

@@ -1,6 +1,7 @@
 //! Which IKE SAs are established between which identities.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::{Identity, IdentityPattern};
 
@@ -8,10 +9,13 @@ use super::{Identity, IdentityPattern};
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     by_identities: HashMap<(Identity, Identity), Vec<u64>>,
+    /// Where the peer of each is.
+    addresses: HashMap<u64, IpAddr>,
 }
 
 impl Peers {
-    pub(super) fn add(&mut self, id: u64, local: &Identity, remote: &Identity) {
+    pub(super) fn add(&mut self, id: u64, local: &Identity, remote: &Identity, addr: IpAddr) {
+        self.addresses.insert(id, addr);
         let key = (local.clone(), remote.clone());
         let ids = self.by_identities.entry(key).or_default();
         if !ids.contains(&id) {
@@ -19,7 +23,15 @@ impl Peers {
         }
     }
 
+    /// The peer of an IKE SA has another address.
+    pub(super) fn moved(&mut self, id: u64, addr: IpAddr) {
+        if let Some(known) = self.addresses.get_mut(&id) {
+            *known = addr;
+        }
+    }
+
     pub(super) fn remove(&mut self, id: u64, local: &Identity, remote: &Identity) {
+        self.addresses.remove(&id);
         let key = (local.clone(), remote.clone());
         if let Some(ids) = self.by_identities.get_mut(&key) {
             ids.retain(|known| *known != id);
@@ -37,6 +49,13 @@ impl Peers {
 
     pub(super) fn has(&self, local: &Identity, remote: &Identity) -> bool {
         !self.between(local, remote).is_empty()
+    }
+
+    /// Whether the peer has an IKE SA from another address.
+    pub(super) fn has_elsewhere(&self, local: &Identity, remote: &Identity, addr: IpAddr) -> bool {
+        let ids = self.between(local, remote).iter();
+        let mut known = ids.filter_map(|id| self.addresses.get(id));
+        known.any(|known| *known != addr)
     }
 
     /// Whether there is an IKE SA with a peer that fits.

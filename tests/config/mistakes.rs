@@ -33,8 +33,8 @@ fn an_unknown_key_names_its_nearest_neighbour_and_what_is_allowed() {
         [
             "gw.toml:4: connections.site-b.dpd_delya: unknown key; did you mean dpd_delay? allowed: \
              version, local_addrs, remote_addrs, local_port, remote_port, proposals, encap, \
-             fragmentation, dpd_delay, keyingtries, unique, ppk_id, ppk_required, rekey_time, \
-             reauth_time, over_time, rand_time, children, local, remote"
+             fragmentation, dpd_delay, keyingtries, unique, ppk_id, ppk_required, childless, \
+             rekey_time, reauth_time, over_time, rand_time, children, local, remote"
         ]
     );
     assert_eq!(
@@ -102,7 +102,7 @@ fn a_feature_that_we_lack_may_be_switched_off_and_not_on() {
     for line in ["mobike = false", "mobike = \"no\"", "aggressive = 0"] {
         assert_eq!(warnings(&connection_with(line)), [""; 0]);
     }
-    for line in ["ipcomp = false", "tfc_padding = 0", "inactivity = \"0s\""] {
+    for line in ["ipcomp = false", "tfc_padding = 0"] {
         assert_eq!(warnings(&child_with(line)), [""; 0]);
     }
     for line in [

@@ -118,7 +118,7 @@ fn the_exchange_with_the_lowest_nonce_loses_when_both_sides_rekey_the_ike_sa() {
 }
 
 /// A command and its name.
-type Wish<'a> = (&'a str, fn() -> Command);
+pub(crate) type Wish<'a> = (&'a str, fn() -> Command);
 
 /// What both sides may want at once.
 const WISHES: [Wish<'_>; 5] = [

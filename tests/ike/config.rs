@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lockgate::crypto::Secret;
 use lockgate::ike::{
-    AddressPattern, ChildConfig, ChildMode, CloseAction, Connection, DpdAction, Fragmentation,
-    IdentityPattern, LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig, Settings,
-    SharedSecret, StartAction, Unique,
+    AddressPattern, ChildConfig, ChildMode, Childless, CloseAction, Connection, DpdAction,
+    Fragmentation, IdentityPattern, LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig,
+    Settings, SharedSecret, StartAction, Unique,
 };
 use lockgate::ipsec::{HeaderRules, Reqid};
 use lockgate::wire::keyword::parse_proposal;
@@ -149,6 +149,7 @@ fn connection(side: Side) -> Connection {
         unique: Unique::No,
         ppk_id: None,
         ppk_required: false,
+        childless: Childless::Allow,
         children: Vec::new(),
     }
 }
@@ -173,6 +174,7 @@ pub(crate) fn child(
         rekey_time: Duration::ZERO,
         life_time: Duration::ZERO,
         rand_time: Duration::ZERO,
+        inactivity: Duration::ZERO,
         rekey_bytes: 0,
         life_bytes: 0,
         rand_bytes: 0,

@@ -1,14 +1,14 @@
 //! Commands, start actions, reloads, restarts, and several IKE SAs of one peer.
 
 use lockgate::ike::{
-    ChildMode, Command, CommandError, Discard, Event, IkeState, StartAction, Unique,
+    AddressPattern, ChildMode, Command, CommandError, Discard, Event, IkeState, StartAction, Unique,
 };
 use lockgate::ipsec::{Reqid, SaEvent};
 use lockgate::wire::ip::Flow;
 use lockgate::wire::isakmp::ExchangeType;
 
 use super::config::{Setup, Side, selectors};
-use super::network::Fate;
+use super::network::{Fate, Nat};
 use super::pair::{
     Pair, initiate, millis, rekey, rekey_child, rekey_ike, seconds, terminate, terminate_child,
     terminate_ike,
@@ -22,13 +22,17 @@ fn start(action: StartAction) -> impl Fn(Side, &mut Setup) {
 fn acquire() -> SaEvent {
     SaEvent::Acquire {
         reqid: Reqid(1),
-        flow: Flow {
-            src: [10, 1, 0, 7].into(),
-            dst: [10, 2, 0, 8].into(),
-            protocol: 6,
-            ports: Some((40_000, 443)),
-        },
+        flow: flow(),
         worker: None,
+    }
+}
+
+pub(crate) fn flow() -> Flow {
+    Flow {
+        src: [10, 1, 0, 7].into(),
+        dst: [10, 2, 0, 8].into(),
+        protocol: 6,
+        ports: Some((40_000, 443)),
     }
 }
 
@@ -421,10 +425,38 @@ fn the_unique_policy_decides_about_a_second_ike_sa_of_the_same_peer() {
         assert_eq!(ids.len(), left, "{policy:?}");
         assert_eq!(
             ids.contains(&old),
-            matches!(policy, Unique::Keep | Unique::Never)
+            policy == Unique::Never,
+            "INITIAL_CONTACT"
         );
+        assert!(matches!(pair.result(Side::A, id), Some(Ok(_))));
+    }
+}
+
+#[test]
+fn a_second_ike_sa_from_another_address_is_refused_where_the_first_one_is_to_be_kept() {
+    for initial_contact in [false, true] {
+        let mut pair = Pair::up_with(|side, setup| {
+            setup.connection.remote_addrs = vec![AddressPattern::Any];
+            setup.connection.unique = match side {
+                Side::A if initial_contact => Unique::No,
+                Side::A => Unique::Never,
+                Side::B => Unique::Keep,
+            };
+            if side == Side::A {
+                setup.connection.remote_addrs = vec![AddressPattern::Net(Side::B.addr().into())];
+            }
+        });
+        let old = pair.ike_sa(Side::B).id;
+        pair.net.nat = Some(Nat {
+            outside: [198, 51, 100, 1].into(),
+            shift: 0,
+        });
+        pair.restart(Side::A);
+        let id = pair.command(Side::A, initiate("lan"));
+        pair.run_for(seconds(5));
         let accepted = matches!(pair.result(Side::A, id), Some(Ok(_)));
-        assert_eq!(accepted, policy != Unique::Keep);
+        assert_eq!(accepted, initial_contact);
+        assert_eq!(pair.ike_sa(Side::B).id == old, !initial_contact);
     }
 }
 

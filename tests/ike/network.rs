@@ -16,6 +16,7 @@ pub(crate) struct Network {
     pub(crate) latency: Duration,
     faults: Box<dyn FnMut(&Sent) -> Fate>,
     pub(crate) nat: Option<Nat>,
+    pub(crate) quiet: bool,
     /// Every IKE message that was sent, lost ones too.
     pub(crate) trace: Vec<Sent>,
 }
@@ -103,6 +104,7 @@ impl Network {
             latency: Duration::from_millis(10),
             faults: Box::new(|_| Fate::Deliver),
             nat: None,
+            quiet: false,
             trace: Vec::new(),
         }
     }
@@ -152,7 +154,9 @@ impl Network {
         self.trace.push(sent.clone());
         let latency = self.latency;
         let fate = (self.faults)(&sent);
-        println!("    {from:?} sends {sent}: {fate:?}");
+        if !self.quiet {
+            println!("    {from:?} sends {sent}: {fate:?}");
+        }
         let delays = match fate {
             Fate::Deliver => vec![latency],
             Fate::Drop => vec![],

@@ -1,5 +1,6 @@
 //! Two gateways on a virtual clock, with a network between them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use lockgate::ike::{
     ChildState, ChildStatus, Command, CommandError, CommandId, CommandOutcome, Event, IkeSaStatus,
     IkeState, Input, Path,
 };
-use lockgate::ipsec::{EspEncap, SaEvent};
+use lockgate::ipsec::{EspEncap, Reqid, SaEvent};
 
 use super::config::{Setup, Side};
 use super::host::Host;
@@ -20,6 +21,13 @@ pub(crate) struct Pair {
     pub(crate) net: Network,
     /// From now on, what a side sends on has to be what the other side receives on.
     pub(crate) gapless: bool,
+    /// The same for these policies only, and packets on their way arrive too.
+    pub(crate) gapless_for: Vec<Reqid>,
+    /// SPIs that the policies of `gapless_for` send under.
+    sealing: Vec<u32>,
+    /// When they last did.
+    sealed: HashMap<u32, Instant>,
+    quiet: bool,
     /// Packets that found no SA, or the wrong one.
     pub(crate) lost_packets: usize,
     pub(crate) delivered_packets: usize,
@@ -55,6 +63,10 @@ impl Pair {
             start,
             net: Network::new(),
             gapless: false,
+            gapless_for: Vec::new(),
+            sealing: Vec::new(),
+            sealed: HashMap::new(),
+            quiet: false,
             lost_packets: 0,
             delivered_packets: 0,
             setups,
@@ -94,6 +106,25 @@ impl Pair {
 
     pub(crate) fn setup(&mut self, side: Side) -> &mut Setup {
         &mut self.setups[side.index()]
+    }
+
+    /// Says nothing about what happens, where many runs are made.
+    pub(crate) fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+        self.net.quiet = quiet;
+    }
+
+    /// Begins anew with what is to be looked at later.
+    pub(crate) fn forget(&mut self) {
+        self.net.trace.clear();
+        self.sealed.clear();
+        self.sealing.clear();
+        for host in &mut self.hosts {
+            host.events.clear();
+            host.plane.take_history();
+            host.plane.removed.clear();
+            host.plane.added.clear();
+        }
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -147,7 +178,9 @@ impl Pair {
             let seen = host.events.len();
             let sent = host.drain();
             for event in &host.events[seen..] {
-                println!("{now:?} {side:?} {}", line(event));
+                if !self.quiet {
+                    println!("{now:?} {side:?} {}", line(event));
+                }
             }
             for transmit in sent {
                 self.net.send(side, transmit, self.now);
@@ -157,13 +190,31 @@ impl Pair {
     }
 
     fn check_gap(&mut self) {
-        if !self.gapless {
+        let now = self.now;
+        let before = std::mem::take(&mut self.sealing).into_iter();
+        self.sealed.extend(before.map(|spi| (spi, now)));
+        for host in &mut self.hosts {
+            for spi in host.plane.removed.drain(..) {
+                let last = self.sealed.get(&spi).map(|last| now - *last);
+                assert!(
+                    last.is_none_or(|ago| ago > LONGEST_WAY),
+                    "{spi:08x} was sent on {last:?} before its end"
+                );
+            }
+        }
+        if !self.gapless && self.gapless_for.is_empty() {
             return;
         }
         for side in Side::BOTH {
             for (reqid, worker) in self.host(side).plane.sealers() {
+                if !self.gapless && !self.gapless_for.contains(&reqid) {
+                    continue;
+                }
                 let own = self.host(side).plane.own(reqid, worker);
                 let spi = own.map(|sa| sa.spi()).expect("it has this policy");
+                if self.gapless_for.contains(&reqid) {
+                    self.sealing.push(spi.get());
+                }
                 assert!(
                     self.host(side.other()).plane.receives(spi.get()),
                     "{side:?} sends on {spi}, which its peer does not have"
@@ -246,6 +297,24 @@ impl Pair {
             }
         }
         panic!("no end of work in {time:?}");
+    }
+
+    /// Lets time pass until nobody has anything to do any more.
+    pub(crate) fn run_to_rest(&mut self) {
+        let end = self.now + seconds(300);
+        for _ in 0..MOST_STEPS {
+            if !self.step(end) {
+                let timeouts = self.hosts.iter().map(|host| host.endpoint.next_timeout());
+                let next: Vec<_> = timeouts.flatten().map(|at| at - self.now).collect();
+                assert!(
+                    next.is_empty(),
+                    "no rest after {:?}: {next:?}",
+                    seconds(300)
+                );
+                return;
+            }
+        }
+        panic!("no end of work");
     }
 
     /// Lets time pass until nothing is on its way. What waits for a timer, waits.
@@ -404,6 +473,9 @@ impl Pair {
     pub(crate) fn finish(mut self) {
         self.net.heal();
         self.gapless = false;
+        self.gapless_for.clear();
+        self.sealing.clear();
+        self.sealed.clear();
         self.traffic = None;
         let mut ids = Vec::new();
         for side in Side::BOTH {
@@ -489,3 +561,5 @@ pub(crate) const fn millis(millis: u64) -> Duration {
 }
 
 const MOST_STEPS: usize = 200_000;
+/// A packet is no longer on its way.
+const LONGEST_WAY: Duration = millis(50);

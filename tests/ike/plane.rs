@@ -18,6 +18,8 @@ pub(crate) struct Plane {
     pub(crate) policies: Option<Arc<Spd>>,
     /// Inbound SAs in the order of their installation, gone ones too.
     pub(crate) added: Vec<u32>,
+    /// Those that have gone since somebody looked.
+    pub(crate) removed: Vec<u32>,
     first_packets: HashSet<Vec<u8>>,
 }
 
@@ -41,6 +43,7 @@ impl Plane {
             history: Vec::new(),
             policies: None,
             added: Vec::new(),
+            removed: Vec::new(),
             first_packets: HashSet::new(),
         }
     }
@@ -75,6 +78,7 @@ impl Plane {
                 let gone = self.inbound.remove(&spi.get());
                 let gone = gone.unwrap_or_else(|| panic!("no inbound SA {spi} to remove"));
                 assert_eq!(gone.owner(), owner, "removed from another worker");
+                self.removed.push(spi.get());
                 Change::RemoveInbound
             }
             SaUpdate::RemoveOutbound {

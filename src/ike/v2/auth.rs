@@ -11,11 +11,12 @@ use crate::ike::AlertKind;
 use crate::ike::alert::Subject;
 use crate::ike::commands::Acquire;
 use crate::ike::context::{Attempt, Cause, Context, Effect};
-use crate::ike::pad::{Connection, Unique};
+use crate::ike::narrow::single_pair;
+use crate::ike::pad::{Childless, Connection, Unique};
 use crate::ike::retransmit::Retransmit;
 use crate::ike::status::{IkeSaStatus, NatStatus};
 use crate::ike::{Discard, Identity};
-use crate::ipsec::Reqid;
+use crate::ipsec::{Reqid, Selectors};
 use crate::wire::ikev2::{AuthMethod, AuthPayload, Delete, IdPayload, NotifyType, PayloadWriter};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
@@ -92,7 +93,8 @@ impl AuthSent {
                 add_notify(&mut payloads, NotifyType::NO_PPK_AUTH, plain.as_bytes());
             }
         }
-        let offer = (!attempt.wishes.is_empty()).then(|| {
+        let childless = wants_childless(&attempt, &done);
+        let offer = (!childless).then(|| {
             let wish = attempt.wishes.remove(0);
             let owner = (cx.next_owner(), Kin::FIRST);
             Offer::new(wish, owner, core.path, false, cx)
@@ -248,6 +250,7 @@ impl AuthSent {
             payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
             cx,
         );
+        sa.take_auth_lifetime(core, payloads, cx);
         for id in attempt.waiters {
             cx.finish_command(id, Ok(sa.outcome(core, None)));
         }
@@ -319,6 +322,10 @@ impl AuthSent {
         self.attempt.wants(reqid) || first.is_some_and(|offer| offer.child().reqid == reqid)
     }
 
+    pub(super) fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
     pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
         &mut self.attempt
     }
@@ -344,7 +351,10 @@ impl Established {
         cx: &mut Context,
     ) {
         let answer = match offer.check(payloads) {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                offer.note_more(core, payloads, cx);
+                answer
+            }
             Err(error) => {
                 if payloads.sa.is_some() {
                     self.push(Task::DeleteUnwanted(offer.spi));
@@ -379,6 +389,12 @@ impl Established {
         error: &Unanswered,
         cx: &mut Context,
     ) {
+        if let Some(pair) = wanted_pair(core, &offer, error) {
+            cx.release_spi(offer.spi);
+            let mut wish = offer.wish;
+            wish.exactly = Some(pair);
+            return self.push(Task::CreateChild(wish));
+        }
         let name = offer.child().name.clone();
         let line = format!("CHILD_SA {name} failed: {error}");
         core.alert(cx, error.alert_kind(), Some(name), line);
@@ -396,6 +412,27 @@ impl Established {
             self.work.retry_refused(wish, cx);
         }
     }
+}
+
+/// What to ask a peer for that refused because it wants each pair of addresses for itself
+/// (RFC 7296 §2.9).
+fn wanted_pair(core: &Core, offer: &Offer, error: &Unanswered) -> Option<Selectors> {
+    let wish = &offer.wish;
+    let asks = matches!(error, Unanswered::Refused { kind, .. } if *kind == NotifyType::SINGLE_PAIR_REQUIRED);
+    if !asks || wish.exactly.is_some() || wish.worker.is_some() {
+        return None;
+    }
+    single_pair(&wish.child, core.path, wish.flow.as_ref()?)
+}
+
+/// Whether IKE_AUTH is to bring no Child SA (RFC 6023).
+pub(super) fn wants_childless(attempt: &Attempt, done: &InitDone) -> bool {
+    attempt.wishes.is_empty()
+        || match attempt.connection.childless {
+            Childless::Allow | Childless::Never => false,
+            Childless::Prefer => done.childless,
+            Childless::Force => true,
+        }
 }
 
 /// IDi, INITIAL_CONTACT, IDr and AUTH of the request.

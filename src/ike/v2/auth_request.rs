@@ -6,9 +6,9 @@ use std::time::Instant;
 use crate::crypto::kdf::ChildKeys;
 use crate::ike::alert::Subject;
 use crate::ike::context::Context;
-use crate::ike::narrow::choose_child;
+use crate::ike::narrow::{choose_child, has_more};
 use crate::ike::negotiate::{choose_esp, choose_ike};
-use crate::ike::pad::{Connection, Pad, Unique};
+use crate::ike::pad::{Childless, Connection, Pad, Unique};
 use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::Malformed;
@@ -16,6 +16,7 @@ use crate::wire::ikev2::{AuthPayload, IdPayload, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
 
 use super::auth::{add_auth, check_proof, initiator_proof, is_our_identity, responder_proof};
+use super::auth_lifetime::add_auth_lifetime;
 use super::child::{Agreed, ChildSa, esp_path};
 use super::create_request::asked_selectors;
 use super::error::{AuthenticationError, ExchangeError};
@@ -106,7 +107,16 @@ impl HalfOpen {
         check_proof(cx, (&local_id, &remote_id), &proof, |secret| {
             initiator_proof(keys.prf, secret, &self.done.exchange, auth, body)
         })?;
-        if connection.unique == Unique::Keep && cx.peers.has(&local_id, &remote_id) {
+        let is_childless = payloads.sa.is_none() && payloads.ts_i.is_none();
+        if is_childless && connection.childless == Childless::Never {
+            return Err(ExchangeError::Missing("SA"));
+        }
+        // A new authentication comes from where the old one was, and a peer that has restarted says so.
+        let addr = core.path.remote.ip();
+        if connection.unique == Unique::Keep
+            && payloads.notify(NotifyType::INITIAL_CONTACT).is_none()
+            && cx.peers.has_elsewhere(&local_id, &remote_id, addr)
+        {
             return Err(AuthenticationError::NotUnique(remote_id).into());
         }
         Ok(Authenticated {
@@ -192,6 +202,9 @@ impl HalfOpen {
         if uses_ppk {
             add_notify(&mut response, NotifyType::PPK_IDENTITY, &[]);
         }
+        if let Some(connection) = &core.connection {
+            add_auth_lifetime(connection, &mut response);
+        }
 
         let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
@@ -254,11 +267,16 @@ impl Established {
             .connection
             .as_ref()
             .expect("an authenticated SA has one");
+        if connection.childless == Childless::Force {
+            return Err(ExchangeError::ChildlessOnly);
+        }
         let transport::Choice {
             config,
             selectors,
             transport,
         } = transport::choose(&connection.children, core.path, &asked, payloads)?;
+        let granted = (&*config, &selectors);
+        let more = has_more(&connection.children, core.path, &asked, granted);
         let choice = choose_esp(&config.esp_proposals, &proposals, None, false)?;
         let peer_spi = Malformed::BadValue("ESP SPI");
         let spi_out = esp_spi(&choice.proposal).ok_or(peer_spi)?;
@@ -278,6 +296,9 @@ impl Established {
             add_notify(response, NotifyType::USE_TRANSPORT_MODE, &[]);
         }
         add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+        if more {
+            add_notify(response, NotifyType::ADDITIONAL_TS_POSSIBLE, &[]);
+        }
         let kin = Kin::FIRST.after(&config, payloads);
         if kin.siblings == Siblings::Welcome {
             add_resource_info(response, Some(owner));

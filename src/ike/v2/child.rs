@@ -21,6 +21,7 @@ use crate::ipsec::{
 use crate::wire::ip::Flow;
 use crate::wire::proposal::EspSuite;
 
+use super::inactivity::Inactivity;
 use super::lingering::Lingering;
 use super::siblings::{Kin, Siblings};
 use super::with_port;
@@ -54,7 +55,10 @@ pub(in crate::ike) struct ChildSa {
     pub(super) usage_in: Arc<SaUsage>,
     pub(super) usage_out: Arc<SaUsage>,
     pub(super) kin: Kin,
+    /// The peer wants no more than this pair of addresses in it.
+    pub(super) single_pair: bool,
     pub(super) times: Times,
+    pub(super) inactivity: Inactivity,
     pub(super) phase: Phase,
     /// Made by the peer to replace this one; takes over when the peer deletes this one.
     pub(super) successor: Option<ChildId>,
@@ -176,6 +180,7 @@ impl ChildSa {
         let (usage_in, usage_out) = (Arc::<SaUsage>::default(), Arc::<SaUsage>::default());
         let limits = limits(&config, cx);
         let times = Times::new(&config, cx);
+        let inactivity = Inactivity::new(config.inactivity, cx.now);
         for (spi, keys) in [(spi_in, &keys_in), (spi_out, &keys_out)] {
             let ipv6 = path.remote.is_ipv6();
             let line = cx.key_line(|| key_log::esp(ipv6, spi, &suite.cipher, keys));
@@ -227,7 +232,9 @@ impl ChildSa {
             usage_in,
             usage_out,
             kin,
+            single_pair: false,
             times,
+            inactivity,
             phase: Phase::Live,
             successor: None,
             replaced: false,
@@ -326,14 +333,33 @@ impl ChildSa {
         self.is_usable() && self.selectors.admits_outbound(flow)
     }
 
+    /// There was no packet for as long as the configuration allows.
+    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
+        let due = self.inactivity.deadline().is_some_and(|at| at <= now);
+        let (packets, timeout) = (self.packets(), self.config.inactivity);
+        due && self.phase == Phase::Live && self.inactivity.look(packets, timeout, now)
+    }
+
+    /// In both directions.
+    pub(super) fn packets(&self) -> u64 {
+        self.usage_in.packets() + self.usage_out.packets()
+    }
+
     /// Not on its way out without a successor.
     pub(in crate::ike) fn is_usable(&self) -> bool {
         self.phase != Phase::Deleting && !matches!(self.outbound, Outbound::Absent)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let rekey_at = self.times.rekey_at.filter(|_| self.phase == Phase::Live);
-        let times = [rekey_at, self.times.expires_at, self.times.stale_at];
+        let live = self.phase == Phase::Live;
+        let rekey_at = self.times.rekey_at.filter(|_| live);
+        let idle_at = self.inactivity.deadline().filter(|_| live);
+        let Times {
+            expires_at,
+            stale_at,
+            ..
+        } = self.times;
+        let times = [rekey_at, idle_at, expires_at, stale_at];
         times.into_iter().flatten().min()
     }
 

@@ -157,6 +157,7 @@ impl Established {
             Ok(Step::Created(mut created)) => {
                 created.child.open_outbound(cx);
                 let wish = &mut request.offer.wish;
+                created.child.single_pair = wish.exactly.is_some();
                 if wish.worker.is_some() && created.child.kin.siblings != Siblings::Welcome {
                     self.close_group(core, wish, cx); // the peer made an ordinary one of it
                 }
@@ -223,6 +224,7 @@ impl Established {
         let followup = match request.followup.take() {
             None => {
                 let followup = request.take_answer(payloads)?;
+                request.offer.note_more(core, payloads, cx);
                 let lowest = LowestNonce::of(&request.nonce, &followup.terms.nr);
                 if !followup.is_done() && self.is_lost(request, &lowest) {
                     return Ok(Step::GiveWay);

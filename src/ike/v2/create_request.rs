@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::crypto::Secret;
 use crate::crypto::kex;
 use crate::ike::context::Context;
+use crate::ike::narrow::has_more;
 use crate::ike::negotiate::{Choice, choose_esp};
 use crate::ike::pad::ChildConfig;
 use crate::ipsec::{ChildId, Selectors, TransportEnds, WorkerId};
@@ -95,6 +96,8 @@ impl Established {
             selectors,
             transport,
         } = transport::choose(&connection.children, core.path, &asked, payloads)?;
+        let granted = (&*config, &selectors);
+        let more = has_more(&connection.children, core.path, &asked, granted);
         let (kin, owner) = self.place(&config, &selectors, payloads, cx)?;
         let resource = self.resource(config.reqid, owner);
         let chosen = Chosen {
@@ -108,6 +111,9 @@ impl Established {
         };
         let mut response = PayloadWriter::new();
         let terms = self.respond_child(payloads, chosen, &mut response, cx)?;
+        if more {
+            add_notify(&mut response, NotifyType::ADDITIONAL_TS_POSSIBLE, &[]);
+        }
         let unfinished = Unfinished::new(Purpose::Child(Box::new(terms)));
         self.agree(core, datagram, response, unfinished, cx)
     }

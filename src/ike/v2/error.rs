@@ -29,6 +29,8 @@ pub(in crate::ike) enum ExchangeError {
     Selectors(#[from] SelectorMismatch),
     #[error("{0}")]
     Authentication(AuthenticationError),
+    #[error("the first Child SA has to have an exchange of its own")]
+    ChildlessOnly,
     #[error("too many Child SAs on this IKE SA")]
     TooManyChildren,
     #[error("too many Child SAs with the same selectors")]
@@ -89,7 +91,7 @@ impl ExchangeError {
                 NotifyType::INVALID_SYNTAX
             }
             Self::UnsupportedCritical(_) => NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
-            Self::Proposals(_) => NotifyType::NO_PROPOSAL_CHOSEN,
+            Self::Proposals(_) | Self::ChildlessOnly => NotifyType::NO_PROPOSAL_CHOSEN,
             Self::OtherGroup(_) => NotifyType::INVALID_KE_PAYLOAD,
             Self::Selectors(_) => NotifyType::TS_UNACCEPTABLE,
             Self::Authentication(_) => NotifyType::AUTHENTICATION_FAILED,
@@ -121,7 +123,8 @@ impl ExchangeError {
                 | Self::TooManyAdditional
                 | Self::Busy(_)
                 | Self::NoSuchChild(_)
-                | Self::NoSuchState,
+                | Self::NoSuchState
+                | Self::ChildlessOnly,
                 _,
             ) => AlertKind::Child,
         }

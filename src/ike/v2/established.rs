@@ -40,7 +40,7 @@ pub(in crate::ike) struct Established {
     pub(super) succession: Succession,
     /// When to look whether the peer sends on a Child SA that it made.
     pub(super) switch_at: Option<Instant>,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// Ids that were given before it was established are lower.
     serial: u64,
     /// The lower one of the nonces that made this SA: breaks the tie between two SAs that both sides
@@ -56,11 +56,13 @@ pub(in crate::ike) struct Peer {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+pub(super) struct Clock {
     established: Instant,
     rekey_at: Option<Instant>,
-    reauth_at: Option<Instant>,
+    pub(super) reauth_at: Option<Instant>,
     expires_at: Option<Instant>,
+    /// The authentication is good until then, whatever is rekeyed (RFC 4478).
+    unproven_at: Option<Instant>,
 }
 
 /// What a replaced IKE SA leaves to its successor.
@@ -108,7 +110,7 @@ impl Established {
     /// Makes a new SA known.
     pub(super) fn announce(&mut self, core: &Core, initial_contact: bool, cx: &mut Context) {
         let id = core.id;
-        cx.peers.add(id, &self.peer.local_id, &self.peer.remote_id);
+        self.register(core, cx);
         let Peer {
             local_id,
             remote_id,
@@ -126,6 +128,15 @@ impl Established {
             id,
             initial_contact,
         });
+    }
+
+    fn register(&self, core: &Core, cx: &mut Context) {
+        let Peer {
+            local_id,
+            remote_id,
+        } = &self.peer;
+        let addr = core.path.remote.ip();
+        cx.peers.add(core.id, local_id, remote_id, addr);
     }
 
     pub(super) fn set_lowest_nonce(&mut self, ni: &[u8], nr: &[u8]) {
@@ -262,6 +273,7 @@ impl Established {
         let line = format!("peer moved from {} to {}", core.path.remote, path.remote);
         core.warn(cx, "NET", line);
         core.path = path;
+        cx.peers.moved(core.id, path.remote.ip());
         let esp = esp_path(path, self.nat, cx);
         for child in &mut self.children {
             child.move_to(esp, cx);
@@ -325,8 +337,9 @@ impl Established {
             let default = if replaced { End::Replaced } else { End::Dead };
             return Fate::Ends(end.unwrap_or(default));
         }
-        if self.clock.expires_at.is_some_and(|at| at <= cx.now) {
-            self.clock.expires_at = None;
+        let ends = [self.clock.expires_at, self.clock.unproven_at];
+        if ends.into_iter().flatten().any(|at| at <= cx.now) {
+            (self.clock.expires_at, self.clock.unproven_at) = (None, None);
             core.log(cx, "IKE", "deleting IKE_SA, lifetime is over".to_owned());
             self.queue_delete_ike(End::Expired, None);
         }
@@ -353,7 +366,12 @@ impl Established {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let clock = &self.clock;
-        let own = [clock.rekey_at, clock.reauth_at, clock.expires_at];
+        let own = [
+            clock.rekey_at,
+            clock.reauth_at,
+            clock.expires_at,
+            clock.unproven_at,
+        ];
         let rest = [
             self.work.deadline(),
             self.liveness.deadline(),
@@ -378,11 +396,20 @@ impl Established {
         self.clock.rekey_at = None;
         self.clock.reauth_at = None;
         self.clock.expires_at = None;
+        self.clock.unproven_at = None;
     }
 
     /// A rekey does not prove the identities anew, so the time for that is kept.
     pub(super) fn keep_reauth_time(&mut self, old: &Self) {
         self.clock.reauth_at = old.clock.reauth_at;
+        self.clock.unproven_at = old.clock.unproven_at;
+    }
+
+    /// A new authentication came to nothing: tries again, while there is time.
+    pub(in crate::ike) fn reauthenticate_at(&mut self, at: Instant) {
+        if self.is_usable() {
+            self.clock.reauth_at = Some(at);
+        }
     }
 
     pub(super) fn outcome(&self, core: &Core, child: Option<ChildId>) -> CommandOutcome {
@@ -452,8 +479,7 @@ impl Established {
         self.work.queue.extend(queue);
         self.watch_children(cx.now);
         self.succession = Succession::None;
-        cx.peers
-            .add(core.id, &self.peer.local_id, &self.peer.remote_id);
+        self.register(core, cx);
         let new = Box::new(self.status(core, true));
         let line = format!("IKE_SA {}[{}] rekeyed to [{}]", core.name(), old.id, new.id);
         core.log(cx, "IKE", line);
@@ -515,6 +541,7 @@ impl Clock {
             rekey_at: None,
             reauth_at: None,
             expires_at: None,
+            unproven_at: None,
         };
         if let Some(connection) = &core.connection {
             let (rekey, reauth) = (connection.rekey_time, connection.reauth_time);
@@ -524,6 +551,7 @@ impl Clock {
             }
             let life = rekey.max(reauth);
             clock.expires_at = (!life.is_zero()).then(|| now + life + connection.over_time);
+            clock.unproven_at = (!reauth.is_zero()).then(|| now + reauth + connection.over_time);
         }
         clock
     }

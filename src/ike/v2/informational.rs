@@ -24,6 +24,7 @@ impl Established {
             self.answer(core, datagram, response, cx);
             return Fate::Ends(End::Failed("peer rejected our authentication".to_owned()));
         }
+        self.take_auth_lifetime(core, payloads, cx);
         if payloads.deletes_ike() {
             self.answer(core, datagram, response, cx);
             return self.deleted_by_peer(core, cx);
@@ -84,15 +85,6 @@ impl Established {
         } else if child.replaced || (redundant && child.phase == Phase::Replaced) {
             child.linger(&mut self.lingering, cx);
         } else {
-            for other in &mut self.children {
-                if other.successor == Some(child.id) {
-                    other.successor = None; // the successor went first
-                    if other.phase == Phase::Replaced {
-                        other.phase = Phase::Live;
-                        other.times.stale_at = None;
-                    }
-                }
-            }
             let id = child.id;
             let end = if child.phase == Phase::Deleting {
                 End::Terminated

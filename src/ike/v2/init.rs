@@ -374,6 +374,10 @@ impl InitSent {
         self.attempt.wants(reqid)
     }
 
+    pub(super) fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
     pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
         &mut self.attempt
     }

@@ -7,7 +7,7 @@ use crate::crypto::kex;
 use crate::ike::context::Context;
 use crate::ike::nat;
 use crate::ike::negotiate::{Choice, choose_ike, single_exchange};
-use crate::ike::pad::Connection;
+use crate::ike::pad::{Childless, Connection};
 use crate::ike::status::IkeSaStatus;
 use crate::ike::{AlertKind, Discard};
 use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
@@ -87,7 +87,10 @@ impl InitRequest<'_> {
         if nat.is_some() {
             nat::add_notifies(&mut payloads, core.spis(), path, connection.encap, cx.rng());
         }
-        add_notify(&mut payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        let childless = self.accepts_childless();
+        if childless {
+            add_notify(&mut payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        }
         if intermediate {
             add_notify(&mut payloads, follows, &[]);
         }
@@ -114,7 +117,7 @@ impl InitRequest<'_> {
                 suite: choice.suite,
                 shared,
                 nat,
-                childless: true,
+                childless,
                 fragments,
                 ppk,
             },
@@ -124,6 +127,12 @@ impl InitRequest<'_> {
             expires: cx.now + cx.settings.half_open_timeout,
         };
         Ok(IkeSa::new(core, State::HalfOpen(Box::new(half_open))))
+    }
+
+    /// One of the connections that it may be for accepts an IKE SA without a child (RFC 6023).
+    fn accepts_childless(&self) -> bool {
+        let mut connections = self.connections.iter();
+        connections.any(|connection| connection.childless != Childless::Never)
     }
 
     /// The first connection, best first, with which the peer has a proposal in common.

@@ -17,7 +17,7 @@ use crate::wire::Malformed;
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use crate::wire::isakmp::ExchangeType;
 
-use super::auth::{AuthSent, float};
+use super::auth::{AuthSent, float, wants_childless};
 use super::auth_request::refuse;
 use super::child::End;
 use super::error::{AuthenticationError, ExchangeError};
@@ -147,7 +147,7 @@ impl Opening {
 
 /// Goes on after IKE_SA_INIT, as initiator.
 pub(super) fn start(attempt: Attempt, done: InitDone, core: &mut Core, cx: &mut Context) -> State {
-    if attempt.wishes.is_empty() && !done.childless {
+    if wants_childless(&attempt, &done) && !done.childless {
         let reason = "peer does not accept IKE_SAs without a child".to_owned();
         return fail(core, attempt, reason, Cause::Refusal(AlertKind::Child), cx);
     }
@@ -281,6 +281,10 @@ impl IntermediateSent {
 
     pub(super) fn wants(&self, reqid: Reqid) -> bool {
         self.attempt.wants(reqid)
+    }
+
+    pub(super) fn attempt(&self) -> &Attempt {
+        &self.attempt
     }
 
     pub(super) fn attempt_mut(&mut self) -> &mut Attempt {

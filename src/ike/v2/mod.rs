@@ -8,6 +8,7 @@
 //! ```
 
 mod auth;
+mod auth_lifetime;
 mod auth_request;
 mod child;
 mod children;
@@ -18,6 +19,7 @@ mod error;
 mod established;
 mod followup;
 mod fragment;
+mod inactivity;
 mod informational;
 mod init;
 mod init_request;
@@ -334,6 +336,16 @@ impl IkeSa {
             State::InitSent(sa) => Some(sa.attempt_mut()),
             State::IntermediateSent(sa) => Some(sa.attempt_mut()),
             State::AuthSent(sa) => Some(sa.attempt_mut()),
+            _ => None,
+        }
+    }
+
+    /// The IKE SA that an attempt of ours replaces by a new authentication.
+    pub(super) fn replaces(&self) -> Option<u64> {
+        match &self.state {
+            State::InitSent(sa) => sa.attempt().replaces,
+            State::IntermediateSent(sa) => sa.attempt().replaces,
+            State::AuthSent(sa) => sa.attempt().replaces,
             _ => None,
         }
     }

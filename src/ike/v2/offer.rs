@@ -16,6 +16,7 @@ use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
 use crate::wire::proposal::{EspSuite, KeyExchangeId, SaProposal};
 
+use super::Core;
 use super::error::ExchangeError;
 use super::message::{Payloads, add_ke, add_notify, add_selectors, notify_name};
 use super::siblings::{Kin, add_resource_info};
@@ -98,7 +99,8 @@ impl Offer {
         cx: &mut Context,
     ) -> Self {
         let spi = cx.reserve_spi(owner);
-        let selectors = wanted(&wish.child, path, wish.flow.as_ref());
+        let whole = || wanted(&wish.child, path, wish.flow.as_ref());
+        let selectors = wish.exactly.clone().unwrap_or_else(whole);
         let transport = transport::may_ask(&wish.child, &selectors, path);
         let proposals = offer(&wish.child.esp_proposals, &spi.to_be_bytes(), with_exchange);
         Self {
@@ -221,6 +223,17 @@ impl Offer {
         };
         let (selectors, ends) = seen.ok_or(Unanswered::NotOffered)?;
         Ok((selectors, Some(ends)))
+    }
+
+    /// The peer has narrowed, and would protect more with another Child SA (RFC 7296 §2.9). Packets
+    /// ask for it where they may.
+    pub(super) fn note_more(&self, core: &Core, payloads: &Payloads<'_>, cx: &mut Context) {
+        let more = payloads.notify(NotifyType::ADDITIONAL_TS_POSSIBLE);
+        if more.is_some() {
+            let name = &self.child().name;
+            let line = format!("CHILD_SA {name}: peer accepts more selectors in another one");
+            core.log(cx, "CHD", line);
+        }
     }
 
     /// The peer's answer is this error.

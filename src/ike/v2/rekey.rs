@@ -257,6 +257,10 @@ impl Established {
                     let busy = payloads.notify(NotifyType::TEMPORARY_FAILURE).is_some();
                     let wait = if busy { SOON } else { LATER };
                     self.rekey_again_at(cx.now + wait);
+                    if payloads.notify(NotifyType::NO_ADDITIONAL_SAS).is_some() {
+                        // A minimal peer (RFC 7296 §4): new keys come with a new IKE SA only.
+                        cx.effects.push(Effect::Reauthenticate(core.id));
+                    }
                 }
             }
         }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::ike::Event;
 use crate::ike::commands::Acquire;
-use crate::ike::context::{Context, Wish};
+use crate::ike::context::{Context, Effect, Wish};
 use crate::ike::retransmit::jittered;
 use crate::ike::status::ChildStatus;
-use crate::ipsec::ChildId;
+use crate::ipsec::{ChildId, Selectors};
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 
 use super::Core;
@@ -63,7 +63,11 @@ impl Established {
             return None;
         }
         add_rekey_notify(payloads, old);
-        let wish = Wish::new(&current_config(core, old));
+        let selectors = || Selectors::clone(&old.selectors);
+        let wish = Wish {
+            exactly: old.single_pair.then(selectors),
+            ..Wish::new(&current_config(core, old))
+        };
         let owner = (old.owner, old.kin);
         let description = old.description();
         core.log(cx, "CHD", format!("rekeying CHILD_SA {description}"));
@@ -201,6 +205,7 @@ impl Established {
         }
         self.followups.forget_child(old, cx);
         child.open_outbound(cx);
+        child.single_pair = request.offer.wish.exactly.is_some();
         let (new, description) = (child.id, child.description());
         self.children.push(child);
         core.log(cx, "CHD", format!("CHILD_SA rekeyed to {description}"));
@@ -209,6 +214,7 @@ impl Established {
             return self.tell_succession(core, None, new, cx);
         };
         let redundant = old_child.successor.take();
+        let (inactivity, packets) = (old_child.inactivity, old_child.packets());
         let old_status = old_child.told.then(|| old_child.status());
         old_child.told = false;
         let stale_at = cx.now + PASSIVE_WAIT;
@@ -217,6 +223,9 @@ impl Established {
             redundant.drop_outbound();
             redundant.phase = Phase::Replaced;
             redundant.times.stale_at = Some(stale_at);
+        }
+        if let Some(new) = self.child_mut(new) {
+            new.inactivity.continue_from(&inactivity, packets);
         }
         self.tell_succession(core, old_status, new, cx);
         let unwanted = self.work.is_delete_queued(old);
@@ -292,6 +301,10 @@ impl Established {
             return;
         }
         child.phase = Phase::Live;
+        if refused == Some(NotifyType::NO_ADDITIONAL_SAS) {
+            // A minimal peer (RFC 7296 §4): new keys come with a new IKE SA only.
+            cx.effects.push(Effect::Reauthenticate(core.id));
+        }
         let wait = if refused == Some(NotifyType::TEMPORARY_FAILURE) {
             SOON
         } else {
@@ -309,6 +322,8 @@ impl Established {
         };
         successor.open_outbound(cx);
         successor.times.stale_at = None;
+        let packets = old.packets();
+        successor.inactivity.continue_from(&old.inactivity, packets);
         let description = successor.description();
         core.log(cx, "CHD", format!("CHILD_SA rekeyed to {description}"));
         self.tell_succession(core, old.told.then(|| old.status()), new, cx);
@@ -342,6 +357,7 @@ impl Established {
             return;
         };
         let child = self.children.remove(place);
+        self.miss_successor(id);
         let spared = self.is_spared(&child);
         core.log(
             cx,
@@ -360,6 +376,19 @@ impl Established {
             child.linger(&mut self.lingering, cx);
         } else {
             child.uninstall(cx);
+        }
+    }
+
+    /// A successor has gone before the Child SA that it was to replace, which goes on.
+    fn miss_successor(&mut self, id: ChildId) {
+        for other in &mut self.children {
+            if other.successor == Some(id) {
+                other.successor = None;
+                if other.phase == Phase::Replaced {
+                    other.phase = Phase::Live;
+                    other.times.stale_at = None;
+                }
+            }
         }
     }
 
@@ -419,6 +448,10 @@ impl Established {
                 self.expire_child(core, id, cx);
             } else if due(child.times.rekey_at) && child.phase == Phase::Live {
                 self.queue_rekey_child(id);
+            } else if child.is_idle(now) {
+                let line = format!("CHILD_SA {}: closed without traffic", child.description());
+                core.log(cx, "CHD", line);
+                self.queue_delete_child(id, None);
             }
         }
         self.switch_at = waiting.then(|| now + SWITCH_POLL);

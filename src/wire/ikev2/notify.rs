@@ -46,6 +46,7 @@ impl NotifyType {
     pub const ADDITIONAL_IP6_ADDRESS: Self = Self(16398);
     pub const NO_ADDITIONAL_ADDRESSES: Self = Self(16399);
     pub const UPDATE_SA_ADDRESSES: Self = Self(16400);
+    pub const AUTH_LIFETIME: Self = Self(16403);
     pub const MULTIPLE_AUTH_SUPPORTED: Self = Self(16404);
     pub const REDIRECT_SUPPORTED: Self = Self(16406);
     pub const EAP_ONLY_AUTHENTICATION: Self = Self(16417);
@@ -109,6 +110,7 @@ impl fmt::Display for NotifyType {
             Self::ADDITIONAL_IP6_ADDRESS => "ADDITIONAL_IP6_ADDRESS",
             Self::NO_ADDITIONAL_ADDRESSES => "NO_ADDITIONAL_ADDRESSES",
             Self::UPDATE_SA_ADDRESSES => "UPDATE_SA_ADDRESSES",
+            Self::AUTH_LIFETIME => "AUTH_LIFETIME",
             Self::MULTIPLE_AUTH_SUPPORTED => "MULTIPLE_AUTH_SUPPORTED",
             Self::REDIRECT_SUPPORTED => "REDIRECT_SUPPORTED",
             Self::EAP_ONLY_AUTHENTICATION => "EAP_ONLY_AUTHENTICATION",
