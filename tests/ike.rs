@@ -72,7 +72,11 @@ mod schedules;
 mod sibling_limits;
 #[path = "ike/siblings.rs"]
 mod siblings;
+#[path = "ike/storm.rs"]
+mod storm;
 #[path = "ike/straight.rs"]
 mod straight;
 #[path = "ike/transport.rs"]
 mod transport;
+#[path = "ike/windows.rs"]
+mod windows;

@@ -1,5 +1,7 @@
 //! Who may open an IKE SA (RFC 7296 §2.6): cookies, limits, and the unique policy.
 
+use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,16 +13,34 @@ use super::cookie::CookieJar;
 use super::endpoint::{Endpoint, Superseded};
 use super::pad::{AddressPattern, Unique};
 use super::rate::RateLimit;
+use super::sources::Sources;
 use super::v2::{Datagram, Established, ExchangeError, IkeSa, InitRequest, Payloads, add_notify};
-use super::{Discard, Settings};
+use super::{Discard, Pad, Settings};
 
 /// What strangers share.
 pub(super) struct Admission {
     cookies: CookieJar,
     /// Requests that need no cookie; made for [`Settings::cookie_rate`] at the first request.
     requests: Option<RateLimit>,
+    /// Requests of all strangers; made for [`Settings::stranger_rate`] likewise.
+    strangers: Option<RateLimit>,
+    /// Requests of each address.
+    sources: Sources,
     /// Answers outside any IKE SA.
     replies: RateLimit,
+    /// Addresses of single peers, as this configuration has them.
+    hosts: (Arc<Pad>, HashSet<IpAddr>),
+    /// IKE SAs that strangers have opened, oldest first; many are not half-open any more.
+    opened_by_strangers: VecDeque<u64>,
+}
+
+/// What is known about the sender of a request.
+#[derive(Clone, Copy, Debug)]
+struct Sender {
+    /// Its address is that of a single configured peer.
+    configured: bool,
+    /// It receives what is sent to its address.
+    proven: bool,
 }
 
 impl Admission {
@@ -28,13 +48,47 @@ impl Admission {
         Self {
             cookies: CookieJar::new(now, rng),
             requests: None,
+            strangers: None,
+            sources: Sources::default(),
             replies: RateLimit::new(20, 40, now),
+            hosts: Default::default(),
+            opened_by_strangers: VecDeque::new(),
         }
     }
 
     /// Whether a stranger may be answered.
     pub(super) fn allow_reply(&mut self, now: Instant) -> bool {
         self.replies.allow(now)
+    }
+
+    /// Whether an address is that of a single configured peer.
+    fn is_configured(&mut self, addr: IpAddr, pad: &Arc<Pad>) -> bool {
+        if !Arc::ptr_eq(&self.hosts.0, pad) {
+            let connections = pad.connections.iter();
+            let patterns = connections.flat_map(|connection| &connection.remote_addrs);
+            let hosts = patterns.filter_map(AddressPattern::host).collect();
+            self.hosts = (Arc::clone(pad), hosts);
+        }
+        self.hosts.1.contains(&addr)
+    }
+
+    /// Whether there is time for a sender. One that has not proven its address is limited by
+    /// [`Settings::cookie_rate`] and by the half-open IKE SAs that its address may have.
+    fn allow_work(
+        &mut self,
+        addr: IpAddr,
+        sender: Sender,
+        settings: &Settings,
+        now: Instant,
+    ) -> bool {
+        if sender.proven && !self.sources.allow(addr, settings.source_rate, now) {
+            return false;
+        }
+        let rate = settings.stranger_rate;
+        let strangers = self
+            .strangers
+            .get_or_insert_with(|| RateLimit::new(rate, rate, now));
+        sender.configured || strangers.allow(now)
     }
 
     fn allow_request(&mut self, settings: &Settings, now: Instant) -> bool {
@@ -76,13 +130,20 @@ impl Endpoint {
         let payloads = match datagram.clear_payloads() {
             Ok(payloads) => payloads,
             Err(error @ ExchangeError::UnsupportedCritical(_)) => {
-                self.refuse_init(datagram, &error);
+                self.refuse_init(datagram, &error, false);
                 return Err(Discard::BadPayload);
             }
             Err(_) => return Err(Discard::Malformed),
         };
         let nonce = payloads.nonce().map_err(|_| Discard::BadPayload)?;
-        self.check_cookie(datagram, nonce, &payloads)?;
+        let sender = self.check_cookie(datagram, nonce, &payloads)?;
+        let (now, addr) = (self.cx.now, datagram.remote().ip());
+        if !self
+            .admission
+            .allow_work(addr, sender, &self.cx.settings, now)
+        {
+            return Err(Discard::RateLimited);
+        }
 
         let (local, remote) = (datagram.path.local.ip(), datagram.remote().ip());
         let pad = Arc::clone(&self.cx.pad);
@@ -101,24 +162,32 @@ impl Endpoint {
         match request.answer(&mut self.cx) {
             Ok(sa) => {
                 self.make_room(datagram);
+                if !sender.configured {
+                    self.admission.opened_by_strangers.push_back(sa.core.id);
+                }
                 self.table.put(sa);
                 Ok(())
             }
             Err(ExchangeError::InvalidPublic) => Err(Discard::BadPublicValue),
-            Err(error @ (ExchangeError::Proposals(_) | ExchangeError::OtherGroup(_))) => {
-                self.refuse_init(datagram, &error);
+            // A guess that was wrong is no mistake: whoever may come in is told, as with a cookie.
+            Err(error @ ExchangeError::OtherGroup(_)) => {
+                self.refuse_init(datagram, &error, true);
+                Ok(())
+            }
+            Err(error @ ExchangeError::Proposals(_)) => {
+                self.refuse_init(datagram, &error, sender.proven);
                 Ok(())
             }
             Err(_) => Err(Discard::BadPayload),
         }
     }
 
-    /// Tells a stranger why not, and keeps nothing.
-    fn refuse_init(&mut self, datagram: &Datagram<'_>, error: &ExchangeError) {
+    /// Tells a stranger why not, and keeps nothing. `always`: whatever others have been told.
+    fn refuse_init(&mut self, datagram: &Datagram<'_>, error: &ExchangeError, always: bool) {
         let remote = datagram.remote();
         let line = format!("refused IKE_SA_INIT of {remote}: {error}");
         self.alert_of_init(datagram, error.alert_kind(Subject::Ike), line);
-        if self.admission.allow_reply(self.cx.now) {
+        if always || self.admission.allow_reply(self.cx.now) {
             let mut payloads = PayloadWriter::new();
             error.encode(&mut payloads);
             self.reply_clear(datagram, payloads);
@@ -142,25 +211,27 @@ impl Endpoint {
         datagram: &Datagram<'_>,
         nonce: &[u8],
         payloads: &Payloads<'_>,
-    ) -> Result<(), Discard> {
+    ) -> Result<Sender, Discard> {
         let now = self.cx.now;
         let addr = datagram.remote().ip();
         let who = (addr, datagram.header.initiator_spi, nonce);
         let busy = self.table.half_open() >= self.cx.settings.cookie_threshold;
         let fast = !self.admission.allow_request(&self.cx.settings, now);
-        let budget = if self.is_configured(datagram) {
+        let configured = self.admission.is_configured(addr, &self.cx.pad);
+        let sender = |proven| Sender { configured, proven };
+        let budget = if configured {
             self.cx.settings.half_open_per_address
         } else {
             1
         };
         let crowded = self.table.half_open_from(addr) >= budget;
         if !(busy || fast || crowded) {
-            return Ok(());
+            return Ok(sender(false));
         }
         let rng = self.cx.rng();
         let reason = match payloads.notify(NotifyType::COOKIE) {
             Some(cookie) if self.admission.cookies.check(cookie.data, who, now, rng) => {
-                return Ok(());
+                return Ok(sender(true));
             }
             Some(_) => Discard::BadCookie,
             None => Discard::CookieRequired,
@@ -173,32 +244,35 @@ impl Endpoint {
         Err(reason)
     }
 
-    /// Whether an address is that of a single configured peer.
-    fn is_configured(&self, datagram: &Datagram<'_>) -> bool {
-        let addr = datagram.remote().ip();
-        let mut connections = self.cx.pad.connections.iter();
-        connections.any(|connection| {
-            let mut hosts = connection
-                .remote_addrs
-                .iter()
-                .filter_map(AddressPattern::host);
-            hosts.any(|host| host == addr)
-        })
-    }
-
     /// Forgets the oldest half-open IKE SA where there are too many.
     fn make_room(&mut self, datagram: &Datagram<'_>) {
         let addr = datagram.remote().ip();
         let oldest = if self.table.half_open_from(addr) >= MOST_FROM_ONE_ADDRESS {
             self.table.oldest_half_open(Some(addr))
         } else if self.table.half_open() >= self.cx.settings.half_open_limit {
-            self.table.oldest_half_open(None)
+            let stranger = self.oldest_stranger();
+            stranger.or_else(|| self.table.oldest_half_open(None))
         } else {
             None
         };
         if let Some(id) = oldest {
             self.cx.discard(Discard::HalfOpenLimit);
             self.table.evict(id);
+        }
+        let opened = &mut self.admission.opened_by_strangers;
+        if opened.len() > 2 * self.cx.settings.half_open_limit {
+            let table = &self.table;
+            opened.retain(|id| table.get(*id).is_some_and(IkeSa::is_half_open));
+        }
+    }
+
+    /// The oldest half-open IKE SA that is not with a configured peer's address.
+    fn oldest_stranger(&mut self) -> Option<u64> {
+        loop {
+            let id = self.admission.opened_by_strangers.pop_front()?;
+            if self.table.get(id).is_some_and(IkeSa::is_half_open) {
+                return Some(id);
+            }
         }
     }
 

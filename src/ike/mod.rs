@@ -42,6 +42,7 @@ mod peers;
 mod policies;
 mod rate;
 mod retransmit;
+mod sources;
 pub mod status;
 mod strangers;
 mod table;
@@ -308,7 +309,12 @@ pub struct Settings {
     pub cookie_threshold: usize,
     /// IKE_SA_INIT requests in a second from which on the same holds.
     pub cookie_rate: u32,
-    /// Half-open IKE SAs in all; the oldest makes room for a new one.
+    /// IKE_SA_INIT requests in a second that one address may have answered once it has returned a
+    /// cookie; twice as many at once.
+    pub source_rate: u32,
+    /// The same for all addresses together that are no configured peer's.
+    pub stranger_rate: u32,
+    /// Half-open IKE SAs in all; the oldest makes room for a new one, and those of strangers go first.
     pub half_open_limit: usize,
     /// Half-open IKE SAs from one address that is a configured peer's. Any other address gets one.
     pub half_open_per_address: usize,
@@ -364,6 +370,8 @@ impl Settings {
             },
             cookie_threshold: 64,
             cookie_rate: 200,
+            source_rate: 100,
+            stranger_rate: 1000,
             half_open_limit: 10_000,
             half_open_per_address: 16,
             half_open_timeout: Duration::from_secs(30),

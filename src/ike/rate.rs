@@ -21,17 +21,27 @@ impl RateLimit {
         }
     }
 
+    /// Whether it is as if nothing had ever been taken.
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens >= f64::from(self.burst)
+    }
+
     /// Takes one token; false if there is none.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        let refilled = self.tokens + passed * f64::from(self.per_second);
-        self.tokens = refilled.min(f64::from(self.burst));
+        self.refill(now);
         if self.tokens < 1.0 {
             return false;
         }
         self.tokens -= 1.0;
         true
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        let refilled = self.tokens + passed * f64::from(self.per_second);
+        self.tokens = refilled.min(f64::from(self.burst));
     }
 }
 

@@ -17,7 +17,7 @@ use super::pair::{Pair, initiate, millis, rekey_child, rekey_ike, seconds, termi
 use super::random::Random;
 
 /// What a correct IKE_SA_INIT request holds.
-fn init_payloads(seed: u64) -> Payloads {
+pub(crate) fn init_payloads(seed: u64) -> Payloads {
     let (mut random, _) = Random::new(seed);
     let exchange = KeyExchange::generate(KeyExchangeId::X25519, &mut random).unwrap();
     let mut nonce = vec![0; 32];
