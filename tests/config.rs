@@ -256,6 +256,7 @@ fn every_key_of_a_connection_is_read() {
         ]
     );
     assert_eq!(connection.fragmentation, Fragmentation::No);
+    assert!(!connection.mobike);
     assert_eq!(
         (connection.local_port, connection.remote_port),
         (4500, 4500)

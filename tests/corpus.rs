@@ -9,6 +9,8 @@ mod configuration;
 mod endpoint;
 #[path = "fuzz/src/esp_udp_demux.rs"]
 mod esp_udp_demux;
+#[path = "fuzz/src/fragments.rs"]
+mod fragments;
 #[path = "fuzz/src/inner_ip.rs"]
 mod inner_ip;
 #[path = "fuzz/src/isakmp_v2.rs"]
@@ -95,6 +97,13 @@ fn endpoints_survive_every_scripted_fault_and_leave_nothing_behind() {
 fn peers_with_keys_that_say_anything_get_no_sa_without_a_proof_and_leave_nothing_behind() {
     for seed in seeds("keyed") {
         keyed::run(&seed);
+    }
+}
+
+#[test]
+fn fragments_and_moves_of_a_peer_with_keys_are_bounded_and_end_with_it() {
+    for seed in seeds("fragments") {
+        neighbours(&seed, fragments::run);
     }
 }
 

@@ -46,6 +46,8 @@ mod insider;
 mod key_log;
 #[path = "ike/lifetime.rs"]
 mod lifetime;
+#[path = "ike/mobike.rs"]
+mod mobike;
 #[path = "ike/nat.rs"]
 mod nat;
 #[path = "ike/negotiation.rs"]

@@ -13,6 +13,8 @@ mod closed;
 mod families;
 #[path = "lab/key_log.rs"]
 mod key_log;
+#[path = "lab/mobike.rs"]
+mod mobike;
 #[path = "lab/mtu.rs"]
 mod mtu;
 #[path = "lab/nat.rs"]

@@ -45,6 +45,7 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
         fragmentation: section
             .read("fragmentation", |text| value::choice(text, &FRAGMENTATION))
             .unwrap_or_default(),
+        mobike: section.read("mobike", value::boolean).unwrap_or(true),
         dpd_delay: section
             .read("dpd_delay", value::duration)
             .unwrap_or(DPD_DELAY),

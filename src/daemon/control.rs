@@ -15,6 +15,7 @@ use mio::{Events, Poll, Token};
 use sd_notify::NotifyState;
 
 use super::{
+    addresses::Addresses,
     commands::Commands,
     failures::Failures,
     guard::Guard,
@@ -60,6 +61,7 @@ pub(super) struct Control {
     pub(super) metrics: Option<Metrics>,
     pub(super) log_limit: RateLimit,
     pub(super) started: (Instant, SystemTime),
+    pub(super) addresses: Addresses,
     /// Our address towards each peer, as the endpoint was told.
     pub(super) sources: HashMap<IpAddr, IpAddr>,
     /// The connection whose peer is asked for next.
@@ -118,6 +120,7 @@ impl Control {
         for event in &*events {
             match event.token() {
                 SIGNALS | DATAPLANE => {} // looked at in every turn
+                ADDRESSES => self.addresses.ready(Instant::now()),
                 VICI => self.vici.accept(self.poll.registry()),
                 Token(socket) if (SOCKETS.0..VICI.0).contains(&socket) => {
                     self.sockets.ready(socket - SOCKETS.0);
@@ -135,7 +138,11 @@ impl Control {
         }
         let until = |at: Instant| at.saturating_duration_since(now);
         let mut sleep = until(self.next_housekeeping);
-        let due = [self.endpoint.next_timeout(), self.commands.next_timeout()];
+        let due = [
+            self.endpoint.next_timeout(),
+            self.commands.next_timeout(),
+            self.addresses.due(),
+        ];
         for at in due.into_iter().flatten() {
             sleep = sleep.min(until(at));
         }
@@ -151,6 +158,7 @@ impl Control {
     /// One round: all that is there to take in, then all that is to be done about it.
     fn turn(&mut self, now: Instant) {
         self.take_signals(now);
+        self.tell_addresses(now);
         self.receive(now);
         self.take_dataplane_events(now);
         if self.endpoint.next_timeout().is_some_and(|at| at <= now) {
@@ -375,31 +383,6 @@ impl Control {
         }
     }
 
-    /// Tells the endpoint which of our addresses the routing table would use towards each peer.
-    ///
-    /// One call asks for so many peers only; the next call goes on from there.
-    pub(super) fn tell_source_addresses(&mut self, now: Instant) {
-        let pad = self.endpoint.pad().clone();
-        let start = self.next_source % pad.connections.len().max(1);
-        self.next_source = start + SOURCES_AT_ONCE;
-        let (before, after) = pad.connections.split_at(start);
-        for connection in after.iter().chain(before).take(SOURCES_AT_ONCE) {
-            let Some(remote) = connection.remote_host().map(|host| host.ip()) else {
-                continue;
-            };
-            if connection.local_host(remote).is_some() {
-                continue;
-            }
-            let Ok(local) = netlink::source_address(remote, self.config.daemon.fwmark) else {
-                continue;
-            };
-            if self.sources.insert(remote, local) != Some(local) {
-                self.endpoint
-                    .handle(now, Input::SourceAddress { remote, local });
-            }
-        }
-    }
-
     /// Undoes the start, in the opposite order. The guard goes last.
     fn take_down(self) {
         let Self {
@@ -534,15 +517,14 @@ pub(super) const STOP: CommandId = CommandId(0);
 
 pub(super) const SIGNALS: Token = Token(0);
 pub(super) const DATAPLANE: Token = Token(1);
-pub(super) const SOCKETS: Token = Token(2);
+pub(super) const ADDRESSES: Token = Token(2);
+pub(super) const SOCKETS: Token = Token(3);
 /// The listener; its clients follow.
 pub(super) const VICI: Token = Token(SOCKETS.0 + Sockets::TOKENS);
 
 const EVENTS: usize = 64;
 /// Data-plane events that are looked at before anything else gets its turn.
 const EVENTS_PER_TURN: usize = 256;
-/// Peers whose routes are looked up in one turn.
-const SOURCES_AT_ONCE: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long to wait for room in a worker's ring.
 const FULL_RING: Duration = Duration::from_millis(1);

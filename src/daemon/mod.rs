@@ -8,6 +8,7 @@
 //! timers         ┘                                    └─► log
 //! ```
 
+mod addresses;
 mod commands;
 mod control;
 pub mod failures;

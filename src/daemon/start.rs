@@ -24,8 +24,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::{
+    addresses::Addresses,
     commands::Commands,
-    control::{Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
+    control::{ADDRESSES, Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
     failures::Failures,
     guard::{self, Guard, GuardError},
     key_log::KeyLog,
@@ -210,6 +211,7 @@ struct Parts {
     file: std::path::PathBuf,
     log_level: LogLevel,
     signals: Signals,
+    addresses: Addresses,
     sockets: Sockets,
     device: Tun,
     dataplane: Handle,
@@ -240,6 +242,12 @@ fn build(
     signals
         .register(poll.registry(), SIGNALS)
         .map_err(failed("cannot poll signals"))?;
+    let addresses = Addresses::open(Instant::now())
+        .and_then(|addresses| {
+            addresses.register(poll.registry(), ADDRESSES)?;
+            Ok(addresses)
+        })
+        .map_err(failed("cannot listen to changes of addresses"))?;
 
     let wanted = probe::probe(sockets::wanted_offloads(daemon));
     let options = sockets::options(daemon, wanted);
@@ -297,6 +305,7 @@ fn build(
         file: file.to_owned(),
         log_level,
         signals,
+        addresses,
         sockets,
         device,
         dataplane,
@@ -334,6 +343,7 @@ impl Parts {
             sockets: self.sockets,
             vici: self.vici,
             signals: self.signals,
+            addresses: self.addresses,
             routes: kernel.routes,
             guard: kernel.guard,
             commands: Commands::default(),
@@ -353,6 +363,7 @@ impl Parts {
             is_device_gone: false,
         };
         control.tell_source_addresses(now);
+        control.tell_addresses(now);
         control
     }
 }

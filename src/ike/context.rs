@@ -1,6 +1,7 @@
 //! What a step may use and leave behind: time, randomness, outputs, and effects on other IKE SAs.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,10 @@ pub(super) struct Context {
     pub(super) now: Instant,
     pub(super) settings: Settings,
     pub(super) pad: Arc<Pad>,
+    /// Every address of ours, as far as it was told.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Our address towards a peer, as the routing table has it.
+    pub(super) sources: HashMap<IpAddr, IpAddr>,
     pub(super) spis: EspSpis,
     pub(super) effects: Vec<Effect>,
     pub(super) commands: Commands,
@@ -187,6 +192,8 @@ impl Context {
             now,
             settings,
             pad,
+            addresses: Vec::new(),
+            sources: HashMap::new(),
             spis: EspSpis {
                 taken: HashSet::new(),
                 next_worker: 0,

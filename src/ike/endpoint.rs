@@ -1,6 +1,5 @@
 //! The endpoint: takes inputs, finds the IKE SA they are for, and collects what it wants done.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +28,6 @@ pub struct Endpoint {
     /// Attempts that are tried again later.
     pub(super) retries: Vec<(Instant, Attempt)>,
     pub(super) closing: bool,
-    /// Our address towards a peer, as the routing table has it.
-    sources: HashMap<IpAddr, IpAddr>,
     start: Option<Start>,
 }
 
@@ -59,7 +56,6 @@ impl Endpoint {
             admission,
             retries: Vec::new(),
             closing: false,
-            sources: HashMap::new(),
             start: Some(Start { at: now, old: None }),
         }
     }
@@ -73,8 +69,9 @@ impl Endpoint {
             Input::Command { id, command } => self.on_command(id, command),
             Input::Sa(event) => self.on_sa_event(event),
             Input::SourceAddress { remote, local } => {
-                self.sources.insert(remote, local);
+                self.cx.sources.insert(remote, local);
             }
+            Input::Addresses { own, sources } => self.on_addresses(own, sources),
         }
     }
 
@@ -258,7 +255,7 @@ impl Endpoint {
         };
         let local = connection
             .local_host(remote.ip())
-            .or_else(|| self.sources.get(&remote.ip()).copied())
+            .or_else(|| self.cx.sources.get(&remote.ip()).copied())
             .unwrap_or_else(unspecified);
         let port = match (connection.remote_port, connection.local_port) {
             (500, local) if local != 500 => local,
@@ -338,10 +335,8 @@ impl Endpoint {
                 sa.expire_child(core, child, cx);
             }),
             SaEvent::PeerMoved { child, remote, .. } => self.with_child(child, |sa, core, cx| {
-                if sa.may_move() {
-                    let local = core.path.local;
-                    sa.move_to(core, Path { local, remote }, cx);
-                }
+                let local = core.path.local;
+                sa.peer_moved(core, Path { local, remote }, cx);
             }),
             SaEvent::Punted { .. } | SaEvent::RetiredInbound(_) | SaEvent::RetiredOutbound(_) => {}
         }

@@ -25,6 +25,7 @@
 //! `ExchangeError` ends the exchange and has exactly one notify.
 
 mod acquire;
+mod addresses;
 mod admission;
 mod alert;
 mod commands;
@@ -108,6 +109,14 @@ pub enum Input<'a> {
         remote: IpAddr,
         /// Our address towards it.
         local: IpAddr,
+    },
+    /// Our addresses or routes have changed, or are told for the first time.
+    Addresses {
+        /// Every address of ours.
+        own: &'a [IpAddr],
+        /// For each of [`Endpoint::remote_addresses`], the address that the routing table would use
+        /// towards it, if it has one.
+        sources: &'a [(IpAddr, IpAddr)],
     },
 }
 

@@ -102,6 +102,8 @@ pub struct Connection {
     pub encap: bool,
     /// Whether long messages are cut (RFC 7383).
     pub fragmentation: Fragmentation,
+    /// Follow changes of addresses (RFC 4555).
+    pub mobike: bool,
     /// Check a silent peer after this time; zero for never.
     pub dpd_delay: Duration,
     /// Rekey the IKE SA after this time; zero for never.

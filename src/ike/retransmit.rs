@@ -60,6 +60,13 @@ impl Retransmit {
         self.sent
     }
 
+    /// Begins anew, as if sent for the first time now: the path is another one.
+    pub(super) fn start_over(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        self.sent = 1;
+        self.wait = self.settings.initial;
+        self.due = now + jittered(self.wait, self.settings.jitter_percent, rng);
+    }
+
     /// Gives up no later than this.
     pub(super) fn shorten(&mut self, end: Instant) {
         self.end = Some(self.end.map_or(end, |known| known.min(end)));

@@ -99,21 +99,21 @@ fn a_key_of_swanctl_that_is_not_supported_says_so() {
 
 #[test]
 fn a_feature_that_we_lack_may_be_switched_off_and_not_on() {
-    for line in ["mobike = false", "mobike = \"no\"", "aggressive = 0"] {
+    for line in ["mediation = false", "mediation = \"no\"", "aggressive = 0"] {
         assert_eq!(warnings(&connection_with(line)), [""; 0]);
     }
     for line in ["ipcomp = false", "tfc_padding = 0"] {
         assert_eq!(warnings(&child_with(line)), [""; 0]);
     }
     for line in [
-        "mobike = true",
-        "mobike = \"yes\"",
-        "mobike = []",
-        "mobike = \"maybe\"",
+        "mediation = true",
+        "mediation = \"yes\"",
+        "mediation = []",
+        "mediation = \"maybe\"",
     ] {
         assert_eq!(
             mistakes(&connection_with(line)),
-            ["gw.toml:4: connections.site-b.mobike: not supported yet; allowed: false"]
+            ["gw.toml:4: connections.site-b.mediation: not supported yet; allowed: false"]
         );
     }
     assert_eq!(

@@ -4,7 +4,7 @@ use lockgate::crypto::kdf::{IkeKeys, psk_auth, skeyseed};
 use lockgate::crypto::kex::KeyExchange;
 use lockgate::crypto::prf::Prf;
 use lockgate::crypto::{Associated, PacketKey, Secret};
-use lockgate::ike::Identity;
+use lockgate::ike::{Identity, Path};
 use lockgate::wire::ikev2::{
     AuthMethod, AuthPayload, KePayload, Notify, NotifyType, PayloadWriter, message_bytes,
 };
@@ -266,6 +266,25 @@ impl Actor {
     ) -> Option<Opened> {
         let (first, text) = join(payloads);
         self.request_raw(pair, exchange, first, &text)
+    }
+
+    /// The same from another address, or to one.
+    pub(crate) fn request_on(
+        &mut self,
+        pair: &mut Pair,
+        path: Path,
+        exchange: ExchangeType,
+        payloads: &Payloads,
+    ) -> Option<Opened> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let (first, text) = join(payloads);
+        let bytes = self.seal(exchange, false, id, first, &text);
+        self.seen = pair.net.sent();
+        pair.inject_on(Side::B, path, &bytes);
+        self.take(pair, |header| {
+            header.flags.response() && header.message_id == id
+        })
     }
 
     /// The same with payloads that may be malformed.

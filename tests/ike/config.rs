@@ -140,6 +140,7 @@ fn connection(side: Side) -> Connection {
         },
         encap: false,
         fragmentation: Fragmentation::Yes,
+        mobike: false,
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,

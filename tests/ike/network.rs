@@ -17,6 +17,10 @@ pub(crate) struct Network {
     faults: Box<dyn FnMut(&Sent) -> Fate>,
     pub(crate) nat: Option<Nat>,
     pub(crate) quiet: bool,
+    /// Where the gateways are.
+    pub(crate) addresses: [Vec<IpAddr>; 2],
+    /// Where they have been.
+    past: [Vec<IpAddr>; 2],
     /// Every IKE message that was sent, lost ones too.
     pub(crate) trace: Vec<Sent>,
 }
@@ -105,6 +109,8 @@ impl Network {
             faults: Box::new(|_| Fate::Deliver),
             nat: None,
             quiet: false,
+            addresses: Side::BOTH.map(|side| vec![side.addr()]),
+            past: Side::BOTH.map(|side| vec![side.addr()]),
             trace: Vec::new(),
         }
     }
@@ -170,6 +176,12 @@ impl Network {
         }
     }
 
+    /// A gateway has these addresses from now on.
+    pub(crate) fn settle_at(&mut self, side: Side, own: &[IpAddr]) {
+        self.past[side.index()].extend(own);
+        self.addresses[side.index()] = own.to_vec();
+    }
+
     /// Sends without asking the faults.
     pub(crate) fn fly(
         &mut self,
@@ -199,9 +211,16 @@ impl Network {
         source: SocketAddr,
         destination: SocketAddr,
     ) -> Option<(SocketAddr, SocketAddr)> {
-        assert_eq!(source.ip(), from.addr(), "sent from a foreign address");
+        let [own, other] = [from, from.other()].map(|side| &self.addresses[side.index()]);
+        let past = &self.past[from.index()];
+        assert!(past.contains(&source.ip()), "sent from a foreign address");
+        if !own.contains(&source.ip()) {
+            return None;
+        }
         let Some(nat) = &self.nat else {
-            return (destination.ip() == from.other().addr()).then_some((source, destination));
+            return other
+                .contains(&destination.ip())
+                .then_some((source, destination));
         };
         match from {
             Side::A => {

@@ -1,7 +1,7 @@
 //! Two gateways on a virtual clock, with a network between them.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lockgate::ike::{
@@ -158,6 +158,19 @@ impl Pair {
     pub(crate) fn report(&mut self, side: Side, event: SaEvent) {
         let now = self.now;
         self.host(side).report(now, event);
+        self.collect();
+    }
+
+    /// A gateway has these addresses from now on, and knows; it sends from the first one.
+    pub(crate) fn move_to(&mut self, side: Side, own: &[IpAddr]) {
+        self.net.settle_at(side, own);
+        let now = self.now;
+        let others = self.net.addresses[side.other().index()].clone();
+        let host = self.host(side);
+        let remotes = host.endpoint.remote_addresses().into_iter().chain(others);
+        let sources: Vec<_> = remotes.map(|remote| (remote, own[0])).collect();
+        let sources = &sources;
+        host.handle(now, Input::Addresses { own, sources });
         self.collect();
     }
 

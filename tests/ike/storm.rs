@@ -94,6 +94,7 @@ impl Storm {
         let center = Pad {
             connections: views,
             secrets,
+            ..Pad::default()
         };
         let mut parties: Vec<Endpoint> = (0..sites)
             .map(|site| {
@@ -105,7 +106,12 @@ impl Storm {
             .collect();
         let settings = Setup::new(Side::B).settings;
         let (random, _) = Random::new(1_000_000);
-        parties.push(Endpoint::new(settings, Arc::new(center), Box::new(random), start));
+        parties.push(Endpoint::new(
+            settings,
+            Arc::new(center),
+            Box::new(random),
+            start,
+        ));
         let mut storm = Self {
             now: start,
             start,
@@ -138,7 +144,7 @@ impl Storm {
                 Output::Event(Event::ChildUp { .. }) if party < self.sites => {
                     self.up.insert(party);
                 }
-                Output::Event(_) | Output::Update(_) | Output::Keepalive(_) => {}
+                _ => {}
             }
         }
         let due = endpoint.next_timeout();
@@ -219,7 +225,10 @@ fn two_thousand_sites_that_return_at_once_are_all_back_in_thirty_seconds() {
     let mut storm = Storm::new(2000, |_, _| {});
     storm.run_for(seconds(30));
     assert_eq!(storm.up.len(), 2000, "after {:?}", storm.elapsed());
-    assert!(storm.discarded(Discard::CookieRequired) > 0, "there was load");
+    assert!(
+        storm.discarded(Discard::CookieRequired) > 0,
+        "there was load"
+    );
     assert_eq!(storm.discarded(Discard::HalfOpenLimit), 0);
 }
 

@@ -18,7 +18,13 @@ fn insider() -> (Pair, Actor) {
 
 /// An empty INFORMATIONAL request with this message ID.
 fn request(actor: &mut Actor, id: u32) -> Vec<u8> {
-    actor.seal(ExchangeType::INFORMATIONAL, false, id, PayloadType::NONE, &[])
+    actor.seal(
+        ExchangeType::INFORMATIONAL,
+        false,
+        id,
+        PayloadType::NONE,
+        &[],
+    )
 }
 
 /// What B sends on being given this.
@@ -38,7 +44,11 @@ fn a_request_beyond_the_window_waits_for_those_before_it() {
     assert_eq!(pair.host(Side::B).discarded(Discard::OutsideWindow), 1);
     let due = request(&mut actor, next);
     assert_eq!(answers(&mut pair, &due).len(), 1);
-    assert_eq!(answers(&mut pair, &early).len(), 1, "repeated, it is in order");
+    assert_eq!(
+        answers(&mut pair, &early).len(),
+        1,
+        "repeated, it is in order"
+    );
 }
 
 #[test]
@@ -104,7 +114,10 @@ fn a_wider_window_of_the_peer_is_not_used() {
     );
     pair.run_for(seconds(3));
     let sent = pair.net.from(Side::B, before);
-    assert!(sent.iter().all(|sent| sent.header.message_id == 0), "one ID");
+    assert!(
+        sent.iter().all(|sent| sent.header.message_id == 0),
+        "one ID"
+    );
 }
 
 #[test]

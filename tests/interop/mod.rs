@@ -2,5 +2,6 @@
 
 mod fragments;
 mod lifecycle;
+mod mobike;
 mod pair;
 mod suites;

@@ -288,12 +288,23 @@ impl Lab {
     }
 }
 
+/// Runs `ip` in a namespace.
+#[track_caller]
+pub(crate) fn ip(namespace: &Namespace, arguments: &str) {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' '));
+    let status = namespace.run(move || command.status()).unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
 /// What the two configurations of a lab have in common. The connection is `lab`, its child `net`.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) outer: Family,
     pub(crate) inner: Vec<Family>,
     pub(crate) nat: bool,
+    /// This side may use any of its addresses.
+    pub(crate) roams: Option<Side>,
     pub(crate) encap: bool,
     pub(crate) workers: u16,
     pub(crate) proposal: String,
@@ -314,6 +325,7 @@ impl Default for Plan {
             outer: Family::V4,
             inner: Family::BOTH.to_vec(),
             nat: false,
+            roams: None,
             encap: true,
             workers: 1,
             proposal: "aes256gcm16-prfsha384-x25519".to_owned(),
@@ -338,6 +350,7 @@ impl Plan {
             networks.collect::<Vec<_>>().join(", ")
         };
         let address = |of: Side| match of {
+            of if of == side && self.roams == Some(of) => "%any".to_owned(),
             Side::A if self.nat && side == Side::A => BEHIND_NAT.to_owned(),
             Side::A if self.nat => "%any".to_owned(),
             of => of.outer(self.outer).to_string(),

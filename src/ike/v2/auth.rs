@@ -26,6 +26,7 @@ use super::established::{Established, Peer};
 use super::init::{InitDone, InitExchange, fail};
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
+use super::mobike::{self, Mobike};
 use super::offer::{Offer, Unanswered, fail_waiters};
 use super::ppk::{self, PpkKeys, PpkUse};
 use super::protect::{AuthKeys, SaKeys};
@@ -103,6 +104,9 @@ impl AuthSent {
             offer.encode(&mut payloads, None, None);
         }
 
+        if connection.mobike {
+            mobike::announce(&mut payloads, &connection, core.path.local.ip(), cx);
+        }
         let header = core.header(ExchangeType::IKE_AUTH, false, message_id);
         let message = keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
@@ -245,6 +249,7 @@ impl AuthSent {
         };
         let mut sa = Established::new(core, peer, keys, nat, window, cx);
         sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
+        sa.mobike = Mobike::negotiate(&attempt.connection, true, payloads);
         sa.announce(
             core,
             payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),

@@ -25,6 +25,7 @@ use super::init::InitExchange;
 use super::init_request::HalfOpen;
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
+use super::mobike::{self, Mobike};
 use super::offer::esp_spi;
 use super::ppk::{self, PpkKeys, Proof};
 use super::protect::{AuthKeys, SaKeys};
@@ -187,7 +188,8 @@ impl HalfOpen {
             ppk::log_use(core, &mixed.name, cx);
             (keys.sk_d, auth) = (mixed.sk_d, mixed.auth);
         }
-        core.connection = Some(connection);
+        let mobike = Mobike::negotiate(&connection, false, payloads);
+        core.connection = Some(Arc::clone(&connection));
         let exchange = &self.done.exchange;
         let nat = self.done.nat.unwrap_or_default();
         let pad = Arc::clone(&cx.pad);
@@ -208,6 +210,10 @@ impl HalfOpen {
 
         let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
+        if mobike.is_some() {
+            mobike::announce(&mut response, &connection, core.path.local.ip(), cx);
+        }
+        sa.mobike = mobike;
         let wants_child = payloads.sa.is_some() || payloads.ts_i.is_some();
         let mut child =
             wants_child.then(|| sa.first_child(core, exchange, payloads, &mut response, cx));

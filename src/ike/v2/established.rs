@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Context, Effect, RESTART_WAIT, RETRY_REFUSED};
 use crate::ike::status::{IkeSaStatus, IkeState, NatStatus};
-use crate::ike::{CommandOutcome, Discard, Event, Identity};
+use crate::ike::{CommandOutcome, Discard, Event, Identity, Path};
 use crate::ipsec::ChildId;
 use crate::wire::ikev2::PayloadWriter;
 use crate::wire::isakmp::{ExchangeType, PayloadType};
@@ -20,6 +20,7 @@ use super::followup::Followups;
 use super::lingering::Lingering;
 use super::liveness::Liveness;
 use super::message::Datagram;
+use super::mobike::Mobike;
 use super::protect::SaKeys;
 use super::tasks::{Pending, Task, Work};
 use super::window::{Arrival, Window};
@@ -36,6 +37,8 @@ pub(in crate::ike) struct Established {
     pub(super) lingering: Lingering,
     pub(super) liveness: Liveness,
     pub(super) followups: Followups,
+    /// `None`: the addresses stay, unless a NAT changes them.
+    pub(super) mobike: Option<Mobike>,
     /// Which IKE SA takes over, if one does.
     pub(super) succession: Succession,
     /// When to look whether the peer sends on a Child SA that it made.
@@ -69,6 +72,8 @@ pub(super) struct Clock {
 pub(in crate::ike) struct Inheritance {
     pub(super) children: Vec<ChildSa>,
     pub(super) lingering: Lingering,
+    /// Addresses, and the path that is in use.
+    pub(super) mobike: Option<(Mobike, Path)>,
     pub(super) queue: VecDeque<Task>,
     pub(super) old: Box<IkeSaStatus>,
 }
@@ -99,6 +104,7 @@ impl Established {
             lingering: Lingering::default(),
             liveness: Liveness::new(core, nat, cx),
             followups: Followups::default(),
+            mobike: None,
             succession: Succession::None,
             switch_at: None,
             clock: Clock::new(core, cx),
@@ -252,21 +258,17 @@ impl Established {
     }
 
     /// Notes that the peer is alive, and follows it to another address if a NAT moved it
-    /// (RFC 7296 §2.23).
+    /// (RFC 7296 §2.23). With MOBIKE, IKE messages that do not say so move nothing (RFC 4555 §3.8).
     fn heard(&mut self, core: &mut Core, datagram: &Datagram<'_>, cx: &mut Context) {
         self.liveness.heard(cx.now);
-        if datagram.path != core.path && self.nat.remote && !self.nat.local {
+        self.forget_tries();
+        if datagram.path != core.path && self.mobike.is_none() && self.may_move() {
             self.move_to(core, datagram.path, cx);
         }
     }
 
     /// Takes another path for IKE and all Child SAs.
-    pub(in crate::ike) fn move_to(
-        &mut self,
-        core: &mut Core,
-        path: crate::ike::Path,
-        cx: &mut Context,
-    ) {
+    pub(in crate::ike) fn move_to(&mut self, core: &mut Core, path: Path, cx: &mut Context) {
         if path == core.path {
             return;
         }
@@ -326,11 +328,16 @@ impl Established {
     }
 
     fn timer(&mut self, core: &mut Core, cx: &mut Context) -> Fate {
-        if let Some(outstanding) = &mut self.work.outstanding
-            && !outstanding.poll(core.path, cx)
-        {
-            let end = match &outstanding.pending {
-                Pending::DeleteIke { end, .. } => Some(end.clone()),
+        let outstanding = self.work.outstanding.as_mut();
+        let silent = outstanding.is_some_and(|outstanding| !outstanding.poll(core.path, cx));
+        if silent && !self.try_other_path(core, cx) {
+            let end = match self
+                .work
+                .outstanding
+                .as_ref()
+                .map(|outstanding| &outstanding.pending)
+            {
+                Some(Pending::DeleteIke { end, .. }) => Some(end.clone()),
                 _ => None,
             };
             let replaced = self.succession.is_silent() || self.adopt_contested(core, cx);
@@ -464,16 +471,21 @@ impl Established {
     /// Takes over from a replaced SA.
     pub(in crate::ike) fn inherit(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         inheritance: Inheritance,
         cx: &mut Context,
     ) {
         let Inheritance {
             children,
             lingering,
+            mobike,
             queue,
             old,
         } = inheritance;
+        if let Some((mobike, path)) = mobike {
+            core.path = path;
+            self.inherit_addresses(mobike);
+        }
         self.children.extend(children);
         self.lingering.inherit(lingering);
         self.work.queue.extend(queue);

@@ -29,6 +29,7 @@ impl Established {
             self.answer(core, datagram, response, cx);
             return self.deleted_by_peer(core, cx);
         }
+        self.on_addresses(core, datagram, payloads, &mut response, cx);
 
         let esp = payloads
             .deletes

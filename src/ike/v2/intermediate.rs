@@ -151,7 +151,11 @@ pub(super) fn start(attempt: Attempt, done: InitDone, core: &mut Core, cx: &mut 
         let reason = "peer does not accept IKE_SAs without a child".to_owned();
         return fail(core, attempt, reason, Cause::Refusal(AlertKind::Child), cx);
     }
-    if done.nat.unwrap_or_default().any() {
+    // With MOBIKE another path may have a NAT (RFC 4555 §3.3).
+    if done
+        .nat
+        .is_some_and(|nat| nat.any() || attempt.connection.mobike)
+    {
         float(core, cx);
     }
     if attempt.connection.ppk_required && done.ppk == PpkUse::No {

@@ -53,6 +53,12 @@ impl Liveness {
         self.unanswered = None;
     }
 
+    /// NAT keepalives are sent while we are behind a NAT.
+    pub(super) fn set_nat(&mut self, nat: NatStatus, cx: &Context) {
+        let next = cx.now + cx.settings.keepalive;
+        self.keepalive_at = nat.local.then(|| self.keepalive_at.unwrap_or(next));
+    }
+
     /// Our answer to the request that made this SA may be lost, so that the peer would not know what
     /// a check is about.
     pub(super) fn expect_late_peer(&mut self) {

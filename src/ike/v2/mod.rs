@@ -29,6 +29,7 @@ mod key_exchanges;
 mod lingering;
 mod liveness;
 mod message;
+mod mobike;
 mod offer;
 mod ppk;
 mod protect;

@@ -377,6 +377,7 @@ impl Established {
         let inheritance = Inheritance {
             children: std::mem::take(&mut self.children),
             lingering: std::mem::take(&mut self.lingering),
+            mobike: self.mobike.take().map(|mobike| (mobike, core.path)),
             queue: self.work.take_inheritance(),
             old,
         };

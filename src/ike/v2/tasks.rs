@@ -17,6 +17,7 @@ use super::create::ChildRequest;
 use super::error::ExchangeError;
 use super::established::{Established, Fate};
 use super::message::Payloads;
+use super::mobike::RouteCheck;
 use super::offer::fail_waiters;
 use super::rekey::IkeRekey;
 use super::window::Outstanding;
@@ -32,6 +33,12 @@ pub(in crate::ike) enum Task {
     RekeyIke,
     DeleteIke(End, Vec<CommandId>),
     Liveness,
+    /// Tell the peer which addresses we have decided on.
+    UpdateAddresses,
+    /// Tell the peer which addresses we have.
+    AnnounceAddresses,
+    /// See whether the peer receives where it says it is.
+    CheckRoute,
 }
 
 /// Our requests on one IKE SA.
@@ -50,6 +57,9 @@ pub(super) enum Pending {
     DeleteIke { end: End, waiters: Vec<CommandId> },
     Child(Box<ChildRequest>),
     RekeyIke(Box<IkeRekey>),
+    UpdateAddresses(RouteCheck),
+    AnnounceAddresses,
+    CheckRoute(RouteCheck),
 }
 
 impl Task {
@@ -61,6 +71,7 @@ impl Task {
             Self::RekeyIke => "IKE_REKEY",
             Self::DeleteIke(..) => "IKE_DELETE",
             Self::Liveness => "IKE_DPD",
+            Self::UpdateAddresses | Self::AnnounceAddresses | Self::CheckRoute => "IKE_MOBIKE",
         }
     }
 
@@ -77,7 +88,14 @@ impl Task {
 
     /// Is still wanted when another IKE SA has taken over.
     fn is_inherited(&self) -> bool {
-        self.touches_child() || matches!(self, Self::DeleteIke(..))
+        self.touches_child()
+            || matches!(
+                self,
+                Self::DeleteIke(..)
+                    | Self::UpdateAddresses
+                    | Self::AnnounceAddresses
+                    | Self::CheckRoute
+            )
     }
 }
 
@@ -90,6 +108,9 @@ impl Pending {
             Self::Child(request) if request.replaces.is_some() => "CHILD_REKEY",
             Self::Child(_) => "CHILD_CREATE",
             Self::RekeyIke(_) => "IKE_REKEY",
+            Self::UpdateAddresses(_) | Self::AnnounceAddresses | Self::CheckRoute(_) => {
+                "IKE_MOBIKE"
+            }
         }
     }
 
@@ -98,7 +119,10 @@ impl Pending {
             Self::Liveness
             | Self::DeleteChild(..)
             | Self::DeleteUnwanted
-            | Self::DeleteIke { .. } => ExchangeType::INFORMATIONAL,
+            | Self::DeleteIke { .. }
+            | Self::UpdateAddresses(_)
+            | Self::AnnounceAddresses
+            | Self::CheckRoute(_) => ExchangeType::INFORMATIONAL,
             Self::Child(request) if request.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::RekeyIke(rekey) if rekey.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
@@ -236,8 +260,13 @@ impl Work {
                 Task::DeleteChild(_, waiters) | Task::DeleteIke(_, waiters) => {
                     finish_terminated(waiters, cx);
                 }
-                Task::DeleteUnwanted(_) | Task::RekeyChild(_) | Task::RekeyIke | Task::Liveness => {
-                }
+                Task::DeleteUnwanted(_)
+                | Task::RekeyChild(_)
+                | Task::RekeyIke
+                | Task::Liveness
+                | Task::UpdateAddresses
+                | Task::AnnounceAddresses
+                | Task::CheckRoute => {}
             }
         }
         match self.outstanding.map(|outstanding| outstanding.pending) {
@@ -249,7 +278,15 @@ impl Work {
                 retry_or_fail(request.offer.wish, end, &reason, wishes, cx);
             }
             Some(Pending::Child(request)) => request.offer.abandon(&reason, cx),
-            Some(Pending::DeleteUnwanted | Pending::Liveness | Pending::RekeyIke(_)) | None => {}
+            Some(
+                Pending::DeleteUnwanted
+                | Pending::Liveness
+                | Pending::RekeyIke(_)
+                | Pending::UpdateAddresses(_)
+                | Pending::AnnounceAddresses
+                | Pending::CheckRoute(_),
+            )
+            | None => {}
         }
     }
 }
@@ -362,7 +399,10 @@ impl Established {
             return None;
         }
         match task {
-            Task::Liveness => Some(Pending::Liveness),
+            Task::Liveness => Some(self.begin_liveness(core, payloads, cx)),
+            Task::UpdateAddresses => self.begin_update_addresses(core, payloads, cx),
+            Task::AnnounceAddresses => self.begin_announce_addresses(core, payloads, cx),
+            Task::CheckRoute => self.begin_check_route(core, payloads, cx),
             Task::DeleteIke(end, waiters) => {
                 payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
                 core.log(cx, "IKE", format!("deleting IKE_SA: {end}"));
@@ -411,6 +451,7 @@ impl Established {
         cx.send(core.path, &message);
         let settings = match pending {
             Pending::Liveness => self.liveness.patience(&cx.settings),
+            Pending::CheckRoute(_) => cx.settings.liveness,
             _ => cx.settings.retransmit,
         };
         let now = cx.now;
@@ -430,7 +471,21 @@ impl Established {
         cx: &mut Context,
     ) -> Fate {
         match pending {
-            Pending::Liveness | Pending::DeleteUnwanted => Fate::Stays,
+            Pending::Liveness => {
+                if let Ok(payloads) = &payloads {
+                    self.on_liveness_answer(payloads);
+                }
+                Fate::Stays
+            }
+            Pending::UpdateAddresses(check) => match payloads {
+                Ok(payloads) => self.on_update_answer(core, &check, &payloads, cx),
+                Err(error) => Fate::Ends(End::Failed(error.to_string())),
+            },
+            Pending::CheckRoute(check) => match payloads {
+                Ok(payloads) => self.on_route_answer(core, &check, &payloads, cx),
+                Err(error) => Fate::Ends(End::Failed(error.to_string())),
+            },
+            Pending::AnnounceAddresses | Pending::DeleteUnwanted => Fate::Stays,
             Pending::DeleteIke { end, waiters } => {
                 finish_terminated(waiters, cx);
                 Fate::Ends(end)

@@ -106,6 +106,13 @@ impl<P> Outstanding<P> {
         self.request.due()
     }
 
+    /// Repeats the request at once, and as often as the first time, on another path.
+    pub(in crate::ike) fn start_over(&mut self, path: Path, cx: &mut Context) {
+        let now = cx.now;
+        self.request.start_over(now, cx.rng());
+        cx.send(path, self.request.message());
+    }
+
     /// Repeats the request if it is time. False when the peer is given up.
     pub(in crate::ike) fn poll(&mut self, path: Path, cx: &mut Context) -> bool {
         let now = cx.now;

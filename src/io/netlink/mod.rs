@@ -3,6 +3,7 @@
 //! Requests are answered before they return. Everything that Lockgate adds is recognisable as its
 //! own ([`PROTOCOL`], [`xfrm::INDEX_BASE`]), so a start after a crash can tell what it may remove.
 
+pub mod monitor;
 pub mod routing;
 pub mod sysctl;
 pub mod xfrm;

@@ -25,6 +25,8 @@ impl NotifyType {
     pub const FAILED_CP_REQUIRED: Self = Self(37);
     pub const TS_UNACCEPTABLE: Self = Self(38);
     pub const INVALID_SELECTORS: Self = Self(39);
+    pub const UNACCEPTABLE_ADDRESSES: Self = Self(40);
+    pub const UNEXPECTED_NAT_DETECTED: Self = Self(41);
     pub const TEMPORARY_FAILURE: Self = Self(43);
     pub const CHILD_SA_NOT_FOUND: Self = Self(44);
     pub const STATE_NOT_FOUND: Self = Self(47);
@@ -46,6 +48,8 @@ impl NotifyType {
     pub const ADDITIONAL_IP6_ADDRESS: Self = Self(16398);
     pub const NO_ADDITIONAL_ADDRESSES: Self = Self(16399);
     pub const UPDATE_SA_ADDRESSES: Self = Self(16400);
+    pub const COOKIE2: Self = Self(16401);
+    pub const NO_NATS_ALLOWED: Self = Self(16402);
     pub const AUTH_LIFETIME: Self = Self(16403);
     pub const MULTIPLE_AUTH_SUPPORTED: Self = Self(16404);
     pub const REDIRECT_SUPPORTED: Self = Self(16406);
@@ -89,6 +93,8 @@ impl fmt::Display for NotifyType {
             Self::FAILED_CP_REQUIRED => "FAILED_CP_REQUIRED",
             Self::TS_UNACCEPTABLE => "TS_UNACCEPTABLE",
             Self::INVALID_SELECTORS => "INVALID_SELECTORS",
+            Self::UNACCEPTABLE_ADDRESSES => "UNACCEPTABLE_ADDRESSES",
+            Self::UNEXPECTED_NAT_DETECTED => "UNEXPECTED_NAT_DETECTED",
             Self::TEMPORARY_FAILURE => "TEMPORARY_FAILURE",
             Self::CHILD_SA_NOT_FOUND => "CHILD_SA_NOT_FOUND",
             Self::STATE_NOT_FOUND => "STATE_NOT_FOUND",
@@ -110,6 +116,8 @@ impl fmt::Display for NotifyType {
             Self::ADDITIONAL_IP6_ADDRESS => "ADDITIONAL_IP6_ADDRESS",
             Self::NO_ADDITIONAL_ADDRESSES => "NO_ADDITIONAL_ADDRESSES",
             Self::UPDATE_SA_ADDRESSES => "UPDATE_SA_ADDRESSES",
+            Self::COOKIE2 => "COOKIE2",
+            Self::NO_NATS_ALLOWED => "NO_NATS_ALLOWED",
             Self::AUTH_LIFETIME => "AUTH_LIFETIME",
             Self::MULTIPLE_AUTH_SUPPORTED => "MULTIPLE_AUTH_SUPPORTED",
             Self::REDIRECT_SUPPORTED => "REDIRECT_SUPPORTED",
