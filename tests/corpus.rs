@@ -1,7 +1,12 @@
 //! The fuzz targets of `tests/fuzz`, run over their seed corpora and close neighbours of each seed.
 
-use std::fs;
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::path::Path;
+use std::{env, fs, panic};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 #[path = "fuzz/src/configuration.rs"]
 mod configuration;
@@ -95,8 +100,29 @@ fn endpoints_survive_every_scripted_fault_and_leave_nothing_behind() {
 
 #[test]
 fn peers_with_keys_that_say_anything_get_no_sa_without_a_proof_and_leave_nothing_behind() {
-    for seed in seeds("keyed") {
-        keyed::run(&seed);
+    let children: Vec<usize> = seeds("keyed").iter().map(|seed| keyed::run(seed)).collect();
+    assert!(children.iter().sum::<usize>() > 15, "{children:?}");
+}
+
+/// From a fixed start; `LOCKGATE_SCRIPTS` says how many, for a longer search than the ordinary one.
+#[test]
+fn peers_with_keys_that_play_parts_of_scripts_at_random_break_nothing() {
+    let seeds = seeds("keyed");
+    let scripts =
+        env::var("LOCKGATE_SCRIPTS").map_or(200, |count| count.parse().expect("a number"));
+    for number in 0..scripts {
+        let mut random = ChaCha8Rng::seed_from_u64(number);
+        let mut below = |bound: usize| usize::try_from(random.next_u32()).unwrap_or(0) % bound;
+        let mut script = Vec::new();
+        for _ in 0..=below(5) {
+            script.extend_from_slice(&seeds[below(seeds.len())]);
+        }
+        for _ in 0..below(8) {
+            let at = below(script.len());
+            script[at] = u8::try_from(below(256)).unwrap_or(0);
+        }
+        let played = panic::catch_unwind(|| keyed::run(&script));
+        assert!(played.is_ok(), "script {number}: {script:02x?}");
     }
 }
 
@@ -119,6 +145,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 .expect("a seed can be read")
         })
         .collect();
+    let mut seeds = seeds;
+    seeds.sort();
     assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
     seeds
 }

@@ -11,6 +11,8 @@ mod support;
 mod closed;
 #[path = "lab/families.rs"]
 mod families;
+#[path = "lab/hostile.rs"]
+mod hostile;
 #[path = "lab/key_log.rs"]
 mod key_log;
 #[path = "lab/mobike.rs"]

@@ -28,7 +28,8 @@ mod peer;
 
 use peer::{Peer, Said};
 
-pub(crate) fn run(script: &[u8]) {
+/// Says how many Child SAs came up or were replaced.
+pub(crate) fn run(script: &[u8]) -> usize {
     let mut script = Script(script);
     let mut world = World::new();
     for _ in 0..MAX_STEPS {
@@ -39,6 +40,7 @@ pub(crate) fn run(script: &[u8]) {
         world.check();
     }
     world.fall_silent();
+    world.children
 }
 
 pub(crate) struct Script<'a>(&'a [u8]);
@@ -70,6 +72,7 @@ struct World {
     /// What the data plane has.
     inbound: HashSet<u32>,
     outbound: HashSet<u64>,
+    children: usize,
 }
 
 impl World {
@@ -92,6 +95,7 @@ impl World {
             proved: HashSet::new(),
             inbound: HashSet::new(),
             outbound: HashSet::new(),
+            children: 0,
         };
         world.drain();
         world
@@ -176,7 +180,9 @@ impl World {
     /// Nothing comes up for a peer that has not proved its identity.
     fn note(&mut self, event: Event) {
         let ike = match event {
-            Event::IkeUp { ike } | Event::ChildUp { ike, .. } | Event::ChildRekeyed { ike, .. } => {
+            Event::IkeUp { ike } => ike,
+            Event::ChildUp { ike, .. } | Event::ChildRekeyed { ike, .. } => {
+                self.children += 1;
                 ike
             }
             Event::IkeRekeyed { old, new } => {

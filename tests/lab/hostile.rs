@@ -1,0 +1,270 @@
+//! What nobody should send, at a running daemon with a tunnel: each datagram raises its own counter by one, and
+//! nothing else changes.
+
+use std::{collections::BTreeMap, net::SocketAddr, net::UdpSocket};
+
+use lockgate::wire::{
+    ikev2::{NotifyType, PayloadWriter, message_bytes},
+    isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadType},
+    vici::Value,
+};
+
+use crate::support::{
+    eventually,
+    lab::{Family, Gateway, Lab, Plan, Side},
+    traffic::assert_reaches,
+};
+
+type Payloads = Vec<(PayloadType, Vec<u8>)>;
+
+/// What is sent, and the counter of discarded messages that it raises.
+struct Input {
+    name: String,
+    port: u16,
+    bytes: Vec<u8>,
+    counter: &'static str,
+}
+
+#[test]
+fn every_hostile_message_raises_its_own_counter_and_changes_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let [a, b] = lab.tunnel(&Plan::default());
+    let spis = ike_spis(&b);
+    let sender = lab
+        .gateway_a
+        .run(|| UdpSocket::bind((Side::A.outer(Family::V4), 0)))
+        .unwrap();
+    let inputs = [headers(), chains(), handshakes(), claims(spis)];
+    for input in inputs.into_iter().flatten() {
+        let before = discards(&b);
+        let target = SocketAddr::new(Side::B.outer(Family::V4), input.port);
+        sender.send_to(&input.bytes, target).unwrap();
+        let after = eventually(&format!("{} is counted", input.name), || {
+            let after = discards(&b);
+            (after != before).then_some(after)
+        });
+        let mut expected = before;
+        *expected.get_mut(input.counter).unwrap() += 1;
+        assert_eq!(after, expected, "{}", input.name);
+    }
+    assert_eq!(ike_spis(&b), spis);
+    for gateway in [&a, &b] {
+        assert_eq!(gateway.ike_sas().len(), 1);
+        assert_eq!(gateway.child_sas().len(), 1);
+    }
+    assert_eq!(b.ask("stats", &[]).get("half-open").unwrap_or("0"), "0");
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+}
+
+/// B1 to B6 of a header: too short, lengths, versions, SPIs, flags, exchanges and message IDs.
+fn headers() -> Vec<Input> {
+    let good = init(&handshake());
+    let change = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        bytes
+    };
+    let mut inputs = vec![
+        input("one byte", vec![0], "malformed"),
+        input("27 bytes", good[..27].to_vec(), "malformed"),
+        input("28 zeros", vec![0; 28], "malformed"),
+        input("no SPI", [&[0; 8], &good[8..]].concat(), "bad-header"),
+        input("an SPI of ours", change(8, 1), "bad-header"),
+        input("not of an initiator", change(19, 0x00), "bad-header"),
+        input("an answer", change(19, 0x28), "unknown-ike-spi"),
+        input("an answer to us", change(19, 0x20), "unknown-ike-spi"),
+        input("message ID 1", change(23, 1), "bad-header"),
+        input("message ID 2^24", change(20, 1), "bad-header"),
+        input("20 000 bytes", long(20_000), "too-long"),
+        Input {
+            port: 4500,
+            ..input("a marker and one byte", vec![0; 5], "malformed")
+        },
+    ];
+    for length in [0, 27, 28, u32::MAX] {
+        let mut bytes = good.clone();
+        bytes[24..28].copy_from_slice(&length.to_be_bytes());
+        inputs.push(input(&format!("length {length}"), bytes, "malformed"));
+    }
+    let longer = [&good[..], &[0]].concat();
+    inputs.push(input("a byte too many", longer, "malformed"));
+    for version in [0x00, 0x10, 0x1f, 0x30, 0xff] {
+        let bytes = change(17, version);
+        inputs.push(input(
+            &format!("version {version:#x}"),
+            bytes,
+            "wrong-version",
+        ));
+    }
+    for exchange in [0, 33, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 240, 255] {
+        let bytes = change(18, exchange);
+        inputs.push(input(
+            &format!("exchange {exchange}"),
+            bytes,
+            "unknown-ike-spi",
+        ));
+    }
+    inputs
+}
+
+/// B8 to B10: payloads whose lengths and types do not fit, in a handshake.
+fn chains() -> Vec<Input> {
+    let good = init(&handshake());
+    let mut inputs = Vec::new();
+    for length in [0u16, 1, 2, 3, 9000] {
+        let mut bytes = good.clone();
+        bytes[30..32].copy_from_slice(&length.to_be_bytes());
+        inputs.push(input(
+            &format!("payload length {length}"),
+            bytes,
+            "malformed",
+        ));
+    }
+    let mut bytes = good;
+    bytes[16] = 0;
+    inputs.push(input("payloads after the last", bytes, "malformed"));
+    let mut many = handshake();
+    many.extend(vec![(PayloadType(200), vec![]); 500]);
+    inputs.push(input("500 payloads", init(&many), "malformed"));
+    let mut critical = handshake();
+    critical.insert(0, (PayloadType(200), vec![]));
+    let mut bytes = init(&critical);
+    bytes[29] = 0x80;
+    inputs.push(input("an unknown critical payload", bytes, "bad-payload"));
+    inputs
+}
+
+/// B11, B15 and B16: a handshake with a payload missing, or with one of no use.
+fn handshakes() -> Vec<Input> {
+    let mut inputs = Vec::new();
+    for (place, name) in [(0, "no SA"), (1, "no KE"), (2, "no nonce")] {
+        let mut payloads = handshake();
+        payloads.remove(place);
+        inputs.push(input(name, init(&payloads), "bad-payload"));
+    }
+    for length in [0, 15, 257] {
+        let mut payloads = handshake();
+        payloads[2].1 = vec![3; length];
+        let name = format!("a nonce of {length} bytes");
+        inputs.push(input(&name, init(&payloads), "bad-payload"));
+    }
+    // Points of small order (RFC 7748 §6.1).
+    for first in [0, 1] {
+        let mut payloads = handshake();
+        payloads[1].1 = [&[0, 31, 0, 0, first], &[0; 31][..]].concat();
+        let name = format!("the public value {first}");
+        inputs.push(input(&name, init(&payloads), "bad-public-value"));
+    }
+    inputs
+}
+
+/// B12, B19 and B31: in the name of the tunnel that is up, by someone without its keys.
+fn claims((initiator, responder): (IkeSpi, IkeSpi)) -> Vec<Input> {
+    let message = |exchange, spis: (IkeSpi, IkeSpi), payloads: (PayloadType, Vec<u8>)| {
+        let header = Header {
+            initiator_spi: spis.0,
+            responder_spi: spis.1,
+            next_payload: PayloadType::NONE,
+            version: Header::VERSION_2_0,
+            exchange,
+            flags: Flags::new(true, false),
+            message_id: 2,
+            length: 0,
+        };
+        message_bytes(header, payloads)
+    };
+    let one = |kind: PayloadType, body: &[u8]| {
+        let mut writer = PayloadWriter::new();
+        writer.add(kind, body);
+        writer.finish()
+    };
+    let ours = (initiator, responder);
+    let theirs = (IkeSpi([5; 8]), responder);
+    let delete = one(PayloadType::DELETE, &[1, 0, 0, 0]);
+    let NotifyType(failed) = NotifyType::AUTHENTICATION_FAILED;
+    let [high, low] = failed.to_be_bytes();
+    let failed = one(PayloadType::NOTIFY, &[0, 0, high, low]);
+    let sealed = |length| one(PayloadType::SK, &vec![0x5a; length]);
+    let inputs = [
+        ("a DELETE in clear", ours, delete, "not-protected"),
+        ("a failure in clear", ours, failed, "not-protected"),
+        ("an SK payload of 3 bytes", ours, sealed(3), "not-protected"),
+        ("another initiator", theirs, sealed(60), "bad-header"),
+        ("a forged SK payload", ours, sealed(60), "integrity-failed"),
+    ];
+    let exchange = ExchangeType::INFORMATIONAL;
+    let informational = inputs
+        .into_iter()
+        .map(|(name, spis, text, counter)| input(name, message(exchange, spis, text), counter));
+    informational.collect()
+}
+
+fn input(name: &str, bytes: Vec<u8>, counter: &'static str) -> Input {
+    Input {
+        name: name.to_owned(),
+        port: 500,
+        bytes,
+        counter,
+    }
+}
+
+/// What a correct IKE_SA_INIT request for the lab's tunnel holds.
+fn handshake() -> Payloads {
+    // AES-256-GCM with a tag of 16 bytes, PRF_HMAC_SHA2_384, X25519.
+    let proposal = [
+        &[0, 0, 0, 36, 1, 1, 0, 3][..],
+        &[3, 0, 0, 12, 1, 0, 0, 20, 0x80, 14, 1, 0],
+        &[3, 0, 0, 8, 2, 0, 0, 6],
+        &[0, 0, 0, 8, 4, 0, 0, 31],
+    ];
+    vec![
+        (PayloadType::SA, proposal.concat()),
+        (PayloadType::KE, [&[0, 31, 0, 0], &[9; 32][..]].concat()),
+        (PayloadType::NONCE, vec![7; 32]),
+    ]
+}
+
+fn init(payloads: &Payloads) -> Vec<u8> {
+    let mut writer = PayloadWriter::new();
+    for (kind, body) in payloads {
+        writer.add(*kind, body);
+    }
+    let header = Header {
+        initiator_spi: IkeSpi([7; 8]),
+        responder_spi: IkeSpi::ZERO,
+        next_payload: PayloadType::NONE,
+        version: Header::VERSION_2_0,
+        exchange: ExchangeType::IKE_SA_INIT,
+        flags: Flags::new(true, false),
+        message_id: 0,
+        length: 0,
+    };
+    message_bytes(header, writer.finish())
+}
+
+fn long(length: usize) -> Vec<u8> {
+    init(&vec![(PayloadType::VENDOR_ID, vec![0; length])])
+}
+
+fn ike_spis(gateway: &Gateway) -> (IkeSpi, IkeSpi) {
+    let sas = gateway.established();
+    let spi = |key: &str| {
+        let text = sas.first().and_then(|sa| sa.get(key)).unwrap();
+        IkeSpi(u64::from_str_radix(text, 16).unwrap().to_be_bytes())
+    };
+    (spi("initiator-spi"), spi("responder-spi"))
+}
+
+/// All counters of messages discarded.
+fn discards(gateway: &Gateway) -> BTreeMap<String, u64> {
+    let stats = gateway.ask("stats", &[]);
+    let discards = stats.get_section("discards").unwrap();
+    let counts = discards.iter().filter_map(|(name, value)| match value {
+        Value::Text(text) => {
+            let text = String::from_utf8_lossy(text);
+            Some((name.to_owned(), text.parse().unwrap()))
+        }
+        _ => None,
+    });
+    counts.collect()
+}
