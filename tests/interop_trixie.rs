@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "interop/exchanges.rs"]
+mod exchanges;
 #[path = "interop/mod.rs"]
 mod matrix;
 mod support;

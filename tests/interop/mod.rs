@@ -3,5 +3,6 @@
 mod fragments;
 mod lifecycle;
 mod mobike;
-mod pair;
+pub(crate) mod pair;
+mod ppk;
 mod suites;

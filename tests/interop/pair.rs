@@ -145,6 +145,10 @@ secrets {{
         id = {remote_id}
         secret = "correct horse battery staple"
     }}
+    ppk-lab {{
+        id = quantum.example
+        secret = "0x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+    }}
 }}
 "#,
         local = Side::B.outer(plan.outer),
