@@ -603,3 +603,25 @@ fn the_examples_of_the_documentation_are_good() {
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 }
+
+#[test]
+fn a_connection_has_the_pools_and_the_addresses_that_it_names() {
+    let text = SITE_A.replacen(
+        "version = 2",
+        "vips = [\"0.0.0.0\", \"::\"]\npools = [\"b\"]",
+        1,
+    );
+    let pools = "[pools.a]\naddrs = \"10.4.0.10-10.4.0.19\"\n\
+                 [pools.b]\naddrs = \"10.3.0.0/24\"\ndns = \"10.1.0.53\"\nsubnet = \"10.1.0.0/16\"\n";
+    let config = parse(&format!("{text}{pools}"));
+    let connection = only(&config);
+    let pools: Vec<_> = connection.pools.iter().collect();
+    assert_eq!(pools.len(), 1);
+    let (first, last) = (pools[0].first.to_string(), pools[0].last.to_string());
+    assert_eq!((&*first, &*last), ("10.3.0.1", "10.3.0.254"));
+    assert_eq!(
+        (pools[0].size(), pools[0].dns.len(), pools[0].subnets.len()),
+        (254, 1, 1)
+    );
+    assert_eq!(connection.vips.len(), 2);
+}

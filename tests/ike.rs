@@ -12,6 +12,8 @@
 
 #[path = "ike/actor.rs"]
 mod actor;
+#[path = "ike/addresses.rs"]
+mod addresses;
 #[path = "ike/alerts.rs"]
 mod alerts;
 #[path = "ike/answers.rs"]

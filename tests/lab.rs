@@ -31,3 +31,5 @@ mod rekey;
 mod transport;
 #[path = "lab/traps.rs"]
 mod traps;
+#[path = "lab/virtual_ips.rs"]
+mod virtual_ips;

@@ -6,6 +6,8 @@
     reason = "a panic is how a test fails"
 )]
 
+#[path = "wire/configuration.rs"]
+mod configuration;
 #[path = "wire/ip.rs"]
 mod ip;
 #[path = "wire/messages.rs"]

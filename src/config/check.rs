@@ -49,21 +49,21 @@ fn check_dynamic(connections: &Section<'_>, pad: &Pad) {
         let children = connections
             .section(&connection.name)
             .and_then(|connection| connection.section("children"));
-        let (local, remote) = connection.gateways();
+        let [local, remote] = connection.dynamic(&[]);
         for child in &connection.children {
             let sides = [
-                ("local_ts", "local_addrs", &child.local_ts, local),
-                ("remote_ts", "remote_addrs", &child.remote_ts, remote),
+                ("local_ts", "local_addrs", &child.local_ts, &local),
+                ("remote_ts", "remote_addrs", &child.remote_ts, &remote),
             ];
             let families = sides.map(|(_, _, list, gateway)| {
-                let known = list.iter().filter_map(|ts| ts.resolve(gateway));
+                let known = list.iter().flat_map(|ts| ts.resolve(gateway));
                 known.map(|ts| ts.is_ipv6()).collect::<Vec<_>>()
             });
             let [ours, theirs] = &families;
             let meet = ours.iter().any(|family| theirs.contains(family));
             for (key, addresses, list, gateway) in sides {
                 let is_dynamic = |ts: &SelectorConfig| matches!(ts, SelectorConfig::Dynamic { .. });
-                let is_lost = gateway.is_none() || !meet;
+                let is_lost = gateway.is_empty() || !meet;
                 let section = children.as_ref().and_then(|all| all.section(&child.name));
                 if let Some(section) = section.filter(|_| is_lost && list.iter().any(is_dynamic)) {
                     section.fail_at(

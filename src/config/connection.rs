@@ -9,17 +9,22 @@ use super::{
 use crate::{
     ike::{
         AddressPattern, ChildConfig, Childless, Connection, DpdAction, Fragmentation, Identity,
-        IdentityPattern, LocalAuth, RemoteAuth, StartAction, Unique,
+        IdentityPattern, LocalAuth, Pool, RemoteAuth, StartAction, Unique,
     },
     wire::{
         keyword,
         proposal::{ProtocolId, SaProposal},
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// Reads a connection. Wrong keys are reported and leave their defaults behind; reqids come later.
-pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> Connection {
+pub(super) fn read(
+    name: &str,
+    section: &Section<'_>,
+    daemon: &DaemonConfig,
+    pools: &[Arc<Pool>],
+) -> Connection {
     section.check_keys(&keys::CONNECTION);
     check_name(name, section);
     check_version(section);
@@ -54,6 +59,8 @@ pub(super) fn read(name: &str, section: &Section<'_>, daemon: &DaemonConfig) -> 
         rand_time: times.rand,
         reauth_time: times.reauth,
         keyingtries: section.read("keyingtries", keyingtries).unwrap_or(1),
+        vips: section.read_list("vips", vip).unwrap_or_default(),
+        pools: read_pools(section, pools),
         unique: section
             .read("unique", |text| value::choice(text, &UNIQUE))
             .unwrap_or_default(),
@@ -221,6 +228,24 @@ fn read_local_port(section: &Section<'_>, daemon: &DaemonConfig) -> u16 {
 
 fn port(text: &str) -> Result<u16, String> {
     value::integer(text, 1..=u16::MAX)
+}
+
+/// An address, the unspecified one to leave the choice to the peer.
+fn vip(text: &str) -> Result<IpAddr, String> {
+    let wrong =
+        |_| format!("{text:?} is not an address; allowed: 0.0.0.0 and :: for any, or addresses");
+    text.parse().map_err(wrong)
+}
+
+fn read_pools(section: &Section<'_>, pools: &[Arc<Pool>]) -> Vec<Arc<Pool>> {
+    let named = |text: &str| {
+        let pool = pools.iter().find(|pool| pool.name == text);
+        pool.map(Arc::clone).ok_or_else(|| {
+            let names: Vec<_> = pools.iter().map(|pool| pool.name.as_str()).collect();
+            format!("{text:?} is no pool; {}", keys::allowed(text, &names))
+        })
+    };
+    section.read_list("pools", named).unwrap_or_default()
 }
 
 fn keyingtries(text: &str) -> Result<u32, String> {

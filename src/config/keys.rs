@@ -76,7 +76,7 @@ pub(super) static ROOT: Schema = Schema {
         ("daemon", Yes),
         ("connections", Yes),
         ("secrets", Yes),
-        ("pools", NotYet),
+        ("pools", Yes),
         ("authorities", NotYet),
         ("include", NotYet),
     ],
@@ -145,13 +145,13 @@ pub(super) static CONNECTION: Schema = Schema {
         ),
         ("aggressive", OnlyOff),
         ("mediation", OnlyOff),
-        ("vips", NotYet),
+        ("vips", Yes),
         ("pull", NotYet),
         ("dscp", NotYet),
         ("send_certreq", NotYet),
         ("send_cert", NotYet),
         ("ocsp", NotYet),
-        ("pools", NotYet),
+        ("pools", Yes),
         ("if_id_in", NotYet),
         ("if_id_out", NotYet),
         ("mediated_by", NotYet),
@@ -159,6 +159,22 @@ pub(super) static CONNECTION: Schema = Schema {
     ],
     prefixes: &[("local", Yes), ("remote", Yes)],
     prefixed_tables: true,
+};
+
+pub(super) static POOL: Schema = Schema {
+    keys: &[
+        ("addrs", Yes),
+        ("dns", Yes),
+        ("subnet", Yes),
+        ("nbns", NotYet),
+        ("dhcp", NotYet),
+        ("netmask", NotYet),
+        ("server", NotYet),
+        ("split_include", Never("is of IKEv1 only; IKEv2 has subnet")),
+        ("split_exclude", Never("is of IKEv1 only")),
+    ],
+    prefixes: &[],
+    prefixed_tables: false,
 };
 
 pub(super) static LOCAL: Schema = Schema {

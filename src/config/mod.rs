@@ -15,6 +15,7 @@ mod connection;
 pub mod daemon;
 pub mod error;
 mod keys;
+mod pool;
 mod read;
 mod reqid;
 mod secret;
@@ -24,7 +25,7 @@ pub use changes::Changes;
 pub use daemon::{DaemonConfig, Guard, LogFormat};
 pub use error::{ConfigError, ConfigWarning, Problem};
 
-use crate::ike::{Connection, Pad};
+use crate::ike::{Connection, Pad, Pool};
 use read::{Entry, Section, Source};
 use std::{fs, path::Path, sync::Arc};
 use toml::de::DeTable;
@@ -118,15 +119,23 @@ fn read_root(root: &Section<'_>, world_readable: bool) -> (DaemonConfig, Pad) {
         pad.ppks = secret::read_ppks(&section, world_readable);
     }
     if let Some(section) = root.section("connections") {
-        pad.connections = read_connections(&section, &daemon);
+        let pools = root.section("pools");
+        let pools = pools
+            .map(|pools| pool::read_all(&pools))
+            .unwrap_or_default();
+        pad.connections = read_connections(&section, &daemon, &pools);
         check::check(&section, &pad);
     }
     (daemon, pad)
 }
 
-fn read_connections(section: &Section<'_>, daemon: &DaemonConfig) -> Vec<Arc<Connection>> {
+fn read_connections(
+    section: &Section<'_>,
+    daemon: &DaemonConfig,
+    pools: &[Arc<Pool>],
+) -> Vec<Arc<Connection>> {
     let read = |(name, entry): (String, Entry<'_>)| {
-        Some(connection::read(&name, &entry.section()?, daemon))
+        Some(connection::read(&name, &entry.section()?, daemon, pools))
     };
     let mut connections: Vec<Connection> = section.entries().into_iter().filter_map(read).collect();
     reqid::assign(&mut connections);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     control::{Control, STOP},
-    vici::{self, ClientId, EventName, IkeCommand, Request, Wait, format},
+    vici::{self, ClientId, EventName, IkeCommand, Request, Wait, format, pools},
 };
 use crate::{
     ike::{Command, CommandError, CommandId, CommandOutcome, Input, Pad},
@@ -103,6 +103,10 @@ impl Control {
                 let connections = &self.endpoint.pad().connections;
                 let mut answer = Message::new();
                 answer.list("conns", connections.iter().map(|c| &c.name));
+                self.vici.respond(client, answer);
+            }
+            Request::GetPools { name, leases } => {
+                let answer = pools::get_pools(&self.endpoint, name.as_deref(), leases);
                 self.vici.respond(client, answer);
             }
             Request::Reload => self.reload_for(client, now),

@@ -300,6 +300,10 @@ impl Control {
                 if let Some(Err(error)) = self.guard.as_mut().map(|guard| guard.update(spd)) {
                     tracing::error!(%error, "the guard does not follow the policies");
                 }
+                let virtual_ips = self.endpoint.virtual_ips().collect();
+                if let Err(error) = self.routes.set_virtual_ips(virtual_ips) {
+                    tracing::error!(%error, "the tunnel device does not follow our virtual addresses");
+                }
                 if let Err(error) = self.routes.update(spd) {
                     tracing::error!(%error, "the routes do not follow the policies");
                 }
@@ -377,7 +381,7 @@ impl Control {
         if !self.routes.are_outdated().unwrap_or(false) {
             return;
         }
-        let spd = self.endpoint.pad().policies();
+        let spd = self.endpoint.policies();
         if let Err(error) = self.routes.update(&spd) {
             tracing::warn!(%error, "the routes do not follow our addresses");
         }

@@ -93,7 +93,7 @@ impl Plan {
                 let source = addresses
                     .iter()
                     .copied()
-                    .find(|address| locals.iter().any(|net| net.contains(address)));
+                    .find(|address| locals.iter().any(|net| is_own(net, address)));
                 add(remote, PREFERRED, RouteAction::Device { index, source });
             }
             let on_link = reach::on_link_only();
@@ -177,6 +177,11 @@ impl Plan {
     }
 }
 
+/// Whether packets to the peer should come from this address. Where any may, the kernel chooses.
+fn is_own(local: &IpNet, address: &IpAddr) -> bool {
+    local.prefix_len() > 0 && local.contains(address)
+}
+
 /// `rule` for the packets of `reach` in one direction; `None` where rules cannot tell them apart.
 fn between(rule: Rule, reach: &Reach, outward: bool) -> Option<Rule> {
     let has_ports = reach.local_ports.is_some() || reach.remote_ports.is_some();
@@ -231,6 +236,8 @@ pub struct Routes {
     rules: Vec<Rule>,
     /// Our own addresses at the last update.
     addresses: Vec<IpAddr>,
+    /// Those of them that peers have given us.
+    virtual_ips: BTreeSet<IpAddr>,
 }
 
 impl Routes {
@@ -241,6 +248,7 @@ impl Routes {
             settings,
             rules: Vec::new(),
             addresses: Vec::new(),
+            virtual_ips: BTreeSet::new(),
         })
     }
 
@@ -260,6 +268,22 @@ impl Routes {
     /// From now on the routes lead to this device.
     pub fn set_device(&mut self, index: u32) {
         self.settings.index = Some(index);
+    }
+
+    /// Puts the addresses that peers have given us on the tunnel device, and takes those away that are no
+    /// longer ours. To be followed by [`Self::update`], since the routes hint at them.
+    pub fn set_virtual_ips(&mut self, wanted: BTreeSet<IpAddr>) -> io::Result<()> {
+        let Some(link) = self.settings.index else {
+            return Ok(());
+        };
+        for address in wanted.difference(&self.virtual_ips) {
+            self.routing.add_address(link, *address)?;
+        }
+        for address in self.virtual_ips.difference(&wanted) {
+            self.routing.remove_address(link, *address)?;
+        }
+        self.virtual_ips = wanted;
+        Ok(())
     }
 
     /// Makes the kernel's routing fit `spd`, whatever is there of ours, and without a gap.
@@ -290,7 +314,8 @@ impl Routes {
             let same = |new: &&Route| (new.to, new.metric) == (old.to, old.metric);
             !plan.routes.contains(old) && plan.routes.iter().any(|new| same(&new))
         };
-        for route in present.iter().filter(clashes) {
+        let clashing: BTreeSet<Route> = present.iter().filter(clashes).copied().collect();
+        for route in &clashing {
             self.routing.remove_route(route)?;
         }
         for route in plan.routes.difference(&present) {
@@ -306,8 +331,11 @@ impl Routes {
             }
             self.rules = plan.rules;
         }
+        // Without a hint the kernel would take the new route for one that is gone already.
         for route in present.difference(&plan.routes) {
-            self.routing.remove_route(route)?;
+            if !clashing.contains(route) {
+                self.routing.remove_route(route)?;
+            }
         }
         Ok(())
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::CryptoRng;
-use crate::ipsec::{ChildId, Reqid, SaUpdate, Selectors, Spi, WorkerId, allocate_spi};
+use crate::ipsec::{ChildId, Reqid, SaUpdate, Selectors, Spd, Spi, WorkerId, allocate_spi};
 use crate::wire::ip::Flow;
 use crate::wire::isakmp::IkeSpi;
 
 use super::commands::Commands;
 use super::pad::{ChildConfig, Connection};
 use super::peers::Peers;
+use super::pools::Pools;
 use super::rate::RateLimit;
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
@@ -33,6 +34,9 @@ pub(super) struct Context {
     pub(super) effects: Vec<Effect>,
     pub(super) commands: Commands,
     pub(super) peers: Peers,
+    pub(super) pools: Pools,
+    /// Our addresses from peers, by connection, and the IKE SA that has them.
+    virtual_ips: HashMap<String, (u64, Vec<IpAddr>)>,
     rng: Box<dyn CryptoRng + Send>,
     outputs: VecDeque<Output>,
     discards: [u64; Discard::COUNT],
@@ -201,11 +205,52 @@ impl Context {
             effects: Vec::new(),
             commands: Commands::default(),
             peers: Peers::default(),
+            pools: Pools::default(),
+            virtual_ips: HashMap::new(),
             rng,
             outputs: VecDeque::new(),
             discards: [0; Discard::COUNT],
             warnings: RateLimit::new(10, 40, now),
             last_id: 0,
+        }
+    }
+
+    /// Installs the policies of the configuration, with our virtual addresses.
+    pub(super) fn set_policies(&mut self) {
+        let policies = self.policies();
+        self.update(SaUpdate::SetPolicies(Arc::new(policies)));
+    }
+
+    /// Those policies.
+    pub(super) fn policies(&self) -> Spd {
+        self.pad.policies_with(&self.virtual_ips)
+    }
+
+    /// Our addresses from the peer of a connection.
+    pub(super) fn virtual_ips(&self, connection: &str) -> &[IpAddr] {
+        let assigned = self.virtual_ips.get(connection);
+        assigned.map_or(&[], |(_, assigned)| assigned)
+    }
+
+    /// All our addresses from peers.
+    pub(super) fn all_virtual_ips(&self) -> impl Iterator<Item = IpAddr> {
+        let assigned = self.virtual_ips.values();
+        assigned.flat_map(|(_, assigned)| assigned.iter().copied())
+    }
+
+    /// The peer of a connection has given us addresses.
+    pub(super) fn note_virtual_ips(&mut self, connection: &str, holder: u64, assigned: &[IpAddr]) {
+        let entry = (holder, assigned.to_vec());
+        self.virtual_ips.insert(connection.to_owned(), entry);
+        self.set_policies();
+    }
+
+    /// The IKE SA that had brought addresses is gone.
+    pub(super) fn forget_virtual_ips(&mut self, connection: &str, holder: u64) {
+        let is_it = |(known, _): &(u64, Vec<IpAddr>)| *known == holder;
+        if self.virtual_ips.get(connection).is_some_and(is_it) {
+            self.virtual_ips.remove(connection);
+            self.set_policies();
         }
     }
 

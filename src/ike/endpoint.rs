@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::CryptoRng;
-use crate::ipsec::{ChildId, SaEvent, SaUpdate};
+use crate::ipsec::{ChildId, SaEvent, Spd};
 use crate::wire::isakmp::{ExchangeType, Header};
 
 use super::admission::Admission;
@@ -15,7 +15,7 @@ use super::pad::ChildConfig;
 use super::retransmit::jittered;
 use super::table::Table;
 use super::v2::{Datagram, End, Established, IkeSa, InitSent};
-use super::{Discard, IkeSaStatus, Input, Output, Pad, Path, Settings};
+use super::{Discard, IkeSaStatus, Input, Lease, Output, Pad, Path, Settings};
 
 /// One IKE speaker, with every SA it has.
 ///
@@ -49,7 +49,7 @@ impl Endpoint {
     ) -> Self {
         let mut cx = Context::new(settings, pad, rng, now);
         let admission = Admission::new(now, cx.rng());
-        cx.update(SaUpdate::SetPolicies(Arc::new(cx.pad.policies())));
+        cx.set_policies();
         Self {
             cx,
             table: Table::default(),
@@ -102,6 +102,22 @@ impl Endpoint {
     /// IKE SAs that are not authenticated yet, as responder.
     pub fn half_open(&self) -> usize {
         self.table.half_open()
+    }
+
+    /// The policies in force: those of the configuration, with our virtual addresses.
+    pub fn policies(&self) -> Spd {
+        self.cx.policies()
+    }
+
+    /// Our addresses that peers have given us (RFC 7296 §2.19). They change with
+    /// [`crate::ipsec::SaUpdate::SetPolicies`].
+    pub fn virtual_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.cx.all_virtual_ips()
+    }
+
+    /// Who has addresses of a pool of ours, or had them last.
+    pub fn leases(&self, pool: &str) -> impl Iterator<Item = &Lease> {
+        self.cx.pools.leases(pool)
     }
 
     /// The configuration in use.
@@ -417,8 +433,7 @@ impl Endpoint {
     pub(super) fn reload(&mut self, pad: Arc<Pad>) {
         let old = std::mem::replace(&mut self.cx.pad, pad);
         let pad = Arc::clone(&self.cx.pad);
-        self.cx
-            .update(SaUpdate::SetPolicies(Arc::new(pad.policies())));
+        self.cx.set_policies();
         for (at, mut attempt) in std::mem::take(&mut self.retries) {
             if let Some(connection) = pad.connection(&attempt.connection.name) {
                 self.cx.cancel(attempt.reconfigure(connection));

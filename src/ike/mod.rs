@@ -41,6 +41,7 @@ mod negotiate;
 pub mod pad;
 mod peers;
 mod policies;
+pub mod pools;
 mod rate;
 mod retransmit;
 mod sources;
@@ -64,6 +65,7 @@ pub use pad::{
     Fragmentation, LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig, SharedSecret,
     StartAction, Unique,
 };
+pub use pools::{Lease, Pool};
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
 
 use crate::ipsec::{SaEvent, SaUpdate};

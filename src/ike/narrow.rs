@@ -18,21 +18,29 @@ pub(super) struct SelectorMismatch {
     configured: String,
 }
 
-/// A child's selectors with `dynamic` resolved to the ends of `path`.
-pub(super) fn configured(child: &ChildConfig, path: Path) -> Selectors {
-    let resolve = |list: &[SelectorConfig], gateway| {
-        let resolved = list.iter().filter_map(|ts| ts.resolve(Some(gateway)));
+/// Where an IKE SA goes, and what `dynamic` stands for on either side of it.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    pub(super) path: Path,
+    pub(super) local: Vec<TrafficSelector>,
+    pub(super) remote: Vec<TrafficSelector>,
+}
+
+/// A child's selectors with `dynamic` resolved.
+pub(super) fn configured(child: &ChildConfig, ends: &Ends) -> Selectors {
+    let resolve = |list: &[SelectorConfig], dynamic: &[TrafficSelector]| {
+        let resolved = list.iter().flat_map(|ts| ts.resolve(dynamic));
         resolved.collect::<Vec<_>>()
     };
     Selectors {
-        local: resolve(&child.local_ts, path.local.ip()),
-        remote: resolve(&child.remote_ts, path.remote.ip()),
+        local: resolve(&child.local_ts, &ends.local),
+        remote: resolve(&child.remote_ts, &ends.remote),
     }
 }
 
 /// What an initiator asks for: the packet that started it first, then all that is configured.
-pub(super) fn wanted(child: &ChildConfig, path: Path, flow: Option<&Flow>) -> Selectors {
-    with_flow(configured(child, path), flow)
+pub(super) fn wanted(child: &ChildConfig, ends: &Ends, flow: Option<&Flow>) -> Selectors {
+    with_flow(configured(child, ends), flow)
 }
 
 /// Selectors with a packet that they cover in front.
@@ -49,8 +57,8 @@ pub(super) fn with_flow(mut selectors: Selectors, flow: Option<&Flow>) -> Select
 
 /// The addresses of a packet, as far as the child covers them, for a peer that wants each pair of
 /// addresses in a Child SA of its own (SINGLE_PAIR_REQUIRED, RFC 7296 §2.9).
-pub(super) fn single_pair(child: &ChildConfig, path: Path, flow: &Flow) -> Option<Selectors> {
-    let own = configured(child, path);
+pub(super) fn single_pair(child: &ChildConfig, ends: &Ends, flow: &Flow) -> Option<Selectors> {
+    let own = configured(child, ends);
     let pair = Selectors {
         local: intersect(&own.local, &[TrafficSelector::host(flow.src)]),
         remote: intersect(&own.remote, &[TrafficSelector::host(flow.dst)]),
@@ -62,7 +70,7 @@ pub(super) fn single_pair(child: &ChildConfig, path: Path, flow: &Flow) -> Optio
 /// (ADDITIONAL_TS_POSSIBLE, RFC 7296 §2.9).
 pub(super) fn has_more(
     children: &[Arc<ChildConfig>],
-    path: Path,
+    ends: &Ends,
     asked: &Selectors,
     (chosen, granted): (&ChildConfig, &Selectors),
 ) -> bool {
@@ -70,7 +78,7 @@ pub(super) fn has_more(
         .iter()
         .filter(|child| child.mode.protects() && child.reqid != chosen.reqid);
     others.any(|child| {
-        let own = configured(child, path);
+        let own = configured(child, ends);
         let common = Selectors {
             local: intersect(&own.local, &asked.local),
             remote: intersect(&own.remote, &asked.remote),
@@ -87,12 +95,12 @@ pub(super) fn has_more(
 /// than a later one.
 pub(super) fn choose_child<'a>(
     children: &'a [Arc<ChildConfig>],
-    path: Path,
+    ends: &Ends,
     asked: &Selectors,
 ) -> Result<(&'a Arc<ChildConfig>, Selectors), SelectorMismatch> {
     let mut best: Option<((bool, bool), &Arc<ChildConfig>, Selectors)> = None;
     for child in children.iter().filter(|child| child.mode.protects()) {
-        let own = configured(child, path);
+        let own = configured(child, ends);
         let narrowed = Selectors {
             local: intersect(&own.local, &asked.local),
             remote: intersect(&own.remote, &asked.remote),
@@ -111,7 +119,7 @@ pub(super) fn choose_child<'a>(
             best = Some((rank, child, narrowed));
         }
     }
-    let (_, child, narrowed) = best.ok_or_else(|| mismatch(children, path, asked))?;
+    let (_, child, narrowed) = best.ok_or_else(|| mismatch(children, ends, asked))?;
     Ok((child, narrowed))
 }
 
@@ -178,9 +186,9 @@ fn flow_selectors(flow: &Flow) -> Option<(TrafficSelector, TrafficSelector)> {
     Some((source.ok()?, destination.ok()?))
 }
 
-fn mismatch(children: &[Arc<ChildConfig>], path: Path, asked: &Selectors) -> SelectorMismatch {
+fn mismatch(children: &[Arc<ChildConfig>], ends: &Ends, asked: &Selectors) -> SelectorMismatch {
     let ours = children.iter().map(|child| {
-        let own = configured(child, path);
+        let own = configured(child, ends);
         format!(
             "{} {} === {}",
             child.name,

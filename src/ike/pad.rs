@@ -13,6 +13,7 @@ use crate::ipsec::{HeaderRules, Reqid};
 use crate::wire::proposal::SaProposal;
 use crate::wire::selector::TrafficSelector;
 
+use super::pools::Pool;
 use super::{Identity, IdentityPattern};
 
 /// Every connection and every secret.
@@ -116,6 +117,10 @@ pub struct Connection {
     pub reauth_time: Duration,
     /// Attempts to reach the peer; zero for unlimited.
     pub keyingtries: u32,
+    /// Addresses that we want from the peer; unspecified ones leave the choice to it.
+    pub vips: Vec<IpAddr>,
+    /// Pools that the peer gets addresses from, the first one with a free address of each family.
+    pub pools: Vec<Arc<Pool>>,
     /// What happens to older IKE SAs of the same peer.
     pub unique: Unique,
     /// The post-quantum preshared key for this peer. Without it we announce none, and accept any that

@@ -1,5 +1,6 @@
 //! From the configuration to the SPD (RFC 4301 §4.4.1).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::ipsec::{Action, Direction, Mode, Policy, PolicyId, Spd, Template};
@@ -11,10 +12,18 @@ impl Pad {
     /// The policies of every child, whether or not it has an SA: protected traffic that finds no
     /// SA is dropped, so it cannot leave in clear.
     pub fn policies(&self) -> Spd {
+        self.policies_with(&HashMap::new())
+    }
+
+    /// The same with the virtual addresses that connections have from their peers.
+    pub(super) fn policies_with(&self, virtual_ips: &HashMap<String, (u64, Vec<IpAddr>)>) -> Spd {
         let mut policies = Vec::new();
         for connection in &self.connections {
+            let assigned = virtual_ips.get(&connection.name);
+            let assigned = assigned.map_or(&[][..], |(_, assigned)| assigned);
+            let ends = connection.dynamic(assigned);
             for child in &connection.children {
-                add_child(connection, child, connection.gateways(), &mut policies);
+                add_child(connection, child, &ends, &mut policies);
             }
         }
         Spd::new(policies)
@@ -34,14 +43,53 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// What `dynamic` stands for on our side and on the peer's: the gateways, where they are known
+    /// beforehand; addresses that the peer has or may have from our pools; those `assigned` to us, or any as
+    /// long as there are none.
+    pub fn dynamic(&self, assigned: &[IpAddr]) -> [Vec<TrafficSelector>; 2] {
+        let (local, remote) = self.gateways();
+        let host =
+            |gateway: Option<IpAddr>| gateway.map(TrafficSelector::host).into_iter().collect();
+        let local = match assigned {
+            _ if self.vips.is_empty() => host(local),
+            [] => self.any_virtual_ip(),
+            assigned => assigned
+                .iter()
+                .copied()
+                .map(TrafficSelector::host)
+                .collect(),
+        };
+        let remote = if self.pools.is_empty() {
+            host(remote)
+        } else {
+            self.pools.iter().map(|pool| pool.selector()).collect()
+        };
+        [local, remote]
+    }
+
+    /// What the peer may choose from for us.
+    pub(super) fn any_virtual_ip(&self) -> Vec<TrafficSelector> {
+        let any = self.vips.iter().map(|vip| match vip {
+            IpAddr::V4(_) => TrafficSelector::any_v4(),
+            IpAddr::V6(_) => TrafficSelector::any_v6(),
+        });
+        let mut any: Vec<_> = any.collect();
+        any.dedup();
+        any
+    }
+}
+
 impl SelectorConfig {
-    /// The selector, with `dynamic` meaning `gateway`.
-    pub fn resolve(&self, gateway: Option<IpAddr>) -> Option<TrafficSelector> {
+    /// The selectors, with `dynamic` meaning these.
+    pub fn resolve(&self, dynamic: &[TrafficSelector]) -> Vec<TrafficSelector> {
         match *self {
-            Self::Fixed(selector) => Some(selector),
+            Self::Fixed(selector) => vec![selector],
             Self::Dynamic { protocol, ports } => {
-                let host = TrafficSelector::host(gateway?);
-                host.with_ports(protocol, ports.0..=ports.1).ok()
+                let narrowed = dynamic
+                    .iter()
+                    .map(|one| one.with_ports(protocol, ports.0..=ports.1));
+                narrowed.filter_map(Result::ok).collect()
             }
         }
     }
@@ -50,7 +98,7 @@ impl SelectorConfig {
 fn add_child(
     connection: &Connection,
     child: &ChildConfig,
-    (local, remote): (Option<IpAddr>, Option<IpAddr>),
+    [local, remote]: &[Vec<TrafficSelector>; 2],
     policies: &mut Vec<Policy>,
 ) {
     let action = match child.mode {
@@ -66,9 +114,9 @@ fn add_child(
         ChildMode::Pass => Action::Bypass,
         ChildMode::Drop => Action::Discard,
     };
-    let locals = child.local_ts.iter().filter_map(|ts| ts.resolve(local));
+    let locals = child.local_ts.iter().flat_map(|ts| ts.resolve(local));
     let locals: Vec<_> = locals.collect();
-    let remotes = child.remote_ts.iter().filter_map(|ts| ts.resolve(remote));
+    let remotes = child.remote_ts.iter().flat_map(|ts| ts.resolve(remote));
     for remote in remotes {
         for local in &locals {
             if local.is_ipv6() != remote.is_ipv6() {

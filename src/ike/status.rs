@@ -1,6 +1,6 @@
 //! What can be shown about an SA: copies, so that an event can outlive its SA.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -124,6 +124,12 @@ pub struct IkeSaStatus {
     pub tasks_queued: Vec<&'static str>,
     /// The request that is unanswered.
     pub tasks_active: Vec<&'static str>,
+    /// Addresses that the peer has given us.
+    pub local_vips: Vec<IpAddr>,
+    /// Addresses that we have given the peer.
+    pub remote_vips: Vec<IpAddr>,
+    /// Name servers that the peer has told us.
+    pub dns: Vec<IpAddr>,
     /// Its Child SAs.
     pub children: Vec<ChildStatus>,
 }

@@ -70,16 +70,16 @@ fn a_slip_in_a_key_that_starts_like_a_section_is_still_a_slip() {
 fn a_key_of_swanctl_that_is_not_supported_says_so() {
     for (text, message) in [
         (
-            connection_with("vips = \"0.0.0.0\""),
-            "gw.toml:4: connections.site-b.vips: not supported yet",
+            connection_with("pull = false"),
+            "gw.toml:4: connections.site-b.pull: not supported yet",
         ),
         (
             child_with("mark_in = 3"),
             "gw.toml:12: connections.site-b.children.lan.mark_in: not supported yet",
         ),
         (
-            "[pools.p]\naddrs = \"10.0.0.0/24\"\n".to_owned(),
-            "gw.toml:1: pools: not supported yet",
+            "[pools.p]\naddrs = \"10.0.0.0/24\"\nnbns = \"10.0.0.1\"\n".to_owned(),
+            "gw.toml:3: pools.p.nbns: not supported yet",
         ),
         (
             "[secrets.eap-x]\nsecret = \"y\"\n".to_owned(),
@@ -655,4 +655,27 @@ fn an_offload_that_needs_another_one_earns_a_warning_without_it() {
         warnings(text),
         ["gw.toml:3: daemon.tun_uso: has no effect without tun_tso"]
     );
+}
+
+#[test]
+fn a_pool_that_is_not_there_or_has_no_addresses_is_a_mistake() {
+    for (pools, message) in [
+        (
+            "[pools.b]\naddrs = \"10.3.0.0/24\"\n",
+            "gw.toml:4: connections.site-b.pools: \"a\" is no pool; did you mean b? allowed: b",
+        ),
+        (
+            "[pools.a]\naddrs = \"10.3.0.9-10.3.0.1\"\n",
+            "gw.toml:22: pools.a.addrs: \"10.3.0.9-10.3.0.1\" is neither a prefix (10.3.0.0/24) nor a \
+             range (10.3.0.10-10.3.0.99)",
+        ),
+        (
+            "[pools.a]\n",
+            "gw.toml:21: pools.a.addrs: missing; needed: a prefix or a range of addresses",
+        ),
+    ] {
+        let text = format!("{}{pools}", connection_with("pools = [\"a\"]"));
+        let found = mistakes(&text);
+        assert!(found.contains(&message.to_owned()), "{found:?}");
+    }
 }

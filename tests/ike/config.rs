@@ -147,6 +147,8 @@ fn connection(side: Side) -> Connection {
         rand_time: Duration::ZERO,
         reauth_time: Duration::ZERO,
         keyingtries: 1,
+        vips: Vec::new(),
+        pools: Vec::new(),
         unique: Unique::No,
         ppk_id: None,
         ppk_required: false,

@@ -1,8 +1,10 @@
 //! The matrix, whichever strongSwan is at the other end.
 
+mod addresses;
 mod fragments;
 mod lifecycle;
 mod mobike;
 pub(crate) mod pair;
 mod ppk;
 mod suites;
+mod traps;

@@ -32,12 +32,22 @@ impl Pair {
     ///
     /// `connection` holds more lines for strongSwan's connection.
     pub(crate) fn new(plan: Plan, connection: &str) -> Option<Self> {
+        Self::changed(plan, connection, |_, config| config)
+    }
+
+    /// The same with changes to each one's configuration.
+    pub(crate) fn changed(
+        plan: Plan,
+        connection: &str,
+        change: impl Fn(Initiator, String) -> String,
+    ) -> Option<Self> {
         let programs = Programs::find(crate::DEBIAN)?;
         let tools = Tools::find()?;
         let lab = Lab::new()?;
-        let config = swanctl_conf(&plan, connection);
+        let config = change(Initiator::StrongSwan, swanctl_conf(&plan, connection));
         let strongswan = StrongSwan::start(programs, &lab.gateway_b, lab.folder.path(), &config);
-        let lockgate = lab.start(Side::A, &plan.config(Side::A));
+        let config = change(Initiator::Lockgate, plan.config(Side::A));
+        let lockgate = lab.start(Side::A, &config);
         Some(Self {
             lockgate,
             strongswan,

@@ -37,7 +37,7 @@ fn the_first_packet_starts_the_tunnel_and_arrives() {
             let length = server.recv(&mut datagram).expect("the datagram arrives");
             assert_eq!(datagram[..length].last(), Some(&number));
         }
-        assert_eq!(a.child_sas().len(), 1);
+        assert!(!a.child_sas().is_empty()); // each worker may have one
         assert_eq!(a.drops("no-outbound-sa"), 0);
     }
 }

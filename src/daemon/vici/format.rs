@@ -100,6 +100,16 @@ pub fn ike_sa(ike: &IkeSaStatus, now: Instant) -> Message {
     if let Some(at) = ike.reauth_at {
         m.set("reauth-time", seconds_until(at, now));
     }
+    let vips = [
+        ("local-vips", &ike.local_vips),
+        ("remote-vips", &ike.remote_vips),
+        ("dns", &ike.dns),
+    ];
+    for (key, addresses) in vips {
+        if !addresses.is_empty() {
+            m.list(key, addresses);
+        }
+    }
     if !ike.tasks_queued.is_empty() {
         m.list("tasks-queued", &ike.tasks_queued);
     }

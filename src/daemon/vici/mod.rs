@@ -7,6 +7,7 @@
 mod client;
 mod event;
 pub mod format;
+pub mod pools;
 mod request;
 mod socket;
 

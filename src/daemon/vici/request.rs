@@ -40,6 +40,13 @@ pub enum Request {
     },
     /// The names of the connections.
     GetConns,
+    /// The pools, or the one named.
+    GetPools {
+        /// Pool name.
+        name: Option<String>,
+        /// Who has their addresses, too.
+        leases: bool,
+    },
     /// Read the configuration again.
     Reload,
 }
@@ -114,6 +121,10 @@ impl Request {
                 child: text(message, "child"),
                 child_id: number(message, "child-id")?,
             }),
+            "get-pools" => Self::GetPools {
+                name: text(message, "name"),
+                leases: flag(message, "leases")?,
+            },
             "list-conns" => Self::ListConns {
                 ike: text(message, "ike"),
             },

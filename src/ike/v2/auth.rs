@@ -21,6 +21,7 @@ use crate::wire::ikev2::{AuthMethod, AuthPayload, Delete, IdPayload, NotifyType,
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
 use super::child::{Agreed, ChildSa, End, esp_path};
+use super::configuration;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
 use super::init::{InitDone, InitExchange, fail};
@@ -98,8 +99,9 @@ impl AuthSent {
         let offer = (!childless).then(|| {
             let wish = attempt.wishes.remove(0);
             let owner = (cx.next_owner(), Kin::FIRST);
-            Offer::new(wish, owner, core.path, false, cx)
+            Offer::new(wish, owner, &core.ends_to_be(&connection), false, cx)
         });
+        configuration::add_request(&connection, &mut payloads, cx);
         if let Some(offer) = &offer {
             offer.encode(&mut payloads, None, None);
         }
@@ -243,6 +245,13 @@ impl AuthSent {
         if core.path.local.ip().is_unspecified() {
             core.path.local = with_port(datagram.path.local, core.path.local.port());
         }
+        if let Err(error) = configuration::accept(&attempt.connection, payloads, core, cx) {
+            core.warn(
+                cx,
+                "IKE",
+                format!("ignoring the peer's configuration: {error}"),
+            );
+        }
         let peer = Peer {
             local_id,
             remote_id,
@@ -355,7 +364,14 @@ impl Established {
         payloads: &Payloads<'_>,
         cx: &mut Context,
     ) {
-        let answer = match offer.check(payloads) {
+        let connection = core.connection.as_ref();
+        let has_address = connection.is_none_or(|connection| {
+            connection.vips.is_empty() || !core.virtual_ips.local.is_empty()
+        });
+        let answer = offer.check(payloads);
+        let answer = match answer
+            .and_then(|answer| has_address.then_some(answer).ok_or(Unanswered::NoAddress))
+        {
             Ok(answer) => {
                 offer.note_more(core, payloads, cx);
                 answer
@@ -427,7 +443,7 @@ fn wanted_pair(core: &Core, offer: &Offer, error: &Unanswered) -> Option<Selecto
     if !asks || wish.exactly.is_some() || wish.worker.is_some() {
         return None;
     }
-    single_pair(&wish.child, core.path, wish.flow.as_ref()?)
+    single_pair(&wish.child, &core.ends(), wish.flow.as_ref()?)
 }
 
 /// Whether IKE_AUTH is to bring no Child SA (RFC 6023).

@@ -12,12 +12,15 @@ use crate::ike::pad::{Childless, Connection, Pad, Unique};
 use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::Malformed;
-use crate::wire::ikev2::{AuthPayload, IdPayload, NotifyType, PayloadWriter};
+use crate::wire::ikev2::{
+    Attribute, AuthPayload, Configuration, IdPayload, NotifyType, PayloadWriter,
+};
 use crate::wire::isakmp::PayloadType;
 
 use super::auth::{add_auth, check_proof, initiator_proof, is_our_identity, responder_proof};
 use super::auth_lifetime::add_auth_lifetime;
 use super::child::{Agreed, ChildSa, esp_path};
+use super::configuration;
 use super::create_request::asked_selectors;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
@@ -39,6 +42,9 @@ pub(in crate::ike) struct Refused {
     window: Window,
     expires: Instant,
 }
+
+/// What a peer that asks for addresses is answered.
+type Leased = Result<Option<Vec<Attribute>>, ExchangeError>;
 
 /// A peer that has proven its identity.
 struct Authenticated {
@@ -90,6 +96,7 @@ impl HalfOpen {
         let remote_id = Identity::from_payload(&IdPayload::parse(body)?);
         let asked = payloads.id_r.map(IdPayload::parse).transpose()?;
         let asked = asked.as_ref().map(Identity::from_payload);
+        payloads.cp.map(Configuration::parse).transpose()?;
         let mut proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
         let selectors = asked_selectors(payloads).ok();
         let ids = (&remote_id, asked.as_ref());
@@ -145,9 +152,9 @@ impl HalfOpen {
             asked.is_none_or(|asked| is_our_identity(core, connection, asked))
                 && choose_ike(&connection.proposals, &offered, None).is_ok()
         });
+        let ends = core.ends();
         let has_child = |connection: &Connection| {
-            selectors
-                .is_some_and(|asked| choose_child(&connection.children, core.path, asked).is_ok())
+            selectors.is_some_and(|asked| choose_child(&connection.children, &ends, asked).is_ok())
         };
         let ranked = fitting.map(|connection| {
             let rank = connection.remote.id.rank(remote);
@@ -189,6 +196,7 @@ impl HalfOpen {
             (keys.sk_d, auth) = (mixed.sk_d, mixed.auth);
         }
         let mobike = Mobike::negotiate(&connection, false, payloads);
+        let leased = configuration::lease(&connection, &peer.remote_id, payloads, core, cx);
         core.connection = Some(Arc::clone(&connection));
         let exchange = &self.done.exchange;
         let nat = self.done.nat.unwrap_or_default();
@@ -215,8 +223,8 @@ impl HalfOpen {
         }
         sa.mobike = mobike;
         let wants_child = payloads.sa.is_some() || payloads.ts_i.is_some();
-        let mut child =
-            wants_child.then(|| sa.first_child(core, exchange, payloads, &mut response, cx));
+        let mut child = wants_child
+            .then(|| sa.first_child(core, exchange, (leased, payloads), &mut response, cx));
         if let Some(Ok(child)) = &mut child {
             child.open_outbound(cx); // what the peer sends after our answer may be answered at once
         }
@@ -246,11 +254,17 @@ impl Established {
         &mut self,
         core: &Core,
         exchange: &InitExchange,
-        payloads: &Payloads<'_>,
+        (leased, payloads): (Leased, &Payloads<'_>),
         response: &mut PayloadWriter,
         cx: &mut Context,
     ) -> Result<ChildSa, ExchangeError> {
-        match self.negotiate_first_child(core, exchange, payloads, response, cx) {
+        let child = leased.and_then(|leased| {
+            if let Some(attributes) = leased {
+                configuration::add_reply(attributes, response);
+            }
+            self.negotiate_first_child(core, exchange, payloads, response, cx)
+        });
+        match child {
             Ok(child) => Ok(child),
             Err(error) => {
                 error.encode(response);
@@ -276,13 +290,17 @@ impl Established {
         if connection.childless == Childless::Force {
             return Err(ExchangeError::ChildlessOnly);
         }
+        if !connection.pools.is_empty() && core.virtual_ips.remote.is_empty() {
+            return Err(ExchangeError::AddressNotAsked);
+        }
+        let ends = core.ends();
         let transport::Choice {
             config,
             selectors,
             transport,
-        } = transport::choose(&connection.children, core.path, &asked, payloads)?;
+        } = transport::choose(&connection.children, &ends, &asked, payloads)?;
         let granted = (&*config, &selectors);
-        let more = has_more(&connection.children, core.path, &asked, granted);
+        let more = has_more(&connection.children, &ends, &asked, granted);
         let choice = choose_esp(&config.esp_proposals, &proposals, None, false)?;
         let peer_spi = Malformed::BadValue("ESP SPI");
         let spi_out = esp_spi(&choice.proposal).ok_or(peer_spi)?;

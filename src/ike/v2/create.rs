@@ -80,7 +80,7 @@ impl Established {
             return None;
         }
         let owner = (cx.next_owner(), Kin::FIRST);
-        let offer = Offer::new(wish, owner, core.path, true, cx);
+        let offer = Offer::new(wish, owner, &core.ends(), true, cx);
         let request = ChildRequest::new(offer, None, cx)?;
         request.encode(payloads);
         Some(Pending::Child(Box::new(request)))

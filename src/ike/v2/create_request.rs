@@ -91,13 +91,14 @@ impl Established {
             .as_ref()
             .expect("an authenticated SA has one");
         let asked = asked_selectors(payloads)?;
+        let ends = core.ends();
         let transport::Choice {
             config,
             selectors,
             transport,
-        } = transport::choose(&connection.children, core.path, &asked, payloads)?;
+        } = transport::choose(&connection.children, &ends, &asked, payloads)?;
         let granted = (&*config, &selectors);
-        let more = has_more(&connection.children, core.path, &asked, granted);
+        let more = has_more(&connection.children, &ends, &asked, granted);
         let (kin, owner) = self.place(&config, &selectors, payloads, cx)?;
         let resource = self.resource(config.reqid, owner);
         let chosen = Chosen {

@@ -35,6 +35,10 @@ pub(in crate::ike) enum ExchangeError {
     TooManyChildren,
     #[error("too many Child SAs with the same selectors")]
     TooManyAdditional,
+    #[error("no pool has an address for the peer")]
+    NoAddress,
+    #[error("the peer does not ask for an address, and its connection has pools")]
+    AddressNotAsked,
     #[error("{0}")]
     Busy(&'static str),
     #[error("no Child SA has SPI {0:08x}")]
@@ -97,6 +101,8 @@ impl ExchangeError {
             Self::Authentication(_) => NotifyType::AUTHENTICATION_FAILED,
             Self::TooManyChildren => NotifyType::NO_ADDITIONAL_SAS,
             Self::TooManyAdditional => NotifyType::TS_MAX_QUEUE,
+            Self::NoAddress => NotifyType::INTERNAL_ADDRESS_FAILURE,
+            Self::AddressNotAsked => NotifyType::FAILED_CP_REQUIRED,
             Self::Busy(_) => NotifyType::TEMPORARY_FAILURE,
             Self::NoSuchChild(_) => NotifyType::CHILD_SA_NOT_FOUND,
             Self::NoSuchState => NotifyType::STATE_NOT_FOUND,
@@ -121,6 +127,8 @@ impl ExchangeError {
             (
                 Self::TooManyChildren
                 | Self::TooManyAdditional
+                | Self::NoAddress
+                | Self::AddressNotAsked
                 | Self::Busy(_)
                 | Self::NoSuchChild(_)
                 | Self::NoSuchState

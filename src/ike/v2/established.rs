@@ -441,6 +441,9 @@ impl Established {
             child.tell_down(&ike, &end, cx);
             child.uninstall(cx);
         }
+        if !self.succession.is_silent() {
+            core.release_virtual_ips(cx);
+        }
         self.lingering.end(cx);
         self.followups.end(cx);
         self.work.abandon(&end, &mut wishes, cx);

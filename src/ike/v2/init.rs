@@ -30,7 +30,7 @@ use super::intermediate;
 use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
 use super::ppk::PpkUse;
 use super::protect::{AuthKeys, SaKeys};
-use super::{Core, IkeSa, State};
+use super::{Core, IkeSa, State, VirtualIps};
 
 /// The two messages and nonces of IKE_SA_INIT, which AUTH covers, and what it covers besides.
 #[derive(Debug)]
@@ -129,6 +129,7 @@ impl InitSent {
             path,
             connection: Some(Arc::clone(&attempt.connection)),
             init_from: None,
+            virtual_ips: VirtualIps::default(),
         };
         let offer = InitOffer {
             proposals,

@@ -21,7 +21,7 @@ use super::intermediate::{self, Opening};
 use super::message::{Datagram, Payloads, add_ke, add_notify};
 use super::ppk::PpkUse;
 use super::window::{Arrival, Window};
-use super::{Core, IkeSa, State, fill_status};
+use super::{Core, IkeSa, State, VirtualIps, fill_status};
 
 /// A peer's IKE_SA_INIT request that may be answered.
 pub(in crate::ike) struct InitRequest<'a> {
@@ -69,6 +69,7 @@ impl InitRequest<'_> {
             path,
             connection: None,
             init_from: Some(path.remote),
+            virtual_ips: VirtualIps::default(),
         };
         let nr = cx.nonce();
         let nat = nat::detect(

@@ -34,6 +34,7 @@ pub(in crate::ike) struct Payloads<'a> {
     pub(in crate::ike) auth: Option<&'a [u8]>,
     pub(in crate::ike) ts_i: Option<&'a [u8]>,
     pub(in crate::ike) ts_r: Option<&'a [u8]>,
+    pub(in crate::ike) cp: Option<&'a [u8]>,
     pub(in crate::ike) notifies: Vec<Notify<'a>>,
     pub(in crate::ike) deletes: Vec<Delete<'a>>,
 }
@@ -66,6 +67,7 @@ impl<'a> Payloads<'a> {
                 PayloadType::AUTH => &mut payloads.auth,
                 PayloadType::TS_I => &mut payloads.ts_i,
                 PayloadType::TS_R => &mut payloads.ts_r,
+                PayloadType::CP => &mut payloads.cp,
                 PayloadType::NOTIFY => {
                     payloads.notifies.push(Notify::parse(payload.body)?);
                     continue;

@@ -13,6 +13,7 @@ mod auth_request;
 mod child;
 mod children;
 mod collision;
+mod configuration;
 mod create;
 mod create_request;
 mod error;
@@ -54,6 +55,7 @@ use super::status::{IkeSaStatus, IkeState, NatStatus};
 use super::{Alert, AlertKind, Discard, Event, Identity, Path};
 
 pub(super) use child::End;
+pub(super) use configuration::VirtualIps;
 pub(super) use error::ExchangeError;
 pub(super) use established::{Established, Inheritance};
 pub(super) use fragment::Outgoing;
@@ -81,6 +83,7 @@ pub(super) struct Core {
     pub(super) connection: Option<Arc<Connection>>,
     /// Where the IKE_SA_INIT that we answered came from.
     pub(super) init_from: Option<SocketAddr>,
+    pub(super) virtual_ips: VirtualIps,
 }
 
 /// How far an IKE SA is. A step consumes a state and yields the next.
@@ -199,6 +202,9 @@ impl Core {
             reauth_at: None,
             tasks_queued: Vec::new(),
             tasks_active: Vec::new(),
+            local_vips: self.virtual_ips.local.clone(),
+            remote_vips: self.virtual_ips.remote.clone(),
+            dns: self.virtual_ips.dns.clone(),
             children: Vec::new(),
         }
     }

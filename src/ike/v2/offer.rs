@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::ike::AlertKind;
 use crate::ike::CommandError;
+use crate::ike::CommandId;
 use crate::ike::alert::Subject;
 use crate::ike::context::{Context, Wish};
-use crate::ike::narrow::{is_narrowing, text, wanted, with_flow};
+use crate::ike::narrow::{Ends, is_narrowing, text, wanted, with_flow};
 use crate::ike::negotiate::{check_answer, esp_suite, offer, proposal_texts};
 use crate::ike::pad::ChildConfig;
-use crate::ike::{CommandId, Path};
 use crate::ipsec::{Selectors, Spi, TransportEnds, WorkerId};
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
@@ -68,6 +68,9 @@ pub(super) enum Unanswered {
     /// The answer is not a part of what was offered.
     #[error("peer chose a proposal that was not offered")]
     NotOffered,
+    /// It has no address for us.
+    #[error("peer assigned no virtual IP")]
+    NoAddress,
     /// The same for selectors.
     #[error("peer chose selectors {answer} that are not inside {asked}")]
     Widened { answer: String, asked: String },
@@ -83,6 +86,7 @@ impl Unanswered {
             Self::Refused { kind, .. } => AlertKind::of_refusal(*kind, Subject::Child),
             Self::AlreadyDeleted => AlertKind::Child,
             Self::Broken(error) => error.alert_kind(Subject::Child),
+            Self::NoAddress => AlertKind::Child,
             Self::NotOffered => AlertKind::ChildProposal,
             Self::Widened { .. } | Self::Narrowed { .. } => AlertKind::Selectors,
         }
@@ -94,14 +98,14 @@ impl Offer {
     pub(super) fn new(
         wish: Wish,
         (owner, kin): (WorkerId, Kin),
-        path: Path,
+        ends: &Ends,
         with_exchange: bool,
         cx: &mut Context,
     ) -> Self {
         let spi = cx.reserve_spi(owner);
-        let whole = || wanted(&wish.child, path, wish.flow.as_ref());
+        let whole = || wanted(&wish.child, ends, wish.flow.as_ref());
         let selectors = wish.exactly.clone().unwrap_or_else(whole);
-        let transport = transport::may_ask(&wish.child, &selectors, path);
+        let transport = transport::may_ask(&wish.child, &selectors, ends.path);
         let proposals = offer(&wish.child.esp_proposals, &spi.to_be_bytes(), with_exchange);
         Self {
             wish,

@@ -405,6 +405,7 @@ impl Established {
             path: core.path,
             connection: core.connection.as_ref().map(Arc::clone),
             init_from: None,
+            virtual_ips: core.virtual_ips.clone(),
         }
     }
 

@@ -71,7 +71,7 @@ impl Established {
         let owner = (old.owner, old.kin);
         let description = old.description();
         core.log(cx, "CHD", format!("rekeying CHILD_SA {description}"));
-        let offer = Offer::new(wish, owner, core.path, true, cx);
+        let offer = Offer::new(wish, owner, &core.ends(), true, cx);
         let request = ChildRequest::new(offer, Some(id), cx)?;
         request.encode(payloads);
         Some(Pending::Child(Box::new(request)))
@@ -94,7 +94,7 @@ impl Established {
             config,
             selectors,
             transport,
-        } = transport::choose(&[config], core.path, &asked, payloads)?;
+        } = transport::choose(&[config], &core.ends(), &asked, payloads)?;
         self.check_room(kin, config.reqid, true, cx)?;
         // It stays with its worker whatever the request says (RFC 9611).
         let chosen = Chosen {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::ike::Path;
-use crate::ike::narrow::{SelectorMismatch, choose_child};
+use crate::ike::narrow::{Ends, SelectorMismatch, choose_child};
 use crate::ike::pad::{ChildConfig, ChildMode};
 use crate::ipsec::{Selectors, TransportEnds};
 use crate::wire::ikev2::NotifyType;
@@ -35,27 +35,28 @@ pub(super) fn may_ask(child: &ChildConfig, selectors: &Selectors, path: Path) ->
 /// tunnel mode otherwise.
 pub(super) fn choose(
     children: &[Arc<ChildConfig>],
-    path: Path,
+    ends: &Ends,
     asked: &Selectors,
     payloads: &Payloads<'_>,
 ) -> Result<Choice, SelectorMismatch> {
     if payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some()
-        && let Some((seen, ends)) = seen_from_here(asked, path.local.ip(), path.remote.ip())
+        && let Some((seen, transport)) =
+            seen_from_here(asked, ends.path.local.ip(), ends.path.remote.ip())
     {
         let children = children.iter().cloned();
         let willing = children.filter(|child| child.mode == ChildMode::Transport);
         let willing: Vec<_> = willing.collect();
-        if let Ok((config, selectors)) = choose_child(&willing, path, &seen)
-            && may_ask(config, &selectors, path)
+        if let Ok((config, selectors)) = choose_child(&willing, ends, &seen)
+            && may_ask(config, &selectors, ends.path)
         {
             return Ok(Choice {
                 config: Arc::clone(config),
                 selectors,
-                transport: Some(ends),
+                transport: Some(transport),
             });
         }
     }
-    let (config, selectors) = choose_child(children, path, asked)?;
+    let (config, selectors) = choose_child(children, ends, asked)?;
     Ok(Choice {
         config: Arc::clone(config),
         selectors,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, IpProtocol, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressFlags, AddressMessage},
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
@@ -131,6 +131,21 @@ impl Routing {
         Ok(listed.into_iter().filter_map(own_address).collect())
     }
 
+    /// Gives a link an address of its own, which no neighbour shares; one that it has is left alone.
+    pub fn add_address(&mut self, link: u32, address: IpAddr) -> io::Result<()> {
+        let message = RouteNetlinkMessage::NewAddress(address_message(link, address));
+        tolerate(
+            self.connection.change(message, NLM_F_CREATE | NLM_F_EXCL),
+            libc::EEXIST,
+        )
+    }
+
+    /// Takes an address from a link; one that is gone already is no error.
+    pub fn remove_address(&mut self, link: u32, address: IpAddr) -> io::Result<()> {
+        let message = RouteNetlinkMessage::DelAddress(address_message(link, address));
+        tolerate(self.connection.change(message, 0), libc::EADDRNOTAVAIL)
+    }
+
     /// Adds a route; one that exists already is left alone.
     pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewRoute(route_message(route));
@@ -193,6 +208,19 @@ fn tolerate(result: io::Result<()>, code: i32) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(code) => Ok(()),
         other => other,
     }
+}
+
+fn address_message(link: u32, address: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address);
+    message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
+    message.header.index = link;
+    message.attributes = vec![
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
+        AddressAttribute::Flags(AddressFlags::Nodad),
+    ];
+    message
 }
 
 fn own_address(message: RouteNetlinkMessage) -> Option<IpAddr> {

@@ -1,5 +1,6 @@
 //! IKEv2 payload bodies (RFC 7296 §3.4 to §3.11): views that borrow, and their encoders.
 
+mod configuration;
 mod delete;
 mod encrypted;
 mod exchange;
@@ -7,6 +8,7 @@ mod identity;
 mod notify;
 mod writer;
 
+pub use configuration::{Attribute, AttributeType, Configuration, ConfigurationType, Family};
 pub use delete::Delete;
 pub use encrypted::FragmentHeader;
 pub use exchange::{KePayload, Nonce};

@@ -3,8 +3,8 @@
 #![allow(clippy::indexing_slicing, reason = "a panic is how a target reports")]
 
 use lockgate::wire::ikev2::{
-    AuthPayload, Delete, FragmentHeader, IdPayload, KePayload, Nonce, Notify, PayloadWriter,
-    message_bytes,
+    AuthPayload, Configuration, Delete, FragmentHeader, IdPayload, KePayload, Nonce, Notify,
+    PayloadWriter, message_bytes,
 };
 use lockgate::wire::isakmp::{Header, PayloadChain, PayloadType, RawPayload};
 use lockgate::wire::proposal::{SaProposal, Transform};
@@ -56,6 +56,13 @@ fn rewrite(header: Header, chain: &[RawPayload<'_>]) {
 fn body(payload: &RawPayload<'_>) {
     let mut out = Vec::new();
     match payload.kind {
+        PayloadType::CP => {
+            let Ok(configuration) = Configuration::parse(payload.body) else {
+                return;
+            };
+            configuration.encode(&mut out);
+            assert_eq!(Configuration::parse(&out), Ok(configuration));
+        }
         PayloadType::SA => {
             let Ok(list) = SaProposal::parse_list(payload.body) else {
                 return;
