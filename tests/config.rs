@@ -523,7 +523,7 @@ fn the_examples_of_the_documentation_are_good() {
         include_str!("../docs/configuration.md"),
     ];
     let examples: Vec<&str> = texts.iter().flat_map(|text| examples(text)).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
         let config = parse(&example.replace("secret_file = \"site-b.psk\"", "secret = \"x\""));
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
