@@ -118,11 +118,11 @@ fn read_root(root: &Section<'_>, world_readable: bool) -> (DaemonConfig, Pad) {
         pad.secrets = secret::read_all(&section, world_readable);
         pad.ppks = secret::read_ppks(&section, world_readable);
     }
+    let pools = root.section("pools");
+    let pools = pools
+        .map(|pools| pool::read_all(&pools))
+        .unwrap_or_default();
     if let Some(section) = root.section("connections") {
-        let pools = root.section("pools");
-        let pools = pools
-            .map(|pools| pool::read_all(&pools))
-            .unwrap_or_default();
         pad.connections = read_connections(&section, &daemon, &pools);
         check::check(&section, &pad);
     }

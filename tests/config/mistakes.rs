@@ -37,7 +37,7 @@ fn an_unknown_key_names_its_nearest_neighbour_and_what_is_allowed() {
     assert_eq!(
         mistakes("[deamon]\n"),
         [
-            "gw.toml:1: deamon: unknown key; did you mean daemon? allowed: daemon, connections, secrets"
+            "gw.toml:1: deamon: unknown key; did you mean daemon? allowed: daemon, connections, secrets, pools"
         ]
     );
     assert_eq!(
