@@ -129,7 +129,14 @@ fn peers_with_keys_that_play_parts_of_scripts_at_random_break_nothing() {
 #[test]
 fn fragments_and_moves_of_a_peer_with_keys_are_bounded_and_end_with_it() {
     for seed in seeds("fragments") {
-        neighbours(&seed, fragments::run);
+        // Each run is a handshake, so not every neighbour has one.
+        fragments::run(&seed);
+        for at in (0..seed.len()).step_by(8) {
+            let mut changed = seed.clone();
+            changed[at] ^= 0x81;
+            fragments::run(&changed);
+            fragments::run(&seed[..at]);
+        }
     }
 }
 
