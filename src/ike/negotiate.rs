@@ -78,11 +78,13 @@ pub(super) fn check_answer<'a>(
         return None;
     };
     let offer = offered.get(usize::from(*number).checked_sub(1)?)?;
+    // An additional key exchange is left out only where that was offered.
+    let may_be_left_out = |t: &Transform| is_absence(*t) && !is_additional(t);
     let from_offer = answer.protocol == offer.protocol
         && answer
             .transforms
             .iter()
-            .all(|transform| offer.transforms.contains(transform) || is_absence(*transform));
+            .all(|transform| offer.transforms.contains(transform) || may_be_left_out(transform));
     let kinds: Vec<u8> = answer.transforms.iter().map(Transform::kind).collect();
     let once = kinds
         .iter()
