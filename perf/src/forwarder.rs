@@ -159,6 +159,7 @@ fn protect(arguments: &Arguments, device: &Tun) -> Result<()> {
         action: Action::Protect(Template {
             reqid: Reqid(1),
             mode: Mode::Tunnel,
+            trap: false,
         }),
         priority: 0,
     };
