@@ -22,6 +22,8 @@ mod answers;
 mod chaos;
 #[path = "ike/childless.rs"]
 mod childless;
+#[path = "ike/collision_field.rs"]
+mod collision_field;
 #[path = "ike/collision_spec.rs"]
 mod collision_spec;
 #[path = "ike/collisions.rs"]

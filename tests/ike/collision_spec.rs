@@ -29,32 +29,29 @@
 //! | X3, X4 delete of one child by both, and during an IKE rekey | `collisions::a_delete_of_the_child_wins_over_what_it_crosses` |
 //! | Y without a child | `childless` |
 //! | Y message ID sync of RFC 6311, which we do not offer | `answers::a_message_id_sync_that_was_not_agreed_on_is_ignored` |
-//! | both initiate at once, in nine orders | [`two_handshakes_that_cross_at_any_moment_end_with_one_tunnel`] |
-//! | the peer restarts between IKE_SA_INIT and IKE_AUTH | [`a_peer_that_restarts_during_the_handshake_is_reached_in_the_end`] |
-//! | an answer and a DELETE in the wrong order | [`a_delete_that_overtakes_the_answer_before_it_loses_no_child`] |
-//! | one of two crossing rekeys is refused | [`a_rekey_that_only_one_side_allows_leaves_one_child`] |
+//! | both initiate at once, in nine orders | `collision_field::two_handshakes_that_cross_at_any_moment_end_with_one_tunnel` |
+//! | the peer restarts between IKE_SA_INIT and IKE_AUTH | `collision_field::a_peer_that_restarts_during_the_handshake_is_reached_in_the_end` |
+//! | an answer and a DELETE in the wrong order | `collision_field::a_delete_that_overtakes_the_answer_before_it_loses_no_child` |
+//! | one of two crossing rekeys is refused | `collision_field::a_rekey_that_only_one_side_allows_leaves_one_child` |
 //! | one child replaced twice before a DELETE | `insider::one_child_is_rekeyed_once_at_a_time` |
-//! | the link is down during an IKE rekey | [`an_ike_rekey_survives_a_link_that_is_down_meanwhile`] |
+//! | the link is down during an IKE rekey | `collision_field::an_ike_rekey_survives_a_link_that_is_down_meanwhile` |
 //!
 //! Cases with more than one key exchange (C2, C3, C6, C10, R2, R4, K2, K3, K7, K11, K13) are for
 //! RFC 9370.
 
-use lockgate::ike::{Command, DpdAction, StartAction};
+use lockgate::ike::Command;
 use lockgate::ipsec::{ChildId, SaEvent};
-use lockgate::wire::ikev2::NotifyType;
 use lockgate::wire::isakmp::{ExchangeType, PayloadType};
 
-use super::actor::{Actor, delete_esp, notify, sa, selectors};
+use super::actor::{Actor, delete_esp, sa, selectors};
 use super::collisions::{NONCES, Wish, collide};
 use super::config::{Side, esp_proposals, ike_proposals};
 use super::network::{Fate, Sent};
-use super::pair::{
-    Pair, initiate, millis, rekey_child, rekey_ike, seconds, terminate_child, terminate_ike,
-};
+use super::pair::{Pair, millis, rekey_child, rekey_ike, seconds, terminate_child};
 
 /// Messages by what they are in a rekey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
     Request,
     Answer,
     Delete,
@@ -72,7 +69,7 @@ impl Part {
 }
 
 /// The first message of each kind meets its fate.
-fn spoil(pair: &mut Pair, rules: &[(Side, Part, Fate)]) {
+pub(crate) fn spoil(pair: &mut Pair, rules: &[(Side, Part, Fate)]) {
     let mut rules = rules.to_vec();
     pair.net.decide(move |sent| {
         let hit = |(side, part, _): &(Side, Part, Fate)| sent.from == *side && part.is(sent);
@@ -96,7 +93,7 @@ fn requests(pair: &Pair, side: Side, since: usize) -> usize {
 }
 
 /// What is rekeyed, and by which command.
-const KINDS: [Wish<'_>; 2] = [("child", rekey_child), ("IKE", rekey_ike)];
+pub(crate) const KINDS: [Wish<'_>; 2] = [("child", rekey_child), ("IKE", rekey_ike)];
 
 #[test]
 fn a_late_answer_to_a_lost_or_won_rekey_changes_nothing_any_more() {
@@ -255,7 +252,7 @@ fn accept(actor: &mut Actor, pair: &mut Pair, request: &super::actor::Opened, sp
 }
 
 /// B's child has no key exchange of its own, and its peer is made by hand.
-fn by_hand() -> (Pair, Actor) {
+pub(crate) fn by_hand() -> (Pair, Actor) {
     let mut pair = Pair::with(|_, setup| {
         setup.children[0].esp_proposals = esp_proposals(&["aes256gcm16-esn-noesn"]);
     });
@@ -505,131 +502,6 @@ fn a_late_request_to_replace_a_replaced_ike_sa_starts_no_second_rekey() {
             assert_eq!(pair.lost_packets, 0);
             pair.assert_clean(1);
             pair.finish();
-        }
-    }
-}
-
-#[test]
-fn two_handshakes_that_cross_at_any_moment_end_with_one_tunnel() {
-    for first in Side::BOTH {
-        for moment in [0, 5, 10, 11, 15, 20, 21, 25, 30, 31, 35, 40, 41] {
-            let mut pair = Pair::new();
-            pair.command(first, initiate("lan"));
-            pair.run_for(millis(moment));
-            pair.command(first.other(), initiate("lan"));
-            pair.run_for(seconds(60));
-            pair.assert_clean(1);
-            pair.finish();
-        }
-    }
-}
-
-#[test]
-fn a_peer_that_restarts_during_the_handshake_is_reached_in_the_end() {
-    for moment in [5, 11, 15, 21, 25, 31, 35] {
-        let mut pair = Pair::with(|side, setup| {
-            if side == Side::A {
-                setup.connection.keyingtries = 0;
-                setup.connection.dpd_delay = seconds(5);
-                setup.children[0].start_action = StartAction::Start;
-                setup.children[0].dpd_action = DpdAction::Restart;
-            }
-        });
-        pair.run_for(millis(moment));
-        pair.restart(Side::B);
-        pair.run_for(seconds(200));
-        pair.assert_clean(1);
-        pair.finish();
-    }
-}
-
-#[test]
-fn a_delete_that_overtakes_the_answer_before_it_loses_no_child() {
-    // B answers a request, and deletes what the answer brings, or what it replaces, at once.
-    for (kind, command) in KINDS {
-        for side in Side::BOTH {
-            for delay in [11, 12, 20] {
-                println!("{kind} {side:?} {delay}");
-                let mut pair = Pair::up();
-                pair.start_traffic(millis(1));
-                let rules = [
-                    (side, Part::Answer, Fate::Late(millis(delay))),
-                    (side, Part::Delete, Fate::Deliver),
-                ];
-                spoil(&mut pair, &rules);
-                for side in Side::BOTH {
-                    pair.command(side, command());
-                }
-                pair.settle_traffic();
-                pair.run_for(seconds(60));
-                assert_eq!(pair.lost_packets, 0);
-                pair.assert_clean(1);
-                pair.finish();
-            }
-        }
-    }
-}
-
-#[test]
-fn a_rekey_that_only_one_side_allows_leaves_one_child() {
-    // B covers less than A asks for, so that of two crossing rekeys one is refused.
-    for refusal in [NotifyType::TS_UNACCEPTABLE, NotifyType::NO_PROPOSAL_CHOSEN] {
-        let (mut pair, mut actor) = by_hand();
-        let old = actor.child_spi;
-        pair.command(Side::B, rekey_child());
-        let request = actor.take_request(&pair).unwrap();
-        let mut payloads = actor.rekey_child(old);
-        payloads.retain(|(kind, _)| *kind != PayloadType::KE);
-        let mut proposals = esp_proposals(&["aes256gcm16-esn"]);
-        proposals[0].spi = actor.child_spi.to_be_bytes().to_vec();
-        payloads[1] = (PayloadType::SA, sa(&proposals));
-        let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
-        assert_eq!(answer.unwrap().error(), None);
-        actor.answer(&mut pair, &request, &vec![notify(refusal, &[])]);
-        let answer = actor.request(
-            &mut pair,
-            ExchangeType::INFORMATIONAL,
-            &vec![delete_esp(old)],
-        );
-        assert!(answer.unwrap().body(PayloadType::DELETE).is_some());
-        pair.run_for(seconds(40));
-        assert_eq!(pair.child(Side::B).spi_out.get(), actor.child_spi);
-        assert_eq!(pair.host(Side::B).plane.counts(), (1, 1));
-        assert_eq!(pair.host(Side::B).told(), (1, 1));
-    }
-}
-
-#[test]
-fn an_ike_rekey_survives_a_link_that_is_down_meanwhile() {
-    for side in Side::BOTH {
-        for moment in [0, 5, 15, 25, 35, 45] {
-            for down in [200, 1000, 5000] {
-                println!("{side:?} {moment} {down}");
-                let mut pair = Pair::up();
-                pair.command(side, rekey_ike());
-                pair.run_for(millis(moment));
-                pair.net.decide(|_| Fate::Drop);
-                pair.run_for(millis(down));
-                pair.net.heal();
-                pair.run_for(seconds(90));
-                pair.assert_clean(1);
-                pair.finish();
-            }
-        }
-    }
-}
-
-#[test]
-fn deletes_of_a_child_and_of_its_ike_sa_may_cross_each_way() {
-    for side in Side::BOTH {
-        for moment in [0, 5, 11, 15] {
-            let mut pair = Pair::up();
-            pair.gapless = false;
-            pair.command(side, terminate_child());
-            pair.run_for(millis(moment));
-            pair.command(side.other(), terminate_ike());
-            pair.run_for(seconds(60));
-            pair.assert_nothing_left();
         }
     }
 }

@@ -110,18 +110,17 @@ impl Configuration {
 
 impl Attribute {
     fn parse(kind: AttributeType, value: &[u8]) -> Result<Option<Self>, Malformed> {
-        use Family::{V4, V6};
         Ok(Some(match kind {
-            AttributeType::INTERNAL_IP4_ADDRESS => Self::Address(V4, v4(value)?),
-            AttributeType::INTERNAL_IP4_DNS => Self::Dns(V4, v4(value)?),
-            AttributeType::INTERNAL_IP6_DNS => Self::Dns(V6, v6(value)?),
+            AttributeType::INTERNAL_IP4_ADDRESS => Self::Address(Family::V4, v4(value)?),
+            AttributeType::INTERNAL_IP4_DNS => Self::Dns(Family::V4, v4(value)?),
+            AttributeType::INTERNAL_IP6_DNS => Self::Dns(Family::V6, v6(value)?),
             AttributeType::INTERNAL_IP6_ADDRESS => {
                 // Some leave the prefix length out.
                 let address = value.get(..16).filter(|_| value.len() <= 17);
-                Self::Address(V6, v6(address.unwrap_or(value))?)
+                Self::Address(Family::V6, v6(address.unwrap_or(value))?)
             }
-            AttributeType::INTERNAL_IP4_SUBNET => Self::Subnet(V4, subnet_v4(value)?),
-            AttributeType::INTERNAL_IP6_SUBNET => Self::Subnet(V6, subnet_v6(value)?),
+            AttributeType::INTERNAL_IP4_SUBNET => Self::Subnet(Family::V4, subnet_v4(value)?),
+            AttributeType::INTERNAL_IP6_SUBNET => Self::Subnet(Family::V6, subnet_v6(value)?),
             _ => return Ok(None),
         }))
     }
