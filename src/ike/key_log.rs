@@ -41,7 +41,7 @@ impl KeyTable {
     }
 }
 
-/// The keys of an IKE SA; `None` for a suite that Wireshark does not know.
+/// The keys of an IKE SA; `None` for a suite without a name in [`ike_names`].
 pub(super) fn ike(
     (initiator, responder): (IkeSpi, IkeSpi),
     suite: &IkeSuite,
@@ -61,7 +61,7 @@ pub(super) fn ike(
 }
 
 /// The keys of one direction of a Child SA, between any two addresses, as these may change; `None` for a
-/// suite that Wireshark does not know.
+/// suite without a name in [`esp_names`].
 pub(super) fn esp(
     outer_ipv6: bool,
     spi: Spi,
