@@ -196,9 +196,9 @@ impl Endpoint {
 
     fn alert_of_init(&mut self, datagram: &Datagram<'_>, kind: AlertKind, message: String) {
         let (local, remote) = (datagram.path.local.ip(), datagram.remote().ip());
-        self.cx.alert_of_stranger(Alert {
+        self.cx.alert_of_stranger(|cx| Alert {
             kind,
-            connections: Alert::candidates(&self.cx.pad, local, remote),
+            connections: Alert::candidates(&cx.pad, local, remote),
             child: None,
             ike: None,
             message,

@@ -10,7 +10,7 @@ use crate::wire::ikev2::NotifyType;
 pub struct Alert {
     /// What failed.
     pub kind: AlertKind,
-    /// The connection it happened to, or all that the addresses fit while it is open which one is meant.
+    /// The connection it happened to, or the best few that the addresses fit while it is open which one is meant.
     pub connections: Vec<String>,
     /// The child, where only one is concerned.
     pub child: Option<String>,
@@ -21,9 +21,11 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// The connections for a pair of addresses.
+    /// The best connections for a pair of addresses, and not all: a stranger's mistake must not cost work for
+    /// each of thousands of connections that are for any address.
     pub(super) fn candidates(pad: &Pad, local: IpAddr, remote: IpAddr) -> Vec<String> {
         let connections = pad.by_addresses(local, remote).into_iter();
+        let connections = connections.take(MOST_CANDIDATES);
         connections
             .map(|connection| connection.name.clone())
             .collect()
@@ -104,3 +106,5 @@ impl AlertKind {
         }
     }
 }
+
+const MOST_CANDIDATES: usize = 8;

@@ -386,8 +386,9 @@ impl Context {
     }
 
     /// A failure that a stranger can bring about, and so is limited in rate.
-    pub(super) fn alert_of_stranger(&mut self, alert: Alert) {
+    pub(super) fn alert_of_stranger(&mut self, alert: impl FnOnce(&Self) -> Alert) {
         if self.warnings.allow(self.now) {
+            let alert = alert(self);
             self.event(Event::Alert(alert));
         }
     }

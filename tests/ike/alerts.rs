@@ -1,6 +1,8 @@
 //! What each side is told when a negotiation fails.
 
-use lockgate::ike::{Alert, AlertKind, Event, Identity};
+use std::sync::Arc;
+
+use lockgate::ike::{Alert, AlertKind, Command, Event, Identity, Pad};
 
 use super::config::{Setup, Side, esp_proposals, ike_proposals, selectors};
 use super::network::Fate;
@@ -120,4 +122,33 @@ fn a_peer_that_never_answers_is_told_once_for_each_attempt() {
             && alert.connections == ["site"])
     });
     assert_eq!(told.count(), 1);
+}
+
+#[test]
+fn a_strangers_mistake_names_a_few_of_many_connections() {
+    let mut pair = Pair::with(|side, setup| {
+        if side == Side::B {
+            setup.connection.proposals = ike_proposals(&["aes128-sha256-ecp256"]);
+        }
+    });
+    let pad = Arc::into_inner(pair.setup(Side::B).pad()).unwrap();
+    let many = (0..100).map(|number| {
+        let mut connection = (*pad.connections[0]).clone();
+        connection.name = format!("site-{number}");
+        Arc::new(connection)
+    });
+    let connections = many.collect();
+    let pad = Pad { connections, ..pad };
+    pair.command(Side::B, Command::Reload(Arc::new(pad)));
+    pair.command(Side::A, initiate("lan"));
+    pair.run_for(seconds(1));
+    let events = &pair.host(Side::B).events;
+    let named: Vec<usize> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Alert(alert) => Some(alert.connections.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(named, [8, 8], "for the request and its repetition");
 }

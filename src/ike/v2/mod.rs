@@ -159,8 +159,7 @@ impl Core {
 
     /// The same, where a stranger can cause it.
     fn alert_of_stranger(&self, cx: &mut Context, kind: AlertKind, message: String) {
-        let alert = self.new_alert(cx, kind, None, message);
-        cx.alert_of_stranger(alert);
+        cx.alert_of_stranger(|cx| self.new_alert(cx, kind, None, message));
     }
 
     fn new_alert(
