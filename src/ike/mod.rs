@@ -1,4 +1,4 @@
-//! The Internet Key Exchange, sans-IO: IKEv2 of RFC 7296 with PSK authentication.
+//! The Internet Key Exchange, sans-IO: IKEv2 of RFC 7296 with secrets shared before, PSK and PPK (RFC 8784).
 //!
 //! Nothing here reads a clock, a socket or a random device. The caller feeds an [`Endpoint`] with
 //! [`Input`]s and the time, drains [`Output`]s until there are none, and sleeps until
