@@ -47,7 +47,11 @@ fn drain(endpoint: &mut Endpoint) -> (Option<(Path, Vec<u8>)>, bool) {
                 sent = Some((path, transmit.bytes));
             }
             Output::Update(SaUpdate::SwitchOutbound(_)) => installed = true,
-            Output::Update(_) | Output::Keepalive(_) | Output::Event(_) | Output::KeyLog(_) => {}
+            Output::Update(_)
+            | Output::Keepalive(_)
+            | Output::Event(_)
+            | Output::KeyLog(_)
+            | Output::Fetch(_) => {}
         }
     }
     (sent, installed)

@@ -2,10 +2,14 @@
 
 #[path = "config/algorithms.rs"]
 mod algorithms;
+#[path = "config/credentials.rs"]
+mod credentials;
 #[path = "config/fit.rs"]
 mod fit;
 #[path = "config/mistakes.rs"]
 mod mistakes;
+#[path = "support/pki.rs"]
+mod pki;
 #[path = "config/properties.rs"]
 mod properties;
 #[path = "config/secrets.rs"]

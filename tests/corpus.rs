@@ -10,6 +10,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 #[path = "fuzz/src/configuration.rs"]
 mod configuration;
+#[path = "fuzz/src/credentials.rs"]
+mod credentials;
 #[path = "fuzz/src/endpoint.rs"]
 mod endpoint;
 #[path = "fuzz/src/esp_udp_demux.rs"]
@@ -46,6 +48,13 @@ fn ikev2_messages_cut_short_or_changed_in_one_byte_break_nothing() {
             }
             isakmp_v2::run(&message);
         });
+    }
+}
+
+#[test]
+fn keys_certificates_and_names_cut_short_or_changed_in_one_byte_break_nothing() {
+    for seed in seeds("credentials") {
+        neighbours(&seed, credentials::run);
     }
 }
 

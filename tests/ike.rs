@@ -18,6 +18,10 @@ mod addresses;
 mod alerts;
 #[path = "ike/answers.rs"]
 mod answers;
+#[path = "ike/authentication.rs"]
+mod authentication;
+#[path = "ike/certificates.rs"]
+mod certificates;
 #[path = "ike/chaos.rs"]
 mod chaos;
 #[path = "ike/childless.rs"]
@@ -62,6 +66,8 @@ mod network;
 mod pair;
 #[path = "ike/patience.rs"]
 mod patience;
+#[path = "support/pki.rs"]
+mod pki;
 #[path = "ike/plane.rs"]
 mod plane;
 #[path = "ike/ppk.rs"]
@@ -72,6 +78,8 @@ mod random;
 mod reauth;
 #[path = "ike/reload.rs"]
 mod reload;
+#[path = "ike/revocation.rs"]
+mod revocation;
 #[path = "ike/schedules.rs"]
 mod schedules;
 #[path = "ike/sibling_limits.rs"]

@@ -128,8 +128,14 @@ const IMPURE: [&str; 15] = [
 ];
 
 /// Crates that only `crypto` names.
-const PROVIDERS: [&str; 6] = [
+const PROVIDERS: [&str; 12] = [
     "aws_lc_rs",
+    "der",
+    "pkcs1",
+    "pkcs8",
+    "rustls_pki_types",
+    "webpki",
+    "x509_cert",
     "aes",
     "aes_gcm",
     "cbc",

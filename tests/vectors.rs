@@ -13,5 +13,9 @@ mod packet;
 mod prf;
 #[path = "vectors/providers.rs"]
 mod providers;
+#[path = "vectors/signature.rs"]
+mod signature;
 #[path = "vectors/wycheproof.rs"]
 mod wycheproof;
+#[path = "vectors/x509.rs"]
+mod x509;

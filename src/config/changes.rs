@@ -14,7 +14,7 @@ pub struct Changes {
     pub removed: Vec<String>,
     /// Connections that have the same name and are not the same.
     pub changed: Vec<String>,
-    /// Whether any secret differs.
+    /// Whether any secret or authority differs.
     pub secrets: bool,
 }
 
@@ -37,7 +37,9 @@ impl Changes {
             added: names(new, &|name| old.connection(name).is_none()),
             removed: names(old, &|name| new.connection(name).is_none()),
             changed: names(new, &differs),
-            secrets: old.secrets != new.secrets || old.ppks != new.ppks,
+            secrets: old.secrets != new.secrets
+                || old.ppks != new.ppks
+                || old.authorities != new.authorities,
         }
     }
 

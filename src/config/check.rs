@@ -2,7 +2,7 @@
 
 use super::{read::Section, secret};
 use crate::{
-    ike::{ChildConfig, Connection, Pad, SelectorConfig},
+    ike::{ChildConfig, Connection, LocalMethod, Pad, RemoteMethod, SelectorConfig},
     wire::selector::TrafficSelector,
 };
 
@@ -13,7 +13,9 @@ pub(super) fn check(connections: &Section<'_>, pad: &Pad) {
             continue;
         };
         let (local, remote) = (connection.local.id.as_ref(), &connection.remote.id);
-        if !secret::exists_for(pad, local, remote) {
+        let needed = connection.local.method == LocalMethod::Psk
+            || connection.remote.method == RemoteMethod::Psk;
+        if needed && !secret::exists_for(pad, local, remote) {
             let local = local.map_or("our address".to_owned(), ToString::to_string);
             section.fail(format!(
                 "no secret fits; needed: a table secrets.ike… whose id is {local} or {remote}, or that has no id"

@@ -1,15 +1,16 @@
 //! `[connections.<name>]`: a peer and how to authenticate with it.
 
 use super::{
-    DaemonConfig, child,
-    keys::{self, Schema},
+    DaemonConfig,
+    authentication::{Credentials, read_local, read_remote},
+    child, keys,
     read::{Entry, Section},
     secret, value,
 };
 use crate::{
     ike::{
-        AddressPattern, ChildConfig, Childless, Connection, DpdAction, Fragmentation, Identity,
-        IdentityPattern, LocalAuth, Pool, RemoteAuth, StartAction, Unique,
+        AddressPattern, ChildConfig, Childless, Connection, DpdAction, Fragmentation, Pool,
+        StartAction, Unique,
     },
     wire::{
         keyword,
@@ -23,12 +24,14 @@ pub(super) fn read(
     name: &str,
     section: &Section<'_>,
     daemon: &DaemonConfig,
+    credentials: &Credentials<'_>,
     pools: &[Arc<Pool>],
 ) -> Connection {
     section.check_keys(&keys::CONNECTION);
     check_name(name, section);
     check_version(section);
-    let (local, remote) = (read_local(section), read_remote(section));
+    let local = read_local(section, credentials);
+    let remote = read_remote(section, credentials);
     let times = read_times(section);
     let weak = section.read("allow_weak", value::boolean).unwrap_or(false);
     let any = || vec![AddressPattern::Any];
@@ -135,83 +138,6 @@ fn check_version(section: &Section<'_>) {
     if matches!(version, Some(0 | 1)) {
         section.fail_at("version", "IKEv1 is not supported yet; allowed: 2");
     }
-}
-
-fn read_local(connection: &Section<'_>) -> LocalAuth {
-    let Some(section) = auth_round(connection, "local", &keys::LOCAL) else {
-        return LocalAuth::default();
-    };
-    let identity = |text: &str| text.parse::<Identity>().map_err(|error| error.to_string());
-    let id = section
-        .get("id")
-        .filter(|entry| entry.text().as_deref() != Some(""));
-    LocalAuth {
-        id: id.and_then(|entry| entry.parse(identity)),
-    }
-}
-
-fn read_remote(connection: &Section<'_>) -> RemoteAuth {
-    let section = auth_round(connection, "remote", &keys::REMOTE);
-    let id = section.and_then(|section| section.read("id", identity_pattern));
-    RemoteAuth {
-        id: id.unwrap_or(IdentityPattern::Any),
-    }
-}
-
-/// The one authentication round of a side, whatever the suffix of its name.
-fn auth_round<'a>(
-    connection: &Section<'a>,
-    side: &str,
-    schema: &'static Schema,
-) -> Option<Section<'a>> {
-    let is_round = |(name, entry): &(String, Entry<'_>)| name.starts_with(side) && entry.is_table();
-    let mut rounds = connection.entries().into_iter().filter(is_round);
-    let Some((name, entry)) = rounds.next() else {
-        connection.fail_at(
-            side,
-            "missing; needed: auth = \"psk\", because public keys are not supported yet",
-        );
-        return None;
-    };
-    for (_, entry) in rounds {
-        entry.fail(format!(
-            "a second authentication round beside {name} is not supported yet"
-        ));
-    }
-    let section = entry.section()?;
-    section.check_keys(schema);
-    check_auth(&section);
-    Some(section)
-}
-
-fn check_auth(section: &Section<'_>) {
-    let auth = |text: &str| {
-        let known = [
-            "pubkey", "rsa", "ecdsa", "ed25519", "ed448", "eap", "xauth", "ike:", "any",
-        ];
-        if text.eq_ignore_ascii_case("psk") {
-            Ok(())
-        } else if known.iter().any(|method| text.starts_with(method)) {
-            Err(format!("{text:?} is not supported yet; allowed: psk"))
-        } else {
-            Err(format!(
-                "{text:?} is not allowed; {}",
-                keys::allowed(text, &["psk"])
-            ))
-        }
-    };
-    match section.get("auth") {
-        Some(entry) => _ = entry.parse(auth),
-        None => section.fail_at(
-            "auth",
-            "missing; swanctl's default pubkey is not supported yet; allowed: psk",
-        ),
-    }
-}
-
-pub(super) fn identity_pattern(text: &str) -> Result<IdentityPattern, String> {
-    text.parse::<IdentityPattern>()
-        .map_err(|error| error.to_string())
 }
 
 fn read_local_port(section: &Section<'_>, daemon: &DaemonConfig) -> u16 {

@@ -77,7 +77,7 @@ pub(super) static ROOT: Schema = Schema {
         ("connections", Yes),
         ("secrets", Yes),
         ("pools", Yes),
-        ("authorities", NotYet),
+        ("authorities", Yes),
         ("include", NotYet),
     ],
     prefixes: &[],
@@ -148,8 +148,8 @@ pub(super) static CONNECTION: Schema = Schema {
         ("vips", Yes),
         ("pull", NotYet),
         ("dscp", NotYet),
-        ("send_certreq", NotYet),
-        ("send_cert", NotYet),
+        ("send_certreq", Yes),
+        ("send_cert", Yes),
         ("ocsp", NotYet),
         ("pools", Yes),
         ("if_id_in", NotYet),
@@ -182,8 +182,8 @@ pub(super) static LOCAL: Schema = Schema {
         ("auth", Yes),
         ("id", Yes),
         ("round", NotYet),
-        ("certs", NotYet),
-        ("pubkeys", NotYet),
+        ("certs", Yes),
+        ("pubkeys", Yes),
         ("eap_id", NotYet),
         ("aaa_id", NotYet),
         ("xauth_id", NotYet),
@@ -197,13 +197,13 @@ pub(super) static REMOTE: Schema = Schema {
         ("auth", Yes),
         ("id", Yes),
         ("round", NotYet),
-        ("certs", NotYet),
-        ("cacerts", NotYet),
-        ("cert_policy", NotYet),
-        ("pubkeys", NotYet),
+        ("certs", Yes),
+        ("cacerts", Yes),
+        ("cert_policy", Yes),
+        ("pubkeys", Yes),
         ("eap_id", NotYet),
         ("groups", NotYet),
-        ("revocation", NotYet),
+        ("revocation", Yes),
         ("ca_id", NotYet),
     ],
     prefixes: &[("cert", NotYet), ("cacert", NotYet)],
@@ -268,10 +268,10 @@ pub(super) static SECRETS: Schema = Schema {
         ("eap", NotYet),
         ("xauth", NotYet),
         ("ntlm", NotYet),
-        ("private", NotYet),
-        ("rsa", NotYet),
-        ("ecdsa", NotYet),
-        ("pkcs8", NotYet),
+        ("private", Yes),
+        ("rsa", Yes),
+        ("ecdsa", Yes),
+        ("pkcs8", Yes),
         ("pkcs12", NotYet),
         ("token", NotYet),
     ],
@@ -284,6 +284,27 @@ pub(super) static SECRET: Schema = Schema {
     prefixed_tables: false,
 };
 
+pub(super) static PRIVATE: Schema = Schema {
+    keys: &[("file", Yes), ("secret", Yes), ("secret_file", Yes)],
+    prefixes: &[],
+    prefixed_tables: false,
+};
+
+pub(super) static AUTHORITY: Schema = Schema {
+    keys: &[
+        ("cacert", Yes),
+        ("crl_uris", Yes),
+        ("ocsp_uris", Yes),
+        ("cert_uri_base", NotYet),
+        ("handle", NotYet),
+        ("slot", NotYet),
+        ("module", NotYet),
+        ("file", NotYet),
+    ],
+    prefixes: &[],
+    prefixed_tables: false,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,7 +312,16 @@ mod tests {
     #[test]
     fn every_key_is_documented() {
         let text = include_str!("../../docs/configuration.md");
-        let schemas = [&DAEMON, &CONNECTION, &LOCAL, &REMOTE, &CHILD, &SECRET];
+        let schemas = [
+            &DAEMON,
+            &CONNECTION,
+            &LOCAL,
+            &REMOTE,
+            &CHILD,
+            &SECRET,
+            &PRIVATE,
+            &AUTHORITY,
+        ];
         for schema in schemas {
             let off = schema
                 .keys

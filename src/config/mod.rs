@@ -1,6 +1,6 @@
 //! The configuration file: TOML in, a configuration that is valid by construction out.
 //!
-//! Keys and values under `connections` and `secrets` are those of swanctl.conf; `docs/configuration.md`
+//! Keys and values under `connections`, `secrets` and `authorities` are those of swanctl.conf; `docs/configuration.md`
 //! has every key. Reading collects all mistakes instead of stopping at the first one:
 //!
 //! ```text
@@ -8,14 +8,18 @@
 //!      ─► daemon, connection, child, secret ─► check (do they fit together?) ─► Config
 //! ```
 
+mod authentication;
+mod authority;
 mod changes;
 mod check;
 mod child;
 mod connection;
 pub mod daemon;
 pub mod error;
+mod files;
 mod keys;
 mod pool;
+mod private;
 mod read;
 mod reqid;
 mod secret;
@@ -26,6 +30,7 @@ pub use daemon::{DaemonConfig, Guard, LogFormat};
 pub use error::{ConfigError, ConfigWarning, Problem};
 
 use crate::ike::{Connection, Pad, Pool};
+use authentication::Credentials;
 use read::{Entry, Section, Source};
 use std::{fs, path::Path, sync::Arc};
 use toml::de::DeTable;
@@ -43,7 +48,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file at `path`, and the secret files that it names.
+    /// Reads the file at `path`, and the files that it names.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let fail = |error: std::io::Error| {
             let message = format!("cannot be read: {error}");
@@ -114,16 +119,25 @@ fn read_root(root: &Section<'_>, world_readable: bool) -> (DaemonConfig, Pad) {
         .map(|section| daemon::read(&section))
         .unwrap_or_default();
     let mut pad = Pad::default();
+    let mut private_keys = Vec::new();
     if let Some(section) = root.section("secrets") {
         pad.secrets = secret::read_all(&section, world_readable);
         pad.ppks = secret::read_ppks(&section, world_readable);
+        private_keys = private::read_all(&section);
+    }
+    if let Some(section) = root.section("authorities") {
+        pad.authorities = authority::read_all(&section);
     }
     let pools = root.section("pools");
     let pools = pools
         .map(|pools| pool::read_all(&pools))
         .unwrap_or_default();
     if let Some(section) = root.section("connections") {
-        pad.connections = read_connections(&section, &daemon, &pools);
+        let credentials = Credentials {
+            keys: &private_keys,
+            authorities: &pad.authorities,
+        };
+        pad.connections = read_connections(&section, &daemon, &credentials, &pools);
         check::check(&section, &pad);
     }
     (daemon, pad)
@@ -132,10 +146,18 @@ fn read_root(root: &Section<'_>, world_readable: bool) -> (DaemonConfig, Pad) {
 fn read_connections(
     section: &Section<'_>,
     daemon: &DaemonConfig,
+    credentials: &Credentials<'_>,
     pools: &[Arc<Pool>],
 ) -> Vec<Arc<Connection>> {
     let read = |(name, entry): (String, Entry<'_>)| {
-        Some(connection::read(&name, &entry.section()?, daemon, pools))
+        let section = entry.section()?;
+        Some(connection::read(
+            &name,
+            &section,
+            daemon,
+            credentials,
+            pools,
+        ))
     };
     let mut connections: Vec<Connection> = section.entries().into_iter().filter_map(read).collect();
     reqid::assign(&mut connections);

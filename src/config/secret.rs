@@ -1,7 +1,8 @@
 //! `[secrets.ike<suffix>]`: pre-shared keys; `[secrets.ppk<suffix>]`: post-quantum ones.
 
 use super::{
-    connection::{check_name, identity_pattern},
+    authentication::identity_pattern,
+    connection::check_name,
     keys,
     read::{Entry, Section},
 };
@@ -86,20 +87,25 @@ fn read_ids<T>(section: &Section<'_>, parse: fn(&str) -> Result<T, String>) -> V
 fn read_secret(name: &str, section: &Section<'_>) -> Secret {
     section.check_keys(&keys::SECRET);
     check_name(name, section);
-    let secret = match (section.get("secret"), section.get("secret_file")) {
+    if section.get("secret").is_none() && section.get("secret_file").is_none() {
+        section.fail("has neither secret nor secret_file");
+    }
+    let secret = read_one(section);
+    // A secret that was refused still stands for itself, so that no connection misses it, too.
+    secret.unwrap_or_else(|| Secret::from(Vec::new()))
+}
+
+/// The value of `secret` or the contents of `secret_file`, where one is present and good.
+pub(super) fn read_one(section: &Section<'_>) -> Option<Secret> {
+    match (section.get("secret"), section.get("secret_file")) {
         (Some(_), Some(file)) => {
             file.fail("cannot stand beside secret; use one of them");
             None
         }
         (Some(entry), None) => entry.parse_string(|text| decode(text.as_bytes())),
         (None, Some(entry)) => entry.parse_string(|path| read_file(path, section)),
-        (None, None) => {
-            section.fail("has neither secret nor secret_file");
-            None
-        }
-    };
-    // A secret that was refused still stands for itself, so that no connection misses it, too.
-    secret.unwrap_or_else(|| Secret::from(Vec::new()))
+        (None, None) => None,
+    }
 }
 
 /// Hexadecimal behind `0x`, base64 behind `0s`, otherwise the bytes themselves.

@@ -5,6 +5,7 @@
 //! | sealing and opening packets | [`packet`] | 4106, 4309, 4543, 7634, 8750; 3602, 3686, 2451, 2410 with 4868, 2404, 4494, 3566 |
 //! | PRF, SKEYSEED, keys of IKE and Child SAs | [`prf`], [`kdf`] | 7296 §2.13–2.18 |
 //! | key exchange | [`kex`] | 3526, 5903, 6954, 8031, 6989; FIPS 203 |
+//! | signatures, public and private keys | [`signature`], [`private_key`], [`pem`] | 7427, 4754, 8420, 7468 |
 //!
 //! The packet path runs on `aws-lc-rs`. RustCrypto has what that lacks, and is the portable second
 //! provider ([`packet::Provider::Portable`]) and the oracle of the tests.
@@ -13,8 +14,12 @@ pub mod digest;
 pub mod kdf;
 pub mod kex;
 pub mod packet;
+pub mod pem;
 pub mod prf;
+pub mod private_key;
 pub mod secret;
+pub mod signature;
+pub mod x509;
 
 mod aead;
 mod brainpool;
@@ -27,8 +32,10 @@ mod modp;
 mod portable;
 
 pub use packet::{Associated, AuthenticationFailed, KeyError, PacketKey, Provider, SealError};
+pub use private_key::PrivateKey;
 pub use rand_core::CryptoRng;
 pub use secret::Secret;
+pub use signature::PublicKey;
 
 use subtle::ConstantTimeEq;
 

@@ -23,6 +23,7 @@ use super::{
     logging::LogLevel,
     metrics::{Ledger, Metrics, Snapshot},
     report::RateLimit,
+    revocation::Fetcher,
     routes::Routes,
     signals::Signals,
     sockets::Sockets,
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    crypto::x509::UnixTime,
     dataplane::Handle,
     ike::{Command, CommandId, Endpoint, Input, Output, Pad, Path},
     io::{netlink, tun::Tun, udp},
@@ -59,6 +61,7 @@ pub(super) struct Control {
     pub(super) key_log: Option<KeyLog>,
     /// Absent where nobody may ask for them.
     pub(super) metrics: Option<Metrics>,
+    pub(super) fetcher: Fetcher,
     pub(super) log_limit: RateLimit,
     pub(super) started: (Instant, SystemTime),
     pub(super) addresses: Addresses,
@@ -158,6 +161,10 @@ impl Control {
     /// One round: all that is there to take in, then all that is to be done about it.
     fn turn(&mut self, now: Instant) {
         self.take_signals(now);
+        self.tell_time(now);
+        while let Some((id, result)) = self.fetcher.poll() {
+            self.endpoint.handle(now, Input::Fetched { id, result });
+        }
         self.tell_addresses(now);
         self.receive(now);
         self.take_dataplane_events(now);
@@ -192,6 +199,13 @@ impl Control {
         self.sockets.receive(|path, bytes| {
             endpoint.handle(now, Input::Datagram { path, bytes });
         });
+    }
+
+    /// The clock may be set at any time, so the endpoint is told in every turn.
+    fn tell_time(&mut self, now: Instant) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let time = UnixTime::since_unix_epoch(since.unwrap_or_default());
+        self.endpoint.handle(now, Input::TimeOfDay(time));
     }
 
     fn take_signals(&mut self, now: Instant) {
@@ -281,6 +295,11 @@ impl Control {
             Output::KeyLog(line) => {
                 if let Some(log) = &mut self.key_log {
                     log.write(&line);
+                }
+            }
+            Output::Fetch(fetch) => {
+                if let Some((id, result)) = self.fetcher.ask(fetch) {
+                    self.endpoint.handle(now, Input::Fetched { id, result });
                 }
             }
         }

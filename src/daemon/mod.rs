@@ -18,6 +18,7 @@ pub mod logging;
 mod metrics;
 mod reach;
 mod report;
+mod revocation;
 pub mod routes;
 mod signals;
 mod sockets;

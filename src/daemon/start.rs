@@ -33,6 +33,7 @@ use super::{
     logging::LogLevel,
     metrics::{Ledger, Metrics},
     report::RateLimit,
+    revocation::Fetcher,
     routes::{Present, Routes, Settings as RouteSettings},
     signals::Signals,
     sockets::{self, PortError, Sockets},
@@ -217,6 +218,7 @@ struct Parts {
     dataplane: Handle,
     vici: Server,
     metrics: Option<Metrics>,
+    fetcher: Fetcher,
     workers: NonZeroU16,
     rng: ChaCha20Rng,
     key_log: Option<KeyLog>,
@@ -294,6 +296,7 @@ fn build(
         spin: daemon.spin,
     })
     .map_err(failed("cannot start the workers"))?;
+    let fetcher = Fetcher::start(&waker).map_err(failed("cannot start a thread"))?;
     let metrics = listener.map(|(address, listener)| Metrics::start(address, listener, waker));
     kernel.routes.set_device(device.index());
     kernel
@@ -311,6 +314,7 @@ fn build(
         dataplane,
         vici,
         metrics,
+        fetcher,
         workers,
         rng,
         config,
@@ -352,6 +356,7 @@ impl Parts {
             failures: Failures::default(),
             key_log: self.key_log,
             metrics: self.metrics,
+            fetcher: self.fetcher,
             log_limit: RateLimit::default(),
             started: (now, SystemTime::now()),
             sources: HashMap::new(),

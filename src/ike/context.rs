@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::CryptoRng;
+use crate::crypto::x509::UnixTime;
 use crate::ipsec::{ChildId, Reqid, SaUpdate, Selectors, Spd, Spi, WorkerId, allocate_spi};
 use crate::wire::ip::Flow;
 use crate::wire::isakmp::IkeSpi;
@@ -15,6 +16,7 @@ use super::pad::{ChildConfig, Connection};
 use super::peers::Peers;
 use super::pools::Pools;
 use super::rate::RateLimit;
+use super::revocation::{Fetch, Judgement, Knowledge, Question};
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
     Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, KeyLogLine, Output,
@@ -37,6 +39,9 @@ pub(super) struct Context {
     pub(super) pools: Pools,
     /// Our addresses from peers, by connection, and the IKE SA that has them.
     virtual_ips: HashMap<String, (u64, Vec<IpAddr>)>,
+    pub(super) revocation: Knowledge,
+    /// The time of day at a time.
+    clock: (Instant, UnixTime),
     rng: Box<dyn CryptoRng + Send>,
     outputs: VecDeque<Output>,
     discards: [u64; Discard::COUNT],
@@ -207,6 +212,8 @@ impl Context {
             peers: Peers::default(),
             pools: Pools::default(),
             virtual_ips: HashMap::new(),
+            revocation: Knowledge::default(),
+            clock: (now, UnixTime::since_unix_epoch(Duration::ZERO)),
             rng,
             outputs: VecDeque::new(),
             discards: [0; Discard::COUNT],
@@ -256,6 +263,23 @@ impl Context {
 
     pub(super) fn rng(&mut self) -> &mut dyn CryptoRng {
         &mut *self.rng
+    }
+
+    /// Takes the time of day.
+    pub(super) fn set_clock(&mut self, time: UnixTime) {
+        self.clock = (self.now, time);
+    }
+
+    /// The time of day.
+    pub(super) fn time_of_day(&self) -> UnixTime {
+        let (at, time) = self.clock;
+        let since = self.now.saturating_duration_since(at);
+        UnixTime::since_unix_epoch(Duration::from_secs(time.as_secs()) + since)
+    }
+
+    /// Whether a verified path may be used.
+    pub(super) fn judge_revocation(&mut self, question: &Question<'_>) -> Judgement {
+        self.revocation.judge(question, &mut *self.rng)
     }
 
     /// Unique among IKE SAs.
@@ -308,6 +332,10 @@ impl Context {
         for datagram in message.datagrams() {
             self.transmit(path, datagram.clone());
         }
+    }
+
+    pub(super) fn fetch(&mut self, fetches: Vec<Fetch>) {
+        self.outputs.extend(fetches.into_iter().map(Output::Fetch));
     }
 
     pub(super) fn update(&mut self, update: SaUpdate) {

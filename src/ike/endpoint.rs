@@ -13,6 +13,7 @@ use super::commands::Acquire;
 use super::context::{Attempt, CANCELLED, Cause, Context, Effect, Failure, RETRY_REFUSED, Wish};
 use super::pad::ChildConfig;
 use super::retransmit::jittered;
+use super::revocation::{FetchId, Fetched};
 use super::table::Table;
 use super::v2::{Datagram, End, Established, IkeSa, InitSent};
 use super::{Discard, IkeSaStatus, Input, Lease, Output, Pad, Path, Settings};
@@ -72,6 +73,24 @@ impl Endpoint {
                 self.cx.sources.insert(remote, local);
             }
             Input::Addresses { own, sources } => self.on_addresses(own, sources),
+            Input::TimeOfDay(time) => self.cx.set_clock(time),
+            Input::Fetched { id, result } => self.on_fetched(id, result),
+        }
+    }
+
+    fn on_fetched(&mut self, id: FetchId, result: Result<Fetched, String>) {
+        let time = (self.cx.now, self.cx.time_of_day());
+        if let Err(reason) = self.cx.revocation.on_fetched(id, result, time) {
+            let message = format!("revocation information: {reason}");
+            self.cx.warn("CFG", None, message);
+        }
+        self.resume_verification();
+    }
+
+    /// Lets every IKE SA that waits for revocation information look again.
+    fn resume_verification(&mut self) {
+        for id in self.table.ids_where(IkeSa::awaits_verification) {
+            self.step(id, |sa, cx| sa.resume_verification(cx));
         }
     }
 
@@ -84,7 +103,8 @@ impl Endpoint {
     pub fn next_timeout(&self) -> Option<Instant> {
         let retries = self.retries.iter().map(|(at, _)| *at);
         let start = self.start.as_ref().map(|start| start.at);
-        let others = [self.table.next_deadline(), start];
+        let fetches = self.cx.revocation.next_deadline();
+        let others = [self.table.next_deadline(), start, fetches];
         retries.chain(others.into_iter().flatten()).min()
     }
 
@@ -247,6 +267,9 @@ impl Endpoint {
                 break;
             };
             self.step(id, |sa, cx| sa.on_timer(cx));
+        }
+        if self.cx.revocation.expire(now) {
+            self.resume_verification();
         }
         let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retries)
             .into_iter()
@@ -433,6 +456,7 @@ impl Endpoint {
     pub(super) fn reload(&mut self, pad: Arc<Pad>) {
         let old = std::mem::replace(&mut self.cx.pad, pad);
         let pad = Arc::clone(&self.cx.pad);
+        self.cx.revocation.clear();
         self.cx.set_policies();
         for (at, mut attempt) in std::mem::take(&mut self.retries) {
             if let Some(connection) = pad.connection(&attempt.connection.name) {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
+use crate::crypto::x509::{DistinguishedName, DnPattern};
 use crate::wire::ikev2::{IdPayload, IdType};
 
 /// Who a peer is, or claims to be.
@@ -19,6 +20,8 @@ pub enum Identity {
     Fqdn(String),
     /// A mail address.
     Email(String),
+    /// A distinguished name.
+    Dn(DistinguishedName),
     /// Opaque bytes.
     KeyId(Vec<u8>),
     /// Any other type; equal to nothing but the same bytes.
@@ -39,6 +42,8 @@ pub enum IdentityPattern {
     Exact(Identity),
     /// A domain or mail address that starts with `*`; the rest must be the end of the identity.
     Wildcard(Identity),
+    /// A distinguished name, some of whose fields are `*`.
+    Dn(DnPattern),
 }
 
 /// A text that is not an identity.
@@ -71,6 +76,7 @@ impl Identity {
                 .map(|octets| Self::Ipv6(octets.into())),
             IdType::FQDN => text().map(Self::Fqdn),
             IdType::RFC822_ADDR => text().map(Self::Email),
+            IdType::DER_ASN1_DN => DistinguishedName::from_der(payload.data).map(Self::Dn),
             IdType::KEY_ID => Some(Self::KeyId(payload.data.to_vec())),
             _ => None,
         };
@@ -87,6 +93,7 @@ impl Identity {
             Self::Ipv6(addr) => (IdType::IPV6_ADDR, addr.octets().to_vec()),
             Self::Fqdn(name) => (IdType::FQDN, name.clone().into_bytes()),
             Self::Email(name) => (IdType::RFC822_ADDR, name.clone().into_bytes()),
+            Self::Dn(name) => (IdType::DER_ASN1_DN, name.der().to_vec()),
             Self::KeyId(bytes) => (IdType::KEY_ID, bytes.clone()),
             Self::Other { kind, bytes } => (IdType(*kind), bytes.clone()),
         }
@@ -112,7 +119,8 @@ impl Identity {
 }
 
 /// swanctl's syntax: an address, `name`, `@name`, `user@host`, `@@user@host`, `@#hex`, or a type
-/// prefix (`fqdn:`, `email:`, `keyid:`, `ipv4:`, `ipv6:`).
+/// prefix (`fqdn:`, `email:`, `keyid:`, `ipv4:`, `ipv6:`, `asn1dn:`); with a `=`, a distinguished
+/// name.
 impl FromStr for Identity {
     type Err = IdentitySyntax;
 
@@ -137,7 +145,11 @@ impl FromStr for Identity {
                     let addr = value.parse().map_err(|_| fail("not an IPv6 address"))?;
                     return Ok(Self::Ipv6(addr));
                 }
-                "asn1dn" | "xmppaddr" | "asn1gn" => {
+                "asn1dn" => {
+                    let name = value.parse().map_err(|_| fail(NOT_A_NAME))?;
+                    return Ok(Self::Dn(name));
+                }
+                "xmppaddr" | "asn1gn" => {
                     return Err(fail("this type of identity is not supported"));
                 }
                 _ => {}
@@ -156,7 +168,7 @@ impl FromStr for Identity {
             return Ok(Self::Fqdn(name.to_owned()));
         }
         if text.contains('=') {
-            return Err(fail("distinguished names are not supported"));
+            return Ok(Self::Dn(text.parse().map_err(|_| fail(NOT_A_NAME))?));
         }
         if text.contains('@') {
             return Ok(Self::Email(text.to_owned()));
@@ -179,6 +191,7 @@ impl fmt::Display for Identity {
             Self::Ipv4(addr) => addr.fmt(f),
             Self::Ipv6(addr) => addr.fmt(f),
             Self::Fqdn(text) | Self::Email(text) => escaped(text.as_bytes(), f),
+            Self::Dn(name) => name.fmt(f),
             Self::KeyId(bytes) => escaped(bytes, f),
             Self::Other { kind, bytes } => {
                 write!(f, "({kind}):")?;
@@ -231,6 +244,10 @@ impl IdentityPattern {
                 }
                 _ => 0,
             },
+            Self::Dn(pattern) => match identity {
+                Identity::Dn(name) => pattern.rank(name).saturating_mul(2),
+                _ => 0,
+            },
         }
     }
 
@@ -243,7 +260,7 @@ impl IdentityPattern {
     pub fn exact(&self) -> Option<&Identity> {
         match self {
             Self::Exact(identity) => Some(identity),
-            Self::Any | Self::Wildcard(_) => None,
+            Self::Any | Self::Wildcard(_) | Self::Dn(..) => None,
         }
     }
 }
@@ -267,6 +284,7 @@ impl FromStr for IdentityPattern {
                     reason: "a wildcard may only stand at the start",
                 })
             }
+            Identity::Dn(name) if name.has_wildcard() => Ok(Self::Dn(DnPattern::new(name.clone()))),
             _ => Ok(Self::Exact(identity)),
         }
     }
@@ -277,11 +295,13 @@ impl fmt::Display for IdentityPattern {
         match self {
             Self::Any => f.write_str("%any"),
             Self::Exact(identity) | Self::Wildcard(identity) => identity.fmt(f),
+            Self::Dn(pattern) => pattern.name().fmt(f),
         }
     }
 }
 
 const MOST_SHOWN: usize = 255;
+const NOT_A_NAME: &str = "not a distinguished name, which is written as in C=CH, O=Example, CN=gw";
 
 #[cfg(test)]
 mod tests {
@@ -304,7 +324,8 @@ mod tests {
         );
         assert_eq!(id("@#0aFF"), Identity::KeyId(vec![0x0a, 0xff]));
         assert_eq!(id("keyid:blue"), Identity::KeyId(b"blue".to_vec()));
-        assert!("C=CH, CN=x".parse::<Identity>().is_err());
+        assert!(matches!(id("C=CH, CN=x"), Identity::Dn(_)));
+        assert!("C=CH, CN".parse::<Identity>().is_err());
         assert!("".parse::<Identity>().is_err());
     }
 

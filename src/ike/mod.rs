@@ -1,4 +1,5 @@
-//! The Internet Key Exchange, sans-IO: IKEv2 of RFC 7296 with secrets shared before, PSK and PPK (RFC 8784).
+//! The Internet Key Exchange, sans-IO: IKEv2 of RFC 7296, with secrets shared before (PSK and PPK,
+//! RFC 8784), raw public keys and certificates.
 //!
 //! Nothing here reads a clock, a socket or a random device. The caller feeds an [`Endpoint`] with
 //! [`Input`]s and the time, drains [`Output`]s until there are none, and sleeps until
@@ -31,6 +32,7 @@ mod alert;
 mod commands;
 mod context;
 mod cookie;
+pub mod credentials;
 pub mod discard;
 pub mod endpoint;
 pub mod identity;
@@ -44,6 +46,7 @@ mod policies;
 pub mod pools;
 mod rate;
 mod retransmit;
+pub mod revocation;
 mod sources;
 pub mod status;
 mod strangers;
@@ -56,6 +59,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use alert::{Alert, AlertKind};
+pub use credentials::{
+    Authority, KeyClass, LocalKey, LocalMethod, Padding, RemoteMethod, Revocation, SchemePolicy,
+    SendCert, Trust,
+};
 pub use discard::Discard;
 pub use endpoint::Endpoint;
 pub use identity::{Identity, IdentityPattern, IdentitySyntax};
@@ -66,8 +73,10 @@ pub use pad::{
     StartAction, Unique,
 };
 pub use pools::{Lease, Pool};
+pub use revocation::{Fetch, FetchId, Fetched};
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
 
+use crate::crypto::x509::UnixTime;
 use crate::ipsec::{SaEvent, SaUpdate};
 
 /// The two ends of the datagrams of one IKE SA.
@@ -119,6 +128,17 @@ pub enum Input<'a> {
         /// For each of [`Endpoint::remote_addresses`], the address that the routing table would use
         /// towards it, if it has one.
         sources: &'a [(IpAddr, IpAddr)],
+    },
+    /// The time of day, which the validity of certificates is compared with. Goes on with the time
+    /// of later inputs; told again whenever the clock may have been set. Before the first one no
+    /// certificate is valid.
+    TimeOfDay(UnixTime),
+    /// The end of [`Output::Fetch`].
+    Fetched {
+        /// Of the wish.
+        id: FetchId,
+        /// What was found, or why nothing was.
+        result: Result<Fetched, String>,
     },
 }
 
@@ -178,6 +198,9 @@ pub enum Output {
     Event(Event),
     /// Write down keys. Only with [`Settings::key_log`].
     KeyLog(KeyLogLine),
+    /// Ask for revocation information, and answer with [`Input::Fetched`]. Without an answer in
+    /// [`Settings::fetch_timeout`] there is none.
+    Fetch(Fetch),
 }
 
 /// One IKE message.
@@ -343,6 +366,8 @@ pub struct Settings {
     pub keepalive: Duration,
     /// Whether keys come out as [`Output::KeyLog`].
     pub key_log: bool,
+    /// How long IKE_AUTH waits for revocation information.
+    pub fetch_timeout: Duration,
 }
 
 /// Transmissions of one request: after each one a wait, the first `initial` long, each next twice
@@ -393,6 +418,7 @@ impl Settings {
             inbound_linger: Duration::from_secs(5),
             keepalive: Duration::from_secs(20),
             key_log: false,
+            fetch_timeout: Duration::from_secs(10),
         }
     }
 }

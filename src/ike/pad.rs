@@ -13,6 +13,7 @@ use crate::ipsec::{HeaderRules, Reqid};
 use crate::wire::proposal::SaProposal;
 use crate::wire::selector::TrafficSelector;
 
+use super::credentials::{Authority, LocalMethod, RemoteMethod};
 use super::pools::Pool;
 use super::{Identity, IdentityPattern};
 
@@ -25,6 +26,8 @@ pub struct Pad {
     pub secrets: Vec<SharedSecret>,
     /// Post-quantum preshared keys.
     pub ppks: Vec<Ppk>,
+    /// Certification authorities and their revocation lists.
+    pub authorities: Vec<Authority>,
 }
 
 /// A post-quantum preshared key (RFC 8784), which is mixed into keys and authenticates nobody.
@@ -134,18 +137,22 @@ pub struct Connection {
     pub children: Vec<Arc<ChildConfig>>,
 }
 
-/// How we authenticate: with a pre-shared key.
+/// How we authenticate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalAuth {
-    /// Our identity; by default our address.
+    /// Our identity; by default the subject of our certificate, or our address.
     pub id: Option<Identity>,
+    /// How we prove it.
+    pub method: LocalMethod,
 }
 
-/// How the peer authenticates: with a pre-shared key.
+/// How the peer authenticates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteAuth {
     /// Whom we accept.
     pub id: IdentityPattern,
+    /// How it proves who it is.
+    pub method: RemoteMethod,
 }
 
 /// Uniqueness of IKE SAs between two identities.

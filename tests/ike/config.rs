@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate::crypto::Secret;
+use lockgate::crypto::x509::UnixTime;
 use lockgate::ike::{
-    AddressPattern, ChildConfig, ChildMode, Childless, CloseAction, Connection, DpdAction,
-    Fragmentation, IdentityPattern, LocalAuth, Pad, Ppk, PpkId, RemoteAuth, SelectorConfig,
-    Settings, SharedSecret, StartAction, Unique,
+    AddressPattern, Authority, ChildConfig, ChildMode, Childless, CloseAction, Connection,
+    DpdAction, Fragmentation, IdentityPattern, LocalAuth, LocalMethod, Pad, Ppk, PpkId, RemoteAuth,
+    RemoteMethod, SelectorConfig, Settings, SharedSecret, StartAction, Unique,
 };
 use lockgate::ipsec::{HeaderRules, Reqid};
 use lockgate::wire::keyword::parse_proposal;
 use lockgate::wire::proposal::{ProtocolId, SaProposal};
+
+/// The time of day when a test begins: in the year 2026.
+pub(crate) const NOW: u64 = 1_790_000_000;
 
 /// One of the two gateways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,10 @@ pub(crate) struct Setup {
     pub(crate) secret: &'static str,
     /// Name and value of post-quantum preshared keys.
     pub(crate) ppks: Vec<(&'static str, &'static str)>,
+    /// Further connections, which have the children then.
+    pub(crate) more: Vec<Connection>,
+    pub(crate) authorities: Vec<Authority>,
+    pub(crate) time_of_day: UnixTime,
 }
 
 impl Setup {
@@ -87,12 +95,17 @@ impl Setup {
             children: vec![child],
             secret: "correct horse battery staple",
             ppks: Vec::new(),
+            more: Vec::new(),
+            authorities: Vec::new(),
+            time_of_day: UnixTime::since_unix_epoch(Duration::from_secs(NOW)),
         }
     }
 
     pub(crate) fn pad(&self) -> Arc<Pad> {
-        let mut connection = self.connection.clone();
-        connection.children = self.children.iter().cloned().map(Arc::new).collect();
+        let first = [self.connection.clone()].into_iter();
+        let mut connections: Vec<_> = first.chain(self.more.iter().cloned()).collect();
+        let last = connections.last_mut().unwrap();
+        last.children = self.children.iter().cloned().map(Arc::new).collect();
         let ppks = self.ppks.iter().map(|(id, secret)| Ppk {
             name: format!("ppk-{id}"),
             ids: vec![PpkId(id.as_bytes().to_vec())],
@@ -100,12 +113,13 @@ impl Setup {
         });
         Arc::new(Pad {
             ppks: ppks.collect(),
-            connections: vec![Arc::new(connection)],
+            connections: connections.into_iter().map(Arc::new).collect(),
             secrets: vec![SharedSecret {
                 name: "ike".into(),
                 ids: vec![IdentityPattern::Any],
                 secret: Secret::from(self.secret.as_bytes().to_vec()),
             }],
+            authorities: self.authorities.clone(),
         })
     }
 
@@ -134,9 +148,11 @@ fn connection(side: Side) -> Connection {
         proposals: ike_proposals(&["aes256gcm16-prfsha384-x25519"]),
         local: LocalAuth {
             id: Some(side.identity().parse().unwrap()),
+            method: LocalMethod::Psk,
         },
         remote: RemoteAuth {
             id: side.other().identity().parse().unwrap(),
+            method: RemoteMethod::Psk,
         },
         encap: false,
         fragmentation: Fragmentation::Yes,

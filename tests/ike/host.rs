@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lockgate::ike::{
-    Command, CommandError, CommandId, CommandOutcome, Discard, Endpoint, Event, IkeSaStatus, Input,
-    KeyLogLine, Output, Pad, Path, Transmit,
+    Command, CommandError, CommandId, CommandOutcome, Discard, Endpoint, Event, Fetch, IkeSaStatus,
+    Input, KeyLogLine, Output, Pad, Path, Transmit,
 };
 use lockgate::ipsec::{SaEvent, SaUpdate};
 
@@ -24,6 +24,8 @@ pub(crate) struct Host {
     /// Outbound SAs that packets could use only after the peer had been sent something.
     pub(crate) opened_late: u32,
     pub(crate) nonces: Steering,
+    /// Revocation information that is wanted and was not taken yet.
+    pub(crate) fetches: Vec<Fetch>,
     ledger: Ledger,
     last_command: u64,
 }
@@ -42,14 +44,17 @@ impl Host {
         let (random, nonces) = Random::new(seed);
         let settings = setup.settings.clone();
         let plane = Plane::new(settings.workers);
+        let mut endpoint = Endpoint::new(settings, setup.pad(), Box::new(random), now);
+        endpoint.handle(now, Input::TimeOfDay(setup.time_of_day));
         Self {
-            endpoint: Endpoint::new(settings, setup.pad(), Box::new(random), now),
+            endpoint,
             plane,
             events: Vec::new(),
             keys: Vec::new(),
             keepalives: Vec::new(),
             opened_late: 0,
             nonces,
+            fetches: Vec::new(),
             ledger: Ledger::default(),
             last_command: 0,
         }
@@ -91,6 +96,7 @@ impl Host {
                     self.ledger.enter(&event);
                     self.events.push(event);
                 }
+                Output::Fetch(fetch) => self.fetches.push(fetch),
             }
         }
         sent

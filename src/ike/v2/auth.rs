@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::crypto::Secret;
-use crate::crypto::kdf::{ChildKeys, psk_auth};
-use crate::crypto::prf::Prf;
+use crate::crypto::kdf::ChildKeys;
 use crate::ike::AlertKind;
 use crate::ike::alert::Subject;
 use crate::ike::commands::Acquire;
@@ -17,13 +15,16 @@ use crate::ike::retransmit::Retransmit;
 use crate::ike::status::{IkeSaStatus, NatStatus};
 use crate::ike::{Discard, Identity};
 use crate::ipsec::{Reqid, Selectors};
-use crate::wire::ikev2::{AuthMethod, AuthPayload, Delete, IdPayload, NotifyType, PayloadWriter};
+use crate::wire::ikev2::{AuthPayload, Delete, IdPayload, NotifyType, PayloadWriter};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
+use super::authentication::{Claim, Octets, OurProof, Verdict, prove};
+use super::certificates::{Sent, add_certificates, add_requests};
 use super::child::{Agreed, ChildSa, End, esp_path};
 use super::configuration;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
+use super::held::Held;
 use super::init::{InitDone, InitExchange, fail};
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
@@ -47,6 +48,8 @@ pub(in crate::ike) struct AuthSent {
     local_id: Identity,
     nat: NatStatus,
     outstanding: Outstanding<Option<Offer>>,
+    /// The answer, while revocation information is on its way.
+    held: Option<Box<Held>>,
 }
 
 impl AuthSent {
@@ -65,35 +68,35 @@ impl AuthSent {
         let local_id = core.local_identity(&connection);
         let expected = connection.remote.id.exact();
         let pad = Arc::clone(&cx.pad);
-        let Some(secret) = pad.secret(&local_id, expected) else {
-            let error = AuthenticationError::NoSecret {
-                remote: expected
-                    .cloned()
-                    .unwrap_or_else(|| Identity::from_addr(core.path.remote.ip())),
-                local: local_id,
-            };
-            let cause = Cause::Refusal(AlertKind::LocalAuth);
-            return fail(core, attempt, error.to_string(), cause, cx);
-        };
-
         let id_body = local_id.to_payload_body();
-        let prove =
-            |auth| initiator_proof(keys.prf, &secret.secret, &done.exchange, auth, &id_body);
+        let (method, ids) = (&connection.local.method, (&local_id, expected));
+        let prove = |auth: &AuthKeys| {
+            let octets = Octets::of_initiator(keys.prf, &done.exchange, auth, &id_body);
+            prove(cx, method, ids, &octets, &done.peer)
+        };
         let ppk = connection.ppk_id.as_ref();
         let ppk = ppk.and_then(|id| Some((id, pad.ppk(id)?)));
         let ppk = ppk.filter(|_| done.ppk == PpkUse::Auth);
         let with_ppk = ppk.map(|(_, ppk)| PpkKeys::mix(keys.prf, ppk, &keys.sk_d, &auth));
+        let without = ppk.is_some() && !connection.ppk_required;
+        let plain = without.then(|| prove(&auth)).transpose();
         let proof = prove(with_ppk.as_ref().map_or(&auth, |mixed| &mixed.auth));
+        let (proof, plain) = match proof.and_then(|proof| Ok((proof, plain?))) {
+            Ok(proofs) => proofs,
+            Err(error) => {
+                let cause = Cause::Refusal(AlertKind::LocalAuth);
+                return fail(core, attempt, error.to_string(), cause, cx);
+            }
+        };
         let first_contact = connection.unique != Unique::Never
             && attempt.replaces.is_none()
             && !cx.peers.knows(&local_id, &connection.remote.id);
-        let mut payloads = identity_payloads(&id_body, first_contact, expected, &proof);
+        let mut payloads = identity_payloads(&id_body, first_contact, &connection, &proof);
         if let Some((id, _)) = ppk {
             add_notify(&mut payloads, NotifyType::PPK_IDENTITY, &id.encode());
-            if !connection.ppk_required {
-                let plain = prove(&auth);
-                add_notify(&mut payloads, NotifyType::NO_PPK_AUTH, plain.as_bytes());
-            }
+        }
+        if let Some(plain) = plain {
+            add_notify(&mut payloads, NotifyType::NO_PPK_AUTH, plain.data());
         }
         let childless = wants_childless(&attempt, &done);
         let offer = (!childless).then(|| {
@@ -115,7 +118,7 @@ impl AuthSent {
         core.log(
             cx,
             "IKE",
-            format!("authenticating as {local_id} with a shared secret"),
+            format!("authenticating as {local_id} with {}", proof.how),
         );
         let (settings, now) = (cx.settings.retransmit, cx.now);
         State::AuthSent(Box::new(Self {
@@ -131,6 +134,7 @@ impl AuthSent {
                 request: Retransmit::new(message, settings, now, cx.rng()),
                 pending: offer,
             },
+            held: None,
         }))
     }
 
@@ -140,15 +144,28 @@ impl AuthSent {
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        if datagram.header.message_id != self.outstanding.message_id {
+        if datagram.header.message_id != self.outstanding.message_id || self.held.is_some() {
             cx.discard(Discard::UnexpectedResponse);
             return State::AuthSent(self);
         }
         let Some(opened) = self.keys.open(datagram, cx) else {
             return State::AuthSent(self);
         };
-        // Only the holder of the Diffie-Hellman secret could make this, so a refusal is final.
-        let payloads = match opened.payloads() {
+        let until = cx.now + cx.settings.half_open_timeout;
+        let held = Held::new(opened, datagram, until);
+        if let Ok(payloads) = held.opened.payloads()
+            && payloads.auth.is_some()
+            && let Err(error) = self.settle_ppk(core, &payloads, cx)
+        {
+            self.reject(core, cx, &error.into());
+            return State::Gone;
+        }
+        self.judge(core, Box::new(held), cx)
+    }
+
+    /// Only the holder of the Diffie-Hellman secret could make this, so a refusal is final.
+    fn judge(mut self: Box<Self>, core: &mut Core, held: Box<Held>, cx: &mut Context) -> State {
+        let payloads = match held.opened.payloads() {
             Ok(payloads) => payloads,
             Err(error) => {
                 let kind = error.alert_kind(Subject::Ike);
@@ -162,10 +179,18 @@ impl AuthSent {
             let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
             return self.give_up(core, kind, reason, cx);
         }
-        let settled = self.settle_ppk(core, &payloads, cx);
-        let settled = settled.map_err(ExchangeError::from);
-        match settled.and_then(|()| self.verify(&payloads, cx)) {
-            Ok(remote_id) => self.establish(core, datagram, remote_id, &payloads, cx),
+        match self.verify(&payloads, cx) {
+            Ok((remote_id, Verdict::Proven(how))) => {
+                let message = format!("{remote_id} authenticated with {how}");
+                core.log(cx, "IKE", message);
+                self.establish(core, &held.datagram(), remote_id, &payloads, cx)
+            }
+            Ok((_, Verdict::Await(fetches))) => {
+                drop(payloads);
+                cx.fetch(fetches);
+                self.held = Some(held);
+                State::AuthSent(self)
+            }
             Err(error) => {
                 self.reject(core, cx, &error);
                 State::Gone
@@ -194,7 +219,23 @@ impl AuthSent {
         Ok(())
     }
 
-    fn verify(&self, payloads: &Payloads<'_>, cx: &Context) -> Result<Identity, ExchangeError> {
+    /// Looks again at the answer that was held, since more is known of revocations.
+    pub(super) fn resume(mut self: Box<Self>, core: &mut Core, cx: &mut Context) -> State {
+        match self.held.take() {
+            Some(held) => self.judge(core, held, cx),
+            None => State::AuthSent(self),
+        }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    fn verify(
+        &self,
+        payloads: &Payloads<'_>,
+        cx: &mut Context,
+    ) -> Result<(Identity, Verdict), ExchangeError> {
         let body = required(payloads.id_r, "IDr")?;
         let remote_id = Identity::from_payload(&IdPayload::parse(body)?);
         let proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
@@ -206,12 +247,15 @@ impl AuthSent {
             }
             .into());
         }
-        let prf = self.keys.prf;
-        let exchange = &self.done.exchange;
-        check_proof(cx, (&self.local_id, &remote_id), &proof, |secret| {
-            responder_proof(prf, secret, exchange, &self.auth, body)
-        })?;
-        Ok(remote_id)
+        let claim = Claim {
+            local: &self.local_id,
+            remote: &remote_id,
+            proof,
+            octets: Octets::of_responder(self.keys.prf, &self.done.exchange, &self.auth, body),
+            sent: Sent::read(&payloads.certificates),
+        };
+        let verdict = claim.check(&connection.remote.method, cx)?;
+        Ok((remote_id, verdict))
     }
 
     /// Tells a peer that believes in this SA that we do not (RFC 7296 §2.21.2).
@@ -310,6 +354,13 @@ impl AuthSent {
     }
 
     pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+        if let Some(held) = &self.held {
+            if cx.now < held.until {
+                return State::AuthSent(self);
+            }
+            let reason = "no revocation information in time".to_owned();
+            return self.end(core, reason, Cause::Silence(AlertKind::PeerAuth), cx);
+        }
         if self.outstanding.poll(core.path, cx) {
             return State::AuthSent(self);
         }
@@ -328,7 +379,8 @@ impl AuthSent {
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        self.outstanding.due()
+        let held = self.held.as_ref().map(|held| held.until);
+        held.unwrap_or_else(|| self.outstanding.due())
     }
 
     pub(super) fn wants(&self, reqid: Reqid) -> bool {
@@ -456,22 +508,24 @@ pub(super) fn wants_childless(attempt: &Attempt, done: &InitDone) -> bool {
         }
 }
 
-/// IDi, INITIAL_CONTACT, IDr and AUTH of the request.
+/// IDi, certificates and requests for them, INITIAL_CONTACT, IDr and AUTH of the request.
 fn identity_payloads(
     id_body: &[u8],
     first_contact: bool,
-    expected: Option<&Identity>,
-    proof: &Secret,
+    connection: &Connection,
+    proof: &OurProof,
 ) -> PayloadWriter {
     let mut payloads = PayloadWriter::new();
     payloads.add(PayloadType::ID_I, id_body);
+    add_certificates(&mut payloads, &proof.certificates);
+    add_requests(&mut payloads, [connection]);
     if first_contact {
         add_notify(&mut payloads, NotifyType::INITIAL_CONTACT, &[]);
     }
-    if let Some(expected) = expected {
+    if let Some(expected) = connection.remote.id.exact() {
         payloads.add(PayloadType::ID_R, &expected.to_payload_body());
     }
-    add_auth(&mut payloads, proof);
+    proof.add_auth(&mut payloads);
     payloads
 }
 
@@ -482,82 +536,6 @@ pub(super) fn float(core: &mut Core, cx: &Context) {
     if core.path.remote.port() == 500 {
         core.path.remote = with_port(core.path.remote, 4500);
     }
-}
-
-/// AUTH of the initiator: its IKE_SA_INIT request, the responder's nonce, its identity, IntAuth.
-pub(super) fn initiator_proof(
-    prf: Prf,
-    secret: &Secret,
-    exchange: &InitExchange,
-    auth: &AuthKeys,
-    id_body: &[u8],
-) -> Secret {
-    let id = prf.mac(auth.initiator.as_bytes(), &[id_body]);
-    psk_auth(
-        prf,
-        secret,
-        &[
-            &exchange.request,
-            &exchange.nr,
-            id.as_bytes(),
-            &exchange.int_auth,
-        ],
-    )
-}
-
-/// AUTH of the responder: its IKE_SA_INIT response, the initiator's nonce, its identity, IntAuth.
-pub(super) fn responder_proof(
-    prf: Prf,
-    secret: &Secret,
-    exchange: &InitExchange,
-    auth: &AuthKeys,
-    id_body: &[u8],
-) -> Secret {
-    let id = prf.mac(auth.responder.as_bytes(), &[id_body]);
-    psk_auth(
-        prf,
-        secret,
-        &[
-            &exchange.response,
-            &exchange.ni,
-            id.as_bytes(),
-            &exchange.int_auth,
-        ],
-    )
-}
-
-/// Compares a peer's proof with the one that `expected` computes, in constant time.
-pub(super) fn check_proof(
-    cx: &Context,
-    (local, remote): (&Identity, &Identity),
-    proof: &AuthPayload<'_>,
-    expected: impl FnOnce(&Secret) -> Secret,
-) -> Result<(), AuthenticationError> {
-    if proof.method != AuthMethod::SHARED_KEY_MIC {
-        return Err(AuthenticationError::Method(proof.method.0));
-    }
-    let Some(secret) = cx.pad.secret(local, Some(remote)) else {
-        return Err(AuthenticationError::NoSecret {
-            local: local.clone(),
-            remote: remote.clone(),
-        });
-    };
-    let expected = expected(&secret.secret);
-    if !crate::crypto::constant_time_eq(expected.as_bytes(), proof.data) {
-        let claimed = remote.clone();
-        return Err(AuthenticationError::Mismatch { claimed });
-    }
-    Ok(())
-}
-
-pub(super) fn add_auth(payloads: &mut PayloadWriter, proof: &Secret) {
-    payloads.add_with(PayloadType::AUTH, |out| {
-        AuthPayload {
-            method: AuthMethod::SHARED_KEY_MIC,
-            data: proof.as_bytes(),
-        }
-        .encode(out);
-    });
 }
 
 /// Whether a connection's identity is `asked`, which a peer named in IDr.

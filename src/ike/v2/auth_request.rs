@@ -13,17 +13,20 @@ use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::Malformed;
 use crate::wire::ikev2::{
-    Attribute, AuthPayload, Configuration, IdPayload, NotifyType, PayloadWriter,
+    Attribute, AuthMethod, AuthPayload, Configuration, IdPayload, NotifyType, PayloadWriter,
 };
 use crate::wire::isakmp::PayloadType;
 
-use super::auth::{add_auth, check_proof, initiator_proof, is_our_identity, responder_proof};
+use super::auth::is_our_identity;
 use super::auth_lifetime::add_auth_lifetime;
+use super::authentication::{Claim, Octets, Verdict, is_method_of, prove};
+use super::certificates::{Requested, Sent, add_certificates};
 use super::child::{Agreed, ChildSa, esp_path};
 use super::configuration;
 use super::create_request::asked_selectors;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
+use super::held::Held;
 use super::init::InitExchange;
 use super::init_request::HalfOpen;
 use super::intermediate::Opening;
@@ -46,12 +49,19 @@ pub(in crate::ike) struct Refused {
 /// What a peer that asks for addresses is answered.
 type Leased = Result<Option<Vec<Attribute>>, ExchangeError>;
 
-/// A peer that has proven its identity.
+/// A peer that has proven its identity, as far as is known.
 struct Authenticated {
     connection: Arc<Connection>,
     peer: Peer,
     /// The keys to go on with.
     with_ppk: Option<PpkKeys>,
+    verdict: Verdict,
+}
+
+/// A request whose check needs revocation information.
+pub(super) struct Waiting {
+    opening: Opening,
+    held: Held,
 }
 
 impl HalfOpen {
@@ -66,22 +76,46 @@ impl HalfOpen {
             self.keep(opening);
             return State::HalfOpen(self);
         };
-        let datagram = &opened.stand_in(datagram);
         // The request is fresh and intact: the initiator may have floated to another port.
         core.path = datagram.path;
         self.done.exchange.int_auth = opening.int_auth.octets(datagram.header.message_id);
-        let payloads = opened.payloads();
+        let until = cx.now + cx.settings.half_open_timeout;
+        let held = Held::new(opened, datagram, until);
+        self.judge(core, Waiting { opening, held }, cx)
+    }
+
+    /// Looks again at the request that was held, since more is known of revocations.
+    pub(super) fn resume(mut self: Box<Self>, core: &mut Core, cx: &mut Context) -> State {
+        match self.waiting.take() {
+            Some(waiting) => self.judge(core, *waiting, cx),
+            None => State::HalfOpen(self),
+        }
+    }
+
+    fn judge(mut self: Box<Self>, core: &mut Core, request: Waiting, cx: &mut Context) -> State {
+        let Waiting { opening, held } = request;
+        let payloads = held.opened.payloads();
         let checked = payloads.and_then(|payloads| {
             opening.check_done()?;
             let authenticated = self.authenticate(core, &opening, &payloads, cx)?;
             Ok((authenticated, payloads))
         });
-        let Opening { keys, auth, .. } = opening;
         let (authenticated, payloads) = match checked {
             Ok(checked) => checked,
-            Err(error) => return refuse(core, (keys, self.window), datagram, &error, cx),
+            Err(error) => {
+                let sealing = (opening.keys, self.window);
+                return refuse(core, sealing, &held.datagram(), &error, cx);
+            }
         };
-        self.accept(core, datagram, (keys, auth), authenticated, &payloads, cx)
+        if let Verdict::Await(fetches) = authenticated.verdict {
+            drop(payloads);
+            cx.fetch(fetches);
+            self.waiting = Some(Box::new(Waiting { opening, held }));
+            return State::HalfOpen(self);
+        }
+        let Opening { keys, auth, .. } = opening;
+        let datagram = held.datagram();
+        self.accept(core, &datagram, (keys, auth), authenticated, &payloads, cx)
     }
 
     fn authenticate(
@@ -89,7 +123,7 @@ impl HalfOpen {
         core: &Core,
         opening: &Opening,
         payloads: &Payloads<'_>,
-        cx: &Context,
+        cx: &mut Context,
     ) -> Result<Authenticated, ExchangeError> {
         let Opening { keys, auth, .. } = opening;
         let body = required(payloads.id_i, "IDi")?;
@@ -100,10 +134,12 @@ impl HalfOpen {
         let mut proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
         let selectors = asked_selectors(payloads).ok();
         let ids = (&remote_id, asked.as_ref());
-        let connection = self.find_connection(core, ids, selectors.as_ref(), &cx.pad)?;
+        let wanted = (selectors.as_ref(), proof.method);
+        let pad = Arc::clone(&cx.pad);
+        let connection = self.find_connection(core, ids, wanted, &pad)?;
         let local_id = core.local_identity(&connection);
         let mixed = opening.ppk.as_ref();
-        let with_ppk = match ppk::choose(self.done.ppk, mixed, &connection, payloads, &cx.pad)? {
+        let with_ppk = match ppk::choose(self.done.ppk, mixed, &connection, payloads, &pad)? {
             Proof::Plain => None,
             Proof::With(ppk) => Some(PpkKeys::mix(keys.prf, ppk, &keys.sk_d, auth)),
             Proof::Without(data) => {
@@ -112,9 +148,14 @@ impl HalfOpen {
             }
         };
         let auth = with_ppk.as_ref().map_or(auth, |mixed| &mixed.auth);
-        check_proof(cx, (&local_id, &remote_id), &proof, |secret| {
-            initiator_proof(keys.prf, secret, &self.done.exchange, auth, body)
-        })?;
+        let claim = Claim {
+            local: &local_id,
+            remote: &remote_id,
+            proof,
+            octets: Octets::of_initiator(keys.prf, &self.done.exchange, auth, body),
+            sent: Sent::read(&payloads.certificates),
+        };
+        let verdict = claim.check(&connection.remote.method, cx)?;
         let is_childless = payloads.sa.is_none() && payloads.ts_i.is_none();
         if is_childless && connection.childless == Childless::Never {
             return Err(ExchangeError::Missing("SA"));
@@ -134,16 +175,18 @@ impl HalfOpen {
                 local_id,
                 remote_id,
             },
+            verdict,
         })
     }
 
     /// The connection that fits addresses and identities, and would have allowed the chosen suite.
-    /// Of several that fit equally well, the one that has a child for what is asked.
+    /// Of several that fit equally well, the one that wants this authentication method, then the one
+    /// that has a child for what is asked.
     fn find_connection(
         &self,
         core: &Core,
         (remote, asked): (&Identity, Option<&Identity>),
-        selectors: Option<&Selectors>,
+        (selectors, method): (Option<&Selectors>, AuthMethod),
         pad: &Pad,
     ) -> Result<Arc<Connection>, AuthenticationError> {
         let offered = [(1, self.proposal.clone())];
@@ -158,9 +201,10 @@ impl HalfOpen {
         };
         let ranked = fitting.map(|connection| {
             let rank = connection.remote.id.rank(remote);
-            ((rank, rank > 0 && has_child(connection)), connection)
+            let fits = is_method_of(&connection.remote.method, method);
+            ((rank, fits, rank > 0 && has_child(connection)), connection)
         });
-        let best = ranked.filter(|((rank, _), _)| *rank > 0);
+        let best = ranked.filter(|((rank, ..), _)| *rank > 0);
         let best = best.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let (_, connection) = best.ok_or_else(|| {
             let configured = connections.iter().map(|connection| {
@@ -189,6 +233,7 @@ impl HalfOpen {
             connection,
             peer,
             with_ppk,
+            verdict,
         } = authenticated;
         let uses_ppk = with_ppk.is_some();
         if let Some(mixed) = with_ppk {
@@ -196,19 +241,30 @@ impl HalfOpen {
             (keys.sk_d, auth) = (mixed.sk_d, mixed.auth);
         }
         let mobike = Mobike::negotiate(&connection, false, payloads);
-        let leased = configuration::lease(&connection, &peer.remote_id, payloads, core, cx);
-        core.connection = Some(Arc::clone(&connection));
         let exchange = &self.done.exchange;
         let nat = self.done.nat.unwrap_or_default();
-        let pad = Arc::clone(&cx.pad);
-        let Some(secret) = pad.secret(&peer.local_id, Some(&peer.remote_id)) else {
-            return State::Gone; // the secret that just verified the peer is there
-        };
         let id_body = peer.local_id.to_payload_body();
-        let proof = responder_proof(keys.prf, &secret.secret, exchange, &auth, &id_body);
+        let octets = Octets::of_responder(keys.prf, exchange, &auth, &id_body);
+        let mut support = self.done.peer.clone();
+        support.requested = Requested::from_payloads(payloads);
+        let ids = (&peer.local_id, Some(&peer.remote_id));
+        let proof = match prove(cx, &connection.local.method, ids, &octets, &support) {
+            Ok(proof) => proof,
+            Err(error) => {
+                let sealing = (keys, self.window);
+                return refuse(core, sealing, datagram, &error.into(), cx);
+            }
+        };
+        let leased = configuration::lease(&connection, &peer.remote_id, payloads, core, cx);
+        core.connection = Some(Arc::clone(&connection));
+        if let Verdict::Proven(how) = verdict {
+            let message = format!("{} authenticated with {how}", peer.remote_id);
+            core.log(cx, "IKE", message);
+        }
         let mut response = PayloadWriter::new();
         response.add(PayloadType::ID_R, &id_body);
-        add_auth(&mut response, &proof);
+        add_certificates(&mut response, &proof.certificates);
+        proof.add_auth(&mut response);
         if uses_ppk {
             add_notify(&mut response, NotifyType::PPK_IDENTITY, &[]);
         }

@@ -59,9 +59,17 @@ pub(in crate::ike) enum AuthenticationError {
     #[error("the peer is {found}, but {wanted} was expected")]
     OtherIdentity { found: Identity, wanted: String },
     #[error("no secret for {local} and {remote}")]
-    NoSecret { local: Identity, remote: Identity },
-    #[error("authentication method {0} is not a shared secret")]
+    NoSecret { local: Identity, remote: String },
+    #[error("authentication method {0} is not the one that is configured")]
     Method(u8),
+    #[error("the signature scheme is not one that is known")]
+    Scheme,
+    #[error("no key for {0} can sign in a way that the peer verifies")]
+    NoScheme(Identity),
+    #[error("the peer could not prove it is {claimed}: the signature is not valid")]
+    BadSignature { claimed: Identity },
+    #[error("{claimed} is not trusted: {reason}")]
+    NotTrusted { claimed: Identity, reason: String },
     #[error("the peer could not prove it is {claimed}: the secrets differ")]
     Mismatch { claimed: Identity },
     #[error("{0} has an IKE SA already, and is to keep it")]

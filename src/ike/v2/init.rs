@@ -24,6 +24,7 @@ use crate::wire::ikev2::{KePayload, NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
 use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
+use super::authentication::{PeerSupport, add_hash_algorithms};
 use super::child::End;
 use super::fragment::{self, FragmentRules};
 use super::intermediate;
@@ -53,6 +54,8 @@ pub(super) struct InitDone {
     pub(super) nat: Option<NatStatus>,
     /// The responder accepts IKE SAs without a child (RFC 6023).
     pub(super) childless: bool,
+    /// What the peer has said about authentication.
+    pub(super) peer: PeerSupport,
     pub(super) fragments: FragmentRules,
     pub(super) ppk: PpkUse,
 }
@@ -239,6 +242,7 @@ impl InitSent {
             shared,
             nat,
             childless: childless.is_some(),
+            peer: PeerSupport::from_init(payloads),
             fragments,
             ppk,
         };
@@ -433,6 +437,7 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
     if let Some(connection) = connection {
         PpkUse::announce(connection, &mut payloads);
     }
+    add_hash_algorithms(&mut payloads);
     let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
     let message = message_bytes(header, payloads.finish()).into();
     cx.send(core.path, &message);

@@ -14,6 +14,9 @@ use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
 use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
+use super::auth_request::Waiting;
+use super::authentication::{PeerSupport, add_hash_algorithms};
+use super::certificates::add_requests;
 use super::error::ExchangeError;
 use super::fragment::{self, FragmentRules};
 use super::init::{InitDone, InitExchange};
@@ -41,6 +44,8 @@ pub(in crate::ike) struct HalfOpen {
     pub(super) window: Window,
     /// Kept once it has opened a message, or a fragment of one.
     pub(super) opening: Option<Box<Opening>>,
+    /// The request that waits for revocation information.
+    pub(super) waiting: Option<Box<Waiting>>,
     expires: Instant,
 }
 
@@ -101,6 +106,14 @@ impl InitRequest<'_> {
         if fragments.is_negotiated() {
             fragment::announce(&mut payloads);
         }
+        let peer = PeerSupport::from_init(self.payloads);
+        if peer.knows_signature_method() {
+            add_hash_algorithms(&mut payloads);
+        }
+        add_requests(
+            &mut payloads,
+            self.connections.iter().map(|connection| &***connection),
+        );
         let header = core.header(ExchangeType::IKE_SA_INIT, true, 0);
         let response = message_bytes(header, payloads.finish());
         cx.transmit(path, response.clone());
@@ -119,12 +132,14 @@ impl InitRequest<'_> {
                 shared,
                 nat,
                 childless,
+                peer,
                 fragments,
                 ppk,
             },
             intermediate,
             window: Window::new(0, intermediate::FIRST_ID),
             opening: None,
+            waiting: None,
             expires: cx.now + cx.settings.half_open_timeout,
         };
         Ok(IkeSa::new(core, State::HalfOpen(Box::new(half_open))))
@@ -167,8 +182,12 @@ impl HalfOpen {
                 cx.transmit(datagram.path, self.done.exchange.response.clone());
                 State::HalfOpen(self)
             }
+            ExchangeType::IKE_AUTH if self.waiting.is_some() => {
+                cx.discard(Discard::StaleRequest);
+                State::HalfOpen(self)
+            }
             ExchangeType::IKE_AUTH => self.on_next(core, datagram, Self::on_auth_request, cx),
-            ExchangeType::IKE_INTERMEDIATE if self.intermediate => {
+            ExchangeType::IKE_INTERMEDIATE if self.intermediate && self.waiting.is_none() => {
                 self.on_next(core, datagram, Self::on_intermediate_request, cx)
             }
             _ => {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use crate::ike::Path;
 use crate::wire::Malformed;
-use crate::wire::ikev2::{Delete, KePayload, Nonce, Notify, NotifyType, PayloadWriter};
+use crate::wire::ikev2::{
+    CertPayload, CertRequest, Delete, KePayload, Nonce, Notify, NotifyType, PayloadWriter,
+};
 use crate::wire::isakmp::{Header, PayloadChain, PayloadType};
 use crate::wire::proposal::{KeyExchangeId, ProtocolId, SaProposal};
 use crate::wire::selector::TrafficSelector;
@@ -37,6 +39,8 @@ pub(in crate::ike) struct Payloads<'a> {
     pub(in crate::ike) cp: Option<&'a [u8]>,
     pub(in crate::ike) notifies: Vec<Notify<'a>>,
     pub(in crate::ike) deletes: Vec<Delete<'a>>,
+    pub(in crate::ike) certificates: Vec<CertPayload<'a>>,
+    pub(in crate::ike) certificate_requests: Vec<CertRequest<'a>>,
 }
 
 impl<'a> Datagram<'a> {
@@ -74,6 +78,16 @@ impl<'a> Payloads<'a> {
                 }
                 PayloadType::DELETE => {
                     payloads.deletes.push(Delete::parse(payload.body)?);
+                    continue;
+                }
+                PayloadType::CERT => {
+                    let certificate = CertPayload::parse(payload.body)?;
+                    payloads.certificates.push(certificate);
+                    continue;
+                }
+                PayloadType::CERTREQ => {
+                    let request = CertRequest::parse(payload.body)?;
+                    payloads.certificate_requests.push(request);
                     continue;
                 }
                 kind if payload.critical && !kind.is_known() => {

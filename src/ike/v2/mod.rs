@@ -10,6 +10,8 @@
 mod auth;
 mod auth_lifetime;
 mod auth_request;
+mod authentication;
+mod certificates;
 mod child;
 mod children;
 mod collision;
@@ -20,6 +22,7 @@ mod error;
 mod established;
 mod followup;
 mod fragment;
+mod held;
 mod inactivity;
 mod informational;
 mod init;
@@ -215,10 +218,12 @@ impl Core {
         cx.event(Event::IkeDown { ike, reason });
     }
 
-    /// Our identity: as configured, or our address.
+    /// Our identity: as configured, or as our certificate has it, or our address.
     fn local_identity(&self, connection: &Connection) -> Identity {
+        let certified = || connection.local.method.default_identity();
         let default = || Identity::from_addr(self.path.local.ip());
-        connection.local.id.clone().unwrap_or_else(default)
+        let configured = connection.local.id.clone();
+        configured.or_else(certified).unwrap_or_else(default)
     }
 }
 
@@ -251,6 +256,25 @@ impl IkeSa {
                 cx.discard(Discard::UnknownExchange);
                 state
             }
+        };
+    }
+
+    /// Whether a message waits for revocation information.
+    pub(super) fn awaits_verification(&self) -> bool {
+        match &self.state {
+            State::AuthSent(sa) => sa.is_held(),
+            State::HalfOpen(sa) => sa.waiting.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Looks again at a message that waits, since more is known of revocations.
+    pub(super) fn resume_verification(&mut self, cx: &mut Context) {
+        let core = &mut self.core;
+        self.state = match std::mem::replace(&mut self.state, State::Gone) {
+            State::AuthSent(sa) => sa.resume(core, cx),
+            State::HalfOpen(sa) => sa.resume(core, cx),
+            state => state,
         };
     }
 

@@ -56,6 +56,9 @@ pub struct AuthMethod(pub u8);
 impl AuthMethod {
     pub const RSA_SIGNATURE: Self = Self(1);
     pub const SHARED_KEY_MIC: Self = Self(2);
+    pub const ECDSA_256: Self = Self(9);
+    pub const ECDSA_384: Self = Self(10);
+    pub const ECDSA_521: Self = Self(11);
     pub const DIGITAL_SIGNATURE: Self = Self(14);
 }
 

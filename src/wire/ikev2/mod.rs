@@ -1,5 +1,6 @@
 //! IKEv2 payload bodies (RFC 7296 §3.4 to §3.11): views that borrow, and their encoders.
 
+mod certificate;
 mod configuration;
 mod delete;
 mod encrypted;
@@ -8,6 +9,7 @@ mod identity;
 mod notify;
 mod writer;
 
+pub use certificate::{CertEncoding, CertPayload, CertRequest};
 pub use configuration::{Attribute, AttributeType, Configuration, ConfigurationType, Family};
 pub use delete::Delete;
 pub use encrypted::FragmentHeader;

@@ -64,6 +64,7 @@ impl NotifyType {
     pub const NO_PPK_AUTH: Self = Self(16437);
     pub const INTERMEDIATE_EXCHANGE_SUPPORTED: Self = Self(16438);
     pub const ADDITIONAL_KEY_EXCHANGE: Self = Self(16441);
+    pub const SUPPORTED_AUTH_METHODS: Self = Self(16443);
     pub const SA_RESOURCE_INFO: Self = Self(16444);
     pub const USE_PPK_INT: Self = Self(16445);
     pub const PPK_IDENTITY_KEY: Self = Self(16446);
@@ -134,6 +135,7 @@ impl fmt::Display for NotifyType {
             Self::USE_PPK_INT => "USE_PPK_INT",
             Self::PPK_IDENTITY_KEY => "PPK_IDENTITY_KEY",
             Self::INTERMEDIATE_EXCHANGE_SUPPORTED => "INTERMEDIATE_EXCHANGE_SUPPORTED",
+            Self::SUPPORTED_AUTH_METHODS => "SUPPORTED_AUTH_METHODS",
             Self::SA_RESOURCE_INFO => "SA_RESOURCE_INFO",
             Self(number) => return write!(f, "NOTIFY_{number}"),
         };

@@ -172,7 +172,7 @@ impl World {
                 }
                 Output::Event(event) => self.note(event),
                 Output::Update(update) => self.install(update),
-                Output::Keepalive(_) | Output::KeyLog(_) => {}
+                Output::Keepalive(_) | Output::KeyLog(_) | Output::Fetch(_) => {}
             }
         }
     }

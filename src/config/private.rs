@@ -1,0 +1,47 @@
+//! `[secrets.private<suffix>]`, `rsa`, `ecdsa`, `pkcs8`: private keys in files.
+
+use super::{
+    connection::check_name,
+    files, keys,
+    read::{Entry, Section},
+    secret,
+};
+use crate::crypto::{PrivateKey, Secret};
+use std::sync::Arc;
+
+/// Reads every private key of `[secrets]`.
+pub(super) fn read_all(section: &Section<'_>) -> Vec<Arc<PrivateKey>> {
+    let is_key = |name: &str| KINDS.iter().any(|kind| name.starts_with(kind));
+    let entries = section.entries().into_iter();
+    let entries =
+        entries.filter(|(name, entry): &(String, Entry<'_>)| is_key(name) && entry.is_table());
+    entries
+        .filter_map(|(name, entry)| read(&name, &entry.section()?))
+        .collect()
+}
+
+fn read(name: &str, section: &Section<'_>) -> Option<Arc<PrivateKey>> {
+    section.check_keys(&keys::PRIVATE);
+    check_name(name, section);
+    let folder = KINDS.into_iter().find(|kind| name.starts_with(kind))?;
+    let passphrase = secret::read_one(section);
+    let Some(file) = section.get("file") else {
+        section.fail("has no file");
+        return None;
+    };
+    let load = |path: &str| {
+        let (path, bytes) = files::read(section, folder, path, KEY_MAX)?;
+        if files::is_public(&path) {
+            let text = format!("{} can be read by everybody; chmod 600 it", path.display());
+            section.warn_at("file", text);
+        }
+        let passphrase = passphrase.as_ref().map(Secret::as_bytes);
+        let key = PrivateKey::load(&bytes, passphrase);
+        key.map_err(|error| format!("{}: {error}", path.display()))
+    };
+    file.parse_string(load).map(Arc::new)
+}
+
+/// Names of sections, and the folders of swanctl that go with them.
+const KINDS: [&str; 4] = ["private", "rsa", "ecdsa", "pkcs8"];
+const KEY_MAX: u64 = 64 * 1024;

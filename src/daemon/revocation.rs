@@ -1,0 +1,254 @@
+//! Fetches revocation lists and OCSP responses over HTTP, on threads of its own.
+//!
+//! The control thread hands over a wish and goes on; a woken turn finds the outcome. What is
+//! fetched is bounded in number, length and time.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use mio::Waker;
+use ureq::{
+    Agent,
+    config::Config,
+    http::Uri,
+    unversioned::{
+        resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
+        transport::{DefaultConnector, NextTimeout},
+    },
+};
+
+use crate::{
+    crypto::x509::{Crl, ocsp},
+    ike::{Fetch, FetchId, Fetched},
+};
+
+type Outcome = (FetchId, Result<Fetched, String>);
+
+/// The control thread's end.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    wishes: Sender<Fetch>,
+    outcomes: Receiver<Outcome>,
+}
+
+impl Fetcher {
+    /// Starts the threads; each outcome wakes the control thread. They end with this value.
+    pub(super) fn start(waker: &Arc<Waker>) -> io::Result<Self> {
+        let (wishes, wished) = bounded::<Fetch>(QUEUE);
+        let (found, outcomes) = bounded::<Outcome>(QUEUE);
+        for _ in 0..THREADS {
+            let (wished, found) = (wished.clone(), found.clone());
+            let waker = Arc::clone(waker);
+            let named = thread::Builder::new().name("revocation".to_owned());
+            named.spawn(move || {
+                let agents = Agents::new();
+                for wish in wished {
+                    let outcome = (wish.id, agents.fetch(&wish));
+                    if found.send(outcome).is_err() {
+                        return;
+                    }
+                    let _ = waker.wake();
+                }
+            })?;
+        }
+        Ok(Self { wishes, outcomes })
+    }
+
+    /// Takes a wish, and gives back the outcome of one for which there is no room.
+    pub(super) fn ask(&self, fetch: Fetch) -> Option<Outcome> {
+        let refused = self.wishes.try_send(fetch).err()?;
+        Some((
+            refused.into_inner().id,
+            Err("too much is being fetched".to_owned()),
+        ))
+    }
+
+    /// The outcome of a wish.
+    pub(super) fn poll(&self) -> Option<Outcome> {
+        self.outcomes.try_recv().ok()
+    }
+}
+
+/// HTTP without redirects and proxies.
+struct Agents {
+    /// To any address.
+    any: Agent,
+    /// To those that a certificate may send us to.
+    public: Agent,
+}
+
+impl Agents {
+    fn new() -> Self {
+        let config = || {
+            Agent::config_builder()
+                .timeout_global(Some(WHOLE))
+                .timeout_connect(Some(CONNECT))
+                .max_redirects(0)
+                .proxy(None)
+                .user_agent("lockgate")
+                .build()
+        };
+        let connector = DefaultConnector::default;
+        Self {
+            any: Agent::with_parts(config(), connector(), DefaultResolver::default()),
+            public: Agent::with_parts(config(), connector(), PublicResolver::default()),
+        }
+    }
+
+    fn fetch(&self, wish: &Fetch) -> Result<Fetched, String> {
+        let agent = if wish.configured {
+            &self.any
+        } else {
+            &self.public
+        };
+        let fail = |error: ureq::Error| {
+            let reason: String = error
+                .to_string()
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(200)
+                .collect();
+            format!("{}: {reason}", wish.uri)
+        };
+        match &wish.question {
+            None => {
+                let mut response = agent.get(&wish.uri).call().map_err(fail)?;
+                let body = response
+                    .body_mut()
+                    .with_config()
+                    .limit(most(Crl::MOST_BYTES));
+                let bytes = body.read_to_vec().map_err(fail)?;
+                let list = Crl::load(&bytes).map_err(|error| format!("{}: {error}", wish.uri))?;
+                Ok(Fetched::List(Arc::new(list)))
+            }
+            Some(question) => {
+                let request = agent
+                    .post(&wish.uri)
+                    .content_type("application/ocsp-request");
+                let mut response = request.send(&question[..]).map_err(fail)?;
+                let body = response
+                    .body_mut()
+                    .with_config()
+                    .limit(most(ocsp::MOST_BYTES));
+                Ok(Fetched::Answer(body.read_to_vec().map_err(fail)?))
+            }
+        }
+    }
+}
+
+fn most(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// Finds no address of this machine or this link: whoever issues certificates must not reach what
+/// only local programs should, such as a cloud's metadata service.
+#[derive(Debug, Default)]
+struct PublicResolver(DefaultResolver);
+
+impl Resolver for PublicResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.0.resolve(uri, config, timeout)?;
+        let mut allowed = self.empty();
+        for address in found.iter().filter(|address| may_be_asked(**address)) {
+            allowed.push(*address);
+        }
+        if allowed.is_empty() {
+            return Err(ureq::Error::HostNotFound);
+        }
+        Ok(allowed)
+    }
+}
+
+/// Whether a certificate may name this address.
+fn may_be_asked(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast() || ip.octets().starts_with(&[0]),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
+}
+
+const THREADS: usize = 4;
+const QUEUE: usize = 64;
+const CONNECT: Duration = Duration::from_secs(3);
+const WHOLE: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write, net::TcpListener};
+
+    fn wish(uri: String, configured: bool) -> Fetch {
+        Fetch {
+            id: FetchId(1),
+            uri,
+            configured,
+            question: Some(b"question".to_vec()),
+        }
+    }
+
+    #[test]
+    fn a_certificate_may_not_lead_to_this_machine_or_its_link() {
+        for text in [
+            "127.0.0.1:80",
+            "127.8.9.1:80",
+            "[::1]:80",
+            "[::ffff:127.0.0.1]:80",
+            "0.0.0.0:80",
+            "[::]:80",
+            "169.254.169.254:80",
+            "[fe80::1]:80",
+            "224.0.0.1:80",
+            "255.255.255.255:80",
+        ] {
+            assert!(!may_be_asked(text.parse().expect("an address")), "{text}");
+        }
+        for text in [
+            "10.0.0.1:80",
+            "198.51.100.1:80",
+            "[2001:db8::1]:80",
+            "[fd00::1]:80",
+        ] {
+            assert!(may_be_asked(text.parse().expect("an address")), "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_asked_only_if_the_configuration_names_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nanswer";
+            let mut request = [0; 4096];
+            let _ = io::Read::read(&mut stream, &mut request);
+            stream.write_all(answer).expect("written");
+        });
+        let agents = Agents::new();
+        let uri = format!("http://{address}/");
+        let refused = agents
+            .fetch(&wish(uri.clone(), false))
+            .expect_err("loopback");
+        assert!(refused.contains("host not found"), "{refused}");
+        match agents.fetch(&wish(uri, true)) {
+            Ok(Fetched::Answer(answer)) => assert_eq!(answer, b"answer"),
+            other => panic!("{other:?}"),
+        }
+        server.join().expect("the server ends");
+        agents
+            .fetch(&wish("file:///etc/passwd".to_owned(), true))
+            .expect_err("no http");
+    }
+}

@@ -1,0 +1,208 @@
+//! How the two sides of a connection prove who they are, as the configuration has it.
+
+use std::sync::Arc;
+
+use crate::crypto::signature::{Hash, KeyKind, Scheme};
+use crate::crypto::x509::{AltName, Certificate, Crl};
+use crate::crypto::{PrivateKey, PublicKey};
+
+use super::Identity;
+
+/// How we prove who we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LocalMethod {
+    /// A pre-shared key of [`Pad::secrets`](super::Pad::secrets).
+    #[default]
+    Psk,
+    /// A signature with one of these keys; which one is chosen by what the peer asks for.
+    Signature {
+        /// Never empty.
+        keys: Vec<LocalKey>,
+        /// What to sign with.
+        schemes: SchemePolicy,
+        /// When certificates are sent.
+        send_cert: SendCert,
+    },
+}
+
+/// A private key, and what certifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalKey {
+    /// The key.
+    pub key: Arc<PrivateKey>,
+    /// Its certificate and those that lead to an authority; empty for a raw key.
+    pub chain: Vec<Arc<Certificate>>,
+}
+
+/// When certificates are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendCert {
+    /// If the peer has sent a certificate request.
+    #[default]
+    IfAsked,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How the peer must prove who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RemoteMethod {
+    /// A pre-shared key of [`Pad::secrets`](super::Pad::secrets).
+    #[default]
+    Psk,
+    /// A signature by a key that is trusted.
+    Signature(Arc<Trust>),
+}
+
+/// Whose signatures are accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Raw public keys of the peer.
+    pub keys: Vec<Arc<PublicKey>>,
+    /// Certificates of the peer, trusted as they are.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Authorities whose certificates are trusted.
+    pub authorities: Vec<Arc<Certificate>>,
+    /// Which keys and schemes may sign.
+    pub schemes: SchemePolicy,
+    /// What is needed to know that no certificate was revoked.
+    pub revocation: Revocation,
+    /// Policies, of which the certificate must have one; any if empty.
+    pub policies: Vec<String>,
+    /// Whether we ask for certificates.
+    pub send_certreq: bool,
+}
+
+/// What is needed to know that a certificate was not revoked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Revocation {
+    /// Nothing, but one that is known to be revoked is refused.
+    #[default]
+    Relaxed,
+    /// An answer, if the certificate or its authority names who would give it.
+    IfUri,
+    /// An answer.
+    Strict,
+}
+
+/// Which keys and schemes a signature may be made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchemePolicy {
+    /// Kinds of keys with the least strength in bits; any kind if empty.
+    pub keys: Vec<(KeyClass, usize)>,
+    /// Hashes; SHA-2 if empty.
+    pub hashes: Vec<Hash>,
+    /// RSA only with this padding.
+    pub padding: Option<Padding>,
+}
+
+/// Kinds of keys as swanctl tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyClass {
+    /// RSA
+    Rsa,
+    /// ECDSA
+    Ecdsa,
+    /// Ed25519
+    Ed25519,
+}
+
+/// Padding of RSA signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// RSASSA-PSS
+    Pss,
+    /// RSASSA-PKCS1-v1_5
+    Pkcs1,
+}
+
+/// A certification authority and where to ask about its certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Name of its section.
+    pub name: String,
+    /// Its certificate.
+    pub certificate: Arc<Certificate>,
+    /// HTTP addresses of its revocation lists, besides those in certificates.
+    pub crl_uris: Vec<String>,
+    /// HTTP addresses of its OCSP responders, besides those in certificates.
+    pub ocsp_uris: Vec<String>,
+    /// Revocation lists from files.
+    pub crls: Vec<Arc<Crl>>,
+}
+
+impl SchemePolicy {
+    /// Whether this key may be used at all.
+    pub fn allows_key(&self, key: &PublicKey) -> bool {
+        let class = match key.kind() {
+            KeyKind::Rsa => KeyClass::Rsa,
+            KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => KeyClass::Ecdsa,
+            KeyKind::Ed25519 => KeyClass::Ed25519,
+        };
+        let fits =
+            |(allowed, least): &(KeyClass, usize)| *allowed == class && *least <= key.strength();
+        self.keys.is_empty() || self.keys.iter().any(fits)
+    }
+
+    /// Whether this key may sign with this scheme.
+    pub fn allows(&self, key: &PublicKey, scheme: Scheme) -> bool {
+        let padding = match scheme {
+            Scheme::RsaPss(_) => Some(Padding::Pss),
+            Scheme::RsaPkcs1(_) => Some(Padding::Pkcs1),
+            Scheme::Ecdsa(_) | Scheme::EcdsaFixed | Scheme::Ed25519 => None,
+        };
+        let padding_fits = padding.is_none() || self.padding.is_none() || padding == self.padding;
+        let allowed = |hash| {
+            let hashes = if self.hashes.is_empty() {
+                &Hash::SHA2[..]
+            } else {
+                &self.hashes
+            };
+            hashes.contains(&hash)
+        };
+        padding_fits && self.allows_key(key) && scheme.hash(key.kind()).is_none_or(allowed)
+    }
+}
+
+impl LocalKey {
+    /// The certificate of the key itself.
+    pub fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.chain.first()
+    }
+}
+
+impl LocalMethod {
+    /// The subject of our first certificate, which is our identity where none is configured.
+    pub(super) fn default_identity(&self) -> Option<Identity> {
+        let Self::Signature { keys, .. } = self else {
+            return None;
+        };
+        let certificate = keys.first()?.certificate()?;
+        Some(Identity::Dn(certificate.subject().clone()))
+    }
+}
+
+impl Identity {
+    /// Whether a certificate was given to this identity: its subject, or one of its other names
+    /// (RFC 4945 §3.1). Key IDs and types that we do not know are in no certificate.
+    pub fn is_in(&self, certificate: &Certificate) -> bool {
+        let mut names = certificate.alt_names().iter();
+        match self {
+            Self::Dn(name) => {
+                let is_same =
+                    |alt: &AltName| matches!(alt, AltName::Directory(other) if other == name);
+                certificate.subject() == name || names.any(is_same)
+            }
+            Self::Fqdn(name) => {
+                names.any(|alt| matches!(alt, AltName::Dns(dns) if dns.eq_ignore_ascii_case(name)))
+            }
+            Self::Email(name) => names
+                .any(|alt| matches!(alt, AltName::Email(mail) if mail.eq_ignore_ascii_case(name))),
+            Self::Ipv4(addr) => names.any(|alt| *alt == AltName::Address((*addr).into())),
+            Self::Ipv6(addr) => names.any(|alt| *alt == AltName::Address((*addr).into())),
+            Self::KeyId(_) | Self::Other { .. } => false,
+        }
+    }
+}
