@@ -26,6 +26,8 @@ mod certificates;
 mod chaos;
 #[path = "ike/childless.rs"]
 mod childless;
+#[path = "ike/collision_exchanges.rs"]
+mod collision_exchanges;
 #[path = "ike/collision_field.rs"]
 mod collision_field;
 #[path = "ike/collision_spec.rs"]

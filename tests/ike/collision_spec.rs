@@ -36,8 +36,7 @@
 //! | one child replaced twice before a DELETE | `insider::one_child_is_rekeyed_once_at_a_time` |
 //! | the link is down during an IKE rekey | `collision_field::an_ike_rekey_survives_a_link_that_is_down_meanwhile` |
 //!
-//! Cases with more than one key exchange (C2, C3, C6, C10, R2, R4, K2, K3, K7, K11, K13) are for
-//! RFC 9370.
+//! Cases with additional key exchanges are in [`super::collision_exchanges`].
 
 use lockgate::ike::Command;
 use lockgate::ipsec::{ChildId, SaEvent};
@@ -54,6 +53,8 @@ use super::pair::{Pair, millis, rekey_child, rekey_ike, seconds, terminate_child
 pub(crate) enum Part {
     Request,
     Answer,
+    FollowUp,
+    FollowUpAnswer,
     Delete,
 }
 
@@ -62,6 +63,8 @@ impl Part {
         let (exchange, response) = match self {
             Self::Request => (ExchangeType::CREATE_CHILD_SA, false),
             Self::Answer => (ExchangeType::CREATE_CHILD_SA, true),
+            Self::FollowUp => (ExchangeType::IKE_FOLLOWUP_KE, false),
+            Self::FollowUpAnswer => (ExchangeType::IKE_FOLLOWUP_KE, true),
             Self::Delete => (ExchangeType::INFORMATIONAL, false),
         };
         sent.is(exchange, response)
@@ -81,7 +84,7 @@ pub(crate) fn spoil(pair: &mut Pair, rules: &[(Side, Part, Fate)]) {
 }
 
 /// How many different requests for new SAs a side has sent.
-fn requests(pair: &Pair, side: Side, since: usize) -> usize {
+pub(crate) fn requests(pair: &Pair, side: Side, since: usize) -> usize {
     let sent = pair.net.from(side, since).into_iter();
     let mut all: Vec<_> = sent
         .filter(|sent| Part::Request.is(sent))
