@@ -8,6 +8,8 @@
 
 #[path = "interop/mod.rs"]
 mod matrix;
+#[path = "support/pki.rs"]
+mod pki;
 mod support;
 
 use support::strongswan::Debian;

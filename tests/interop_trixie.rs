@@ -10,6 +10,10 @@
 mod exchanges;
 #[path = "interop/mod.rs"]
 mod matrix;
+#[path = "support/pki.rs"]
+mod pki;
+#[path = "interop/stapling.rs"]
+mod stapling;
 mod support;
 
 use support::strongswan::Debian;

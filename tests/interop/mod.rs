@@ -1,6 +1,7 @@
 //! The matrix, whichever strongSwan is at the other end.
 
 mod addresses;
+pub(crate) mod credentials;
 mod fragments;
 mod lifecycle;
 mod mobike;

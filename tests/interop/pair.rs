@@ -41,9 +41,20 @@ impl Pair {
         connection: &str,
         change: impl Fn(Initiator, String) -> String,
     ) -> Option<Self> {
+        Self::prepared(plan, connection, |_| {}, change)
+    }
+
+    /// The same, after `prepare` has put into the lab what the configurations name.
+    pub(crate) fn prepared(
+        plan: Plan,
+        connection: &str,
+        prepare: impl FnOnce(&Lab),
+        change: impl Fn(Initiator, String) -> String,
+    ) -> Option<Self> {
         let programs = Programs::find(crate::DEBIAN)?;
         let tools = Tools::find()?;
         let lab = Lab::new()?;
+        prepare(&lab);
         let config = change(Initiator::StrongSwan, swanctl_conf(&plan, connection));
         let strongswan = StrongSwan::start(programs, &lab.gateway_b, lab.folder.path(), &config);
         let config = change(Initiator::Lockgate, plan.config(Side::A));

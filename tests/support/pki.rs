@@ -1,5 +1,9 @@
 //! Certification authorities for tests: keys, certificates and revocation lists of any kind.
 #![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test, a failure of the scaffolding is a failure of the test"
+)]
 
 use lockgate::crypto::x509::{Certificate, Crl};
 use lockgate::crypto::{PrivateKey, PublicKey};
@@ -61,10 +65,10 @@ impl Identity {
     }
 
     /// A certificate that this authority signs.
-    pub(crate) fn sign(&self, kind: Kind, params: CertificateParams) -> Identity {
+    pub(crate) fn sign(&self, kind: Kind, params: CertificateParams) -> Self {
         let key = kind.key();
         let certificate = params.signed_by(&key, &self.issuer()).unwrap();
-        Identity {
+        Self {
             key,
             params,
             certificate,
@@ -72,23 +76,23 @@ impl Identity {
     }
 
     /// An authority below this one.
-    pub(crate) fn intermediate(&self, kind: Kind, name: &str) -> Identity {
+    pub(crate) fn intermediate(&self, kind: Kind, name: &str) -> Self {
         self.sign(kind, authority_params(name, None))
     }
 
     /// A gateway's certificate with this name as its domain name and CN.
-    pub(crate) fn gateway(&self, kind: Kind, name: &str) -> Identity {
+    pub(crate) fn gateway(&self, kind: Kind, name: &str) -> Self {
         self.sign(kind, gateway_params(name))
     }
 
     /// A revocation list of this authority, valid in the year 2026.
-    pub(crate) fn list(&self, revoked: &[&Identity]) -> Arc<Crl> {
+    pub(crate) fn list(&self, revoked: &[&Self]) -> Arc<Crl> {
         Arc::new(Crl::from_der(&self.list_der(revoked, (2026, 2027))).unwrap())
     }
 
     /// The same as DER, valid from and until the first days of these years.
-    pub(crate) fn list_der(&self, revoked: &[&Identity], (from, until): (i32, i32)) -> Vec<u8> {
-        let entry = |identity: &&Identity| RevokedCertParams {
+    pub(crate) fn list_der(&self, revoked: &[&Self], (from, until): (i32, i32)) -> Vec<u8> {
+        let entry = |identity: &&Self| RevokedCertParams {
             serial_number: identity.params.serial_number.clone().unwrap(),
             revocation_time: rcgen::date_time_ymd(2026, 1, 2),
             reason_code: Some(RevocationReason::KeyCompromise),
@@ -157,6 +161,23 @@ fn named(name: &str) -> CertificateParams {
 pub(crate) fn with_crl_uri(mut params: CertificateParams, uri: &str) -> CertificateParams {
     let uris = vec![uri.to_owned()];
     params.crl_distribution_points = vec![CrlDistributionPoint { uris }];
+    params
+}
+
+/// Names an OCSP responder in a certificate (RFC 5280 §4.2.2.1).
+pub(crate) fn with_ocsp_uri(mut params: CertificateParams, uri: &str) -> CertificateParams {
+    let piece = |tag: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).unwrap();
+        assert!(length < 0x80);
+        [&[tag, length], content].concat()
+    };
+    let method = [6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1]; // id-ad-ocsp
+    let description = piece(0x30, &[&method, &piece(0x86, uri.as_bytes())[..]].concat());
+    let extension = rcgen::CustomExtension::from_oid_content(
+        &[1, 3, 6, 1, 5, 5, 7, 1, 1],
+        piece(0x30, &description),
+    );
+    params.custom_extensions.push(extension);
     params
 }
 

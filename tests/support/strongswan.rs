@@ -55,6 +55,7 @@ impl Programs {
             ("ccm", "libstrongswan-extra-plugins"),
             ("ctr", "libstrongswan-extra-plugins"),
             ("cmac", "libstrongswan-extra-plugins"),
+            ("curl", "libstrongswan-extra-plugins"),
         ] {
             let file = format!("/usr/lib/ipsec/plugins/libstrongswan-{plugin}.so");
             if !Path::new(&file).exists() {
@@ -86,6 +87,9 @@ impl Programs {
 
 impl StrongSwan {
     /// Starts a daemon in `namespace` and loads `config`, which is in the syntax of swanctl.conf.
+    ///
+    /// Credentials are those in `swanctl` of `folder`; what stands in `more.conf` there is added to
+    /// the daemon's settings.
     pub(crate) fn start(
         programs: Programs,
         namespace: &Namespace,
@@ -96,7 +100,7 @@ impl StrongSwan {
         let socket = folder.join("charon.vici");
         // Its standard output is written only when a buffer is full, whatever `flush_line` says.
         let log = folder.join("strongswan.log");
-        fs::write(&settings, strongswan_conf(&socket, &log)).unwrap();
+        fs::write(&settings, strongswan_conf(&socket, &log, folder)).unwrap();
         let mut command = programs.daemon(folder);
         command.env("STRONGSWAN_CONF", &settings);
         let process = Process::start(namespace, "strongswan", command, folder);
@@ -110,7 +114,8 @@ impl StrongSwan {
         eventually("strongSwan opens its control socket", || {
             this.socket.exists().then_some(())
         });
-        let file = folder.join("swanctl.conf");
+        let file = folder.join("swanctl/swanctl.conf");
+        fs::create_dir_all(folder.join("swanctl")).unwrap();
         fs::write(&file, config).unwrap();
         let loaded = this.swanctl(&[
             "--load-all",
@@ -165,11 +170,11 @@ fn succeeded(arguments: &[&str], output: &Output) -> String {
     text
 }
 
-fn strongswan_conf(socket: &Path, log: &Path) -> String {
+fn strongswan_conf(socket: &Path, log: &Path, folder: &Path) -> String {
     format!(
         r#"
 charon-systemd {{
-    load = random nonce aes sha1 sha2 md5 hmac kdf gcm ccm ctr cmac xcbc openssl curve25519 chapoly pem pubkey kernel-libipsec kernel-netlink socket-default vici updown
+    load = random nonce aes sha1 sha2 md5 hmac kdf gcm ccm ctr cmac xcbc openssl curve25519 chapoly pem pkcs1 pkcs8 x509 pubkey constraints revocation curl kernel-libipsec kernel-netlink socket-default vici updown
     plugins {{
         vici {{
             socket = unix://{socket}
@@ -189,10 +194,12 @@ charon-systemd {{
     fragment_size = 576
 }}
 swanctl {{
-    load = random openssl vici
+    load = random openssl curve25519 pem pkcs1 pkcs8 x509 pubkey vici
 }}
+include {folder}/more.conf
 "#,
         socket = socket.display(),
+        folder = folder.display(),
         log = log.display(),
         timeout = RETRANSMIT.as_secs(),
     )

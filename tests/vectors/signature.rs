@@ -16,7 +16,7 @@ fn file(name: &str) -> Vec<u8> {
 
 fn public(name: &str) -> PublicKey {
     let objects = pem::objects(&file(name)).expect("PEM").expect("PEM");
-    PublicKey::from_spki(&objects[0].der).expect("a public key")
+    PublicKey::from_spki(&objects.first().expect("an object").der).expect("a public key")
 }
 
 #[test]

@@ -115,11 +115,7 @@ impl AuthSent {
         let header = core.header(ExchangeType::IKE_AUTH, false, message_id);
         let message = keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
-        core.log(
-            cx,
-            "IKE",
-            format!("authenticating as {local_id} with {}", proof.how),
-        );
+        log_proof(core, &local_id, &proof, cx);
         let (settings, now) = (cx.settings.retransmit, cx.now);
         State::AuthSent(Box::new(Self {
             attempt,
@@ -506,6 +502,11 @@ pub(super) fn wants_childless(attempt: &Attempt, done: &InitDone) -> bool {
             Childless::Prefer => done.childless,
             Childless::Force => true,
         }
+}
+
+pub(super) fn log_proof(core: &Core, local: &Identity, proof: &OurProof, cx: &mut Context) {
+    let message = format!("authenticating as {local} with {}", proof.how);
+    core.log(cx, "IKE", message);
 }
 
 /// IDi, certificates and requests for them, INITIAL_CONTACT, IDr and AUTH of the request.

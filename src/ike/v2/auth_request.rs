@@ -17,7 +17,7 @@ use crate::wire::ikev2::{
 };
 use crate::wire::isakmp::PayloadType;
 
-use super::auth::is_our_identity;
+use super::auth::{is_our_identity, log_proof};
 use super::auth_lifetime::add_auth_lifetime;
 use super::authentication::{Claim, Octets, Verdict, is_method_of, prove};
 use super::certificates::{Requested, Sent, add_certificates};
@@ -261,6 +261,7 @@ impl HalfOpen {
             let message = format!("{} authenticated with {how}", peer.remote_id);
             core.log(cx, "IKE", message);
         }
+        log_proof(core, &peer.local_id, &proof, cx);
         let mut response = PayloadWriter::new();
         response.add(PayloadType::ID_R, &id_body);
         add_certificates(&mut response, &proof.certificates);

@@ -1,7 +1,7 @@
 //! Whatever a peer, an authority or a file gives for a key, a certificate, a revocation list or a
 //! name.
 
-#![allow(clippy::indexing_slicing, reason = "a panic is how a target reports")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a target reports")]
 
 use std::time::Duration;
 
