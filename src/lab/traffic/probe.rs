@@ -48,6 +48,8 @@ impl RoundTrips {
 pub struct Probe {
     stop: StopOnDrop,
     prober: JoinHandle<io::Result<io::Result<RoundTrips>>>,
+    /// Ends the echo, after the last probe: one that finds nobody is refused.
+    echo_stop: StopOnDrop,
     echo: JoinHandle<io::Result<io::Result<()>>>,
 }
 
@@ -59,15 +61,16 @@ impl Probe {
         address: SocketAddr,
         pause: Duration,
     ) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let [stop, echo_stop] = [false; 2].map(|end| StopOnDrop(Arc::new(AtomicBool::new(end))));
         let server = to.run(move || UdpSocket::bind(address))?;
-        let echo_stop = Arc::clone(&stop);
-        let echo = to.thread(move || echo(&server, &echo_stop))?;
-        let prober_stop = Arc::clone(&stop);
-        let prober = from.thread(move || probe(address, pause, &prober_stop))?;
+        let end = Arc::clone(&echo_stop.0);
+        let echo = to.thread(move || echo(&server, &end))?;
+        let end = Arc::clone(&stop.0);
+        let prober = from.thread(move || probe(address, pause, &end))?;
         Ok(Self {
-            stop: StopOnDrop(stop),
+            stop,
             prober,
+            echo_stop,
             echo,
         })
     }
@@ -75,8 +78,10 @@ impl Probe {
     /// Ends the probe.
     pub fn finish(self) -> io::Result<RoundTrips> {
         drop(self.stop);
+        let trips = joined(self.prober);
+        drop(self.echo_stop);
         joined(self.echo)??;
-        joined(self.prober)?
+        trips?
     }
 }
 

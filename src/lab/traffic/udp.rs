@@ -118,7 +118,6 @@ pub fn udp_trial(flow: &Flow<'_>, load: &UdpLoad, stop: &Arc<AtomicBool>) -> io:
     sent.store(count, Ordering::Release);
     let tally = joined(listen)??;
     outcome?;
-    let late = time.as_secs_f64() > load.time.as_secs_f64() * (1.0 + BEHIND);
     Ok(UdpTrial {
         sent: count,
         received: tally.received,
@@ -127,8 +126,13 @@ pub fn udp_trial(flow: &Flow<'_>, load: &UdpLoad, stop: &Arc<AtomicBool>) -> io:
         lost_together: tally.lost_together(count, super::whole(load.rate * HICCUP.as_secs_f64())),
         time,
         delay: tally.delay,
-        sender_limited: late || (count as f64) < expected(&load) as f64 * (1.0 - BEHIND),
+        sender_limited: fell_behind(&load, count, time),
     })
+}
+
+/// Whether `sent` datagrams in `time` are fewer, or later, than `load` asks for.
+fn fell_behind(load: &UdpLoad, sent: u64, time: Duration) -> bool {
+    time > load.time.mul_f64(1.0 + BEHIND) || (sent as f64) < expected(load) as f64 * (1.0 - BEHIND)
 }
 
 /// Sends on schedule; what is due goes out in as few calls as it takes. Returns how many went out
@@ -244,3 +248,23 @@ const PATIENCE: Duration = Duration::from_secs(3700);
 const GRACE: f64 = 1.05;
 /// The share of its schedule that a sender may miss.
 const BEHIND: f64 = 0.02;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_that_is_late_or_leaves_datagrams_out_fell_behind() {
+        let load = UdpLoad {
+            payload: 200,
+            rate: 1000.0,
+            time: Duration::from_secs(1),
+            train: 1,
+        };
+        let behind = |sent, millis| fell_behind(&load, sent, Duration::from_millis(millis));
+        assert!(!behind(1000, 1000));
+        assert!(!behind(980, 1020));
+        assert!(behind(979, 1000));
+        assert!(behind(1000, 1021));
+    }
+}
