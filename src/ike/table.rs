@@ -28,10 +28,48 @@ pub(super) struct Table {
 /// What the indexes know about an SA, to take it out again.
 struct Entry {
     deadline: Option<Instant>,
+    place: Place,
+}
+
+/// Under what an SA is found, other than its deadline: most steps leave it as it is.
+struct Place {
     name: String,
     spi: IkeSpi,
     init: Option<(SocketAddr, IkeSpi)>,
+    is_half_open: bool,
     held: usize,
+}
+
+impl Place {
+    fn of(sa: &IkeSa) -> Self {
+        Self {
+            name: sa.core.name().to_owned(),
+            spi: sa.core.local_spi(),
+            init: Self::init_of(sa),
+            is_half_open: sa.is_half_open(),
+            held: sa.held_half_open(),
+        }
+    }
+
+    fn is_that_of(&self, sa: &IkeSa) -> bool {
+        let Self {
+            name,
+            spi,
+            init,
+            is_half_open,
+            held,
+        } = self;
+        *name == sa.core.name()
+            && *spi == sa.core.local_spi()
+            && *init == Self::init_of(sa)
+            && *is_half_open == sa.is_half_open()
+            && *held == sa.held_half_open()
+    }
+
+    fn init_of(sa: &IkeSa) -> Option<(SocketAddr, IkeSpi)> {
+        let from = sa.core.init_from?;
+        Some((from, sa.core.initiator_spi))
+    }
 }
 
 impl Table {
@@ -51,57 +89,69 @@ impl Table {
     /// Puts an SA in, or back; one that is gone is forgotten.
     pub(super) fn put(&mut self, sa: IkeSa) {
         let id = sa.core.id;
-        self.unindex(id);
         if sa.is_gone() {
+            self.unindex(id);
             return;
         }
-        let entry = Entry {
-            deadline: sa.deadline(),
-            name: sa.core.name().to_owned(),
-            spi: sa.core.local_spi(),
-            init: sa.core.init_from.map(|from| (from, sa.core.initiator_spi)),
-            held: sa.held_half_open(),
-        };
-        self.held += entry.held;
-        if entry.held > 0 {
+        let deadline = sa.deadline();
+        match self.entries.get_mut(&id) {
+            Some(entry) if entry.place.is_that_of(&sa) => {
+                let before = std::mem::replace(&mut entry.deadline, deadline);
+                if before != deadline {
+                    self.deadlines.extend(deadline.map(|at| (at, id)));
+                    before.map(|at| self.deadlines.remove(&(at, id)));
+                }
+            }
+            _ => {
+                self.unindex(id);
+                self.index(&sa, deadline);
+            }
+        }
+        self.sas.insert(id, sa);
+    }
+
+    fn index(&mut self, sa: &IkeSa, deadline: Option<Instant>) {
+        let id = sa.core.id;
+        let place = Place::of(sa);
+        self.held += place.held;
+        if place.held > 0 {
             self.holding.insert(id);
         }
-        self.by_spi.insert(entry.spi, id);
-        if let Some(init) = entry.init {
+        self.by_spi.insert(place.spi, id);
+        if let Some(init) = place.init {
             self.by_init.insert(init, id);
-            if sa.is_half_open() {
+            if place.is_half_open {
                 self.half_open.insert(id);
                 let from = self.half_open_by_addr.entry(init.0.ip());
                 from.or_default().insert(id);
             }
         }
-        if !entry.name.is_empty() {
-            self.by_name.entry(entry.name.clone()).or_default().push(id);
+        if !place.name.is_empty() {
+            self.by_name.entry(place.name.clone()).or_default().push(id);
         }
-        self.deadlines.extend(entry.deadline.map(|at| (at, id)));
-        self.entries.insert(id, entry);
-        self.sas.insert(id, sa);
+        self.deadlines.extend(deadline.map(|at| (at, id)));
+        self.entries.insert(id, Entry { deadline, place });
     }
 
     fn unindex(&mut self, id: u64) {
-        let Some(entry) = self.entries.remove(&id) else {
+        let Some(Entry { deadline, place }) = self.entries.remove(&id) else {
             return;
         };
-        if let Some(at) = entry.deadline {
+        if let Some(at) = deadline {
             self.deadlines.remove(&(at, id));
         }
-        self.held -= entry.held;
+        self.held -= place.held;
         self.holding.remove(&id);
-        if self.by_spi.get(&entry.spi) == Some(&id) {
-            self.by_spi.remove(&entry.spi);
+        if self.by_spi.get(&place.spi) == Some(&id) {
+            self.by_spi.remove(&place.spi);
         }
-        if let Some(ids) = self.by_name.get_mut(&entry.name) {
+        if let Some(ids) = self.by_name.get_mut(&place.name) {
             ids.retain(|known| *known != id);
             if ids.is_empty() {
-                self.by_name.remove(&entry.name);
+                self.by_name.remove(&place.name);
             }
         }
-        if let Some(init) = entry.init {
+        if let Some(init) = place.init {
             if self.by_init.get(&init) == Some(&id) {
                 self.by_init.remove(&init);
             }
