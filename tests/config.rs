@@ -148,6 +148,7 @@ fn the_daemon_has_the_documented_defaults() {
     assert_eq!((daemon.port, daemon.port_nat_t), (500, 4500));
     assert_eq!(daemon.guard, Guard::Xfrm);
     assert_eq!((daemon.path_mtu, daemon.fragment_size), (None, 1280));
+    assert!(daemon.dos_protection);
     assert_eq!(daemon.log.to_string(), "info");
     assert_eq!(daemon.log_format, LogFormat::Text);
     assert_eq!((daemon.routing_table, daemon.fwmark), (4500, 0x4c47));
@@ -160,7 +161,7 @@ fn every_key_of_the_daemon_is_read() {
          vici_socket = \"/tmp/x.vici\"\nvici_socket_mode = \"660\"\nport = 5500\n\
          port_nat_t = 5501\nguard = \"off\"\npath_mtu = 1400\nfragment_size = 576\nlog = \"debug\"\n\
          log_format = \"json\"\nrouting_table = 77\nfwmark = 0x10\nspin = \"50us\"\n\
-         tun_queue_len = 1000\nsocket_buffer = \"1M\"\nmetrics = \"[::1]:9750\"\n",
+         dos_protection = \"no\"\ntun_queue_len = 1000\nsocket_buffer = \"1M\"\nmetrics = \"[::1]:9750\"\n",
     )
     .daemon;
     assert_eq!((daemon.tun.as_str(), daemon.tun_mtu), ("tun7", 1300));
@@ -171,6 +172,7 @@ fn every_key_of_the_daemon_is_read() {
     assert_eq!((daemon.port, daemon.port_nat_t), (5500, 5501));
     assert_eq!((daemon.guard, daemon.path_mtu), (Guard::Off, Some(1400)));
     assert_eq!(daemon.fragment_size, 576);
+    assert!(!daemon.dos_protection);
     assert_eq!(daemon.log.to_string(), "debug");
     assert_eq!(daemon.log_format, LogFormat::Json);
     assert_eq!((daemon.routing_table, daemon.fwmark), (77, 16));

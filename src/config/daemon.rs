@@ -52,6 +52,8 @@ pub struct DaemonConfig {
     pub path_mtu: Option<u16>,
     /// Largest IP datagram that carries a fragment of an IKE message.
     pub fragment_size: u16,
+    /// Whether strangers and single addresses are kept from opening more than their share of IKE SAs.
+    pub dos_protection: bool,
     /// Folder for keys in Wireshark's formats; absent: they are told to nobody.
     pub key_log: Option<PathBuf>,
     /// What is logged.
@@ -105,6 +107,7 @@ impl Default for DaemonConfig {
             guard: Guard::Xfrm,
             path_mtu: None,
             fragment_size: 1280,
+            dos_protection: true,
             key_log: None,
             log: LevelFilter::INFO,
             log_format: LogFormat::Text,
@@ -158,6 +161,7 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
         fragment_size: section
             .read("fragment_size", fragment_size)
             .unwrap_or(default.fragment_size),
+        dos_protection: switch("dos_protection", default.dos_protection),
         key_log: section.read("key_log", folder),
         log: section
             .read("log", |text| value::choice(text, &LOG))

@@ -106,6 +106,7 @@ pub(super) static DAEMON: Schema = Schema {
         ("guard", Yes),
         ("path_mtu", Yes),
         ("fragment_size", Yes),
+        ("dos_protection", Yes),
         ("key_log", Yes),
         ("log", Yes),
         ("log_format", Yes),

@@ -326,13 +326,18 @@ impl Parts {
     /// Nothing can fail any more.
     fn finish(self, kernel: Kernel) -> Control {
         let now = Instant::now();
+        let defaults = Settings::new(self.workers);
         let settings = Settings {
             port: self.config.daemon.port,
             port_nat_t: self.config.daemon.port_nat_t,
             path_mtu: self.config.daemon.path_mtu.unwrap_or(DEFAULT_PATH_MTU),
             key_log: self.key_log.is_some(),
             fragment_size: self.config.daemon.fragment_size,
-            ..Settings::new(self.workers)
+            ..if self.config.daemon.dos_protection {
+                defaults
+            } else {
+                defaults.without_dos_protection()
+            }
         };
         let pad = self.config.pad.clone();
         let endpoint = Endpoint::new(settings, pad, Box::new(self.rng), now);
