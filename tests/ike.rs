@@ -88,6 +88,8 @@ mod schedules;
 mod sibling_limits;
 #[path = "ike/siblings.rs"]
 mod siblings;
+#[path = "ike/starts.rs"]
+mod starts;
 #[path = "ike/storm.rs"]
 mod storm;
 #[path = "ike/straight.rs"]

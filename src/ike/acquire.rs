@@ -31,8 +31,7 @@ impl Endpoint {
                 }
                 None => sa.connects_for(reqid),
             });
-        let mut retries = self.retries.iter();
-        let planned = retries.any(|(_, attempt)| attempt.wants(reqid));
+        let planned = self.planned.iter().any(|attempt| attempt.wants(reqid));
         if on_its_way.is_some() || planned {
             return;
         }

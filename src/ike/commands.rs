@@ -266,10 +266,7 @@ impl Endpoint {
         let ids = self
             .table
             .ids_where(|sa| selection.ike(sa) && !sa.is_half_open());
-        let (cancelled, rest) = std::mem::take(&mut self.retries)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(_, attempt)| selection.attempt(attempt));
-        self.retries = rest;
+        let cancelled = self.planned.take(|attempt| selection.attempt(attempt));
         let parts = ids.len() + cancelled.len();
         if parts == 0 {
             return Err(CommandError::NoMatch);
@@ -402,10 +399,9 @@ impl Endpoint {
 
     /// Sets up a second IKE SA with the same children; the first one goes when it is there.
     pub(super) fn reauthenticate(&mut self, ike: u64) {
-        let mut retries = self.retries.iter();
-        let under_way = self.table.iter().any(|sa| sa.replaces() == Some(ike))
-            || retries.any(|(_, attempt)| attempt.replaces == Some(ike));
-        if under_way {
+        let under_way = self.table.iter().any(|sa| sa.replaces() == Some(ike));
+        let is_planned = |attempt: &Attempt| attempt.replaces == Some(ike);
+        if under_way || self.planned.iter().any(is_planned) {
             return;
         }
         let Some(sa) = self.table.get(ike) else {
@@ -451,7 +447,7 @@ impl Endpoint {
 
     fn shutdown(&mut self, id: CommandId) -> Result<Option<CommandOutcome>, CommandError> {
         self.closing = true;
-        for (_, attempt) in std::mem::take(&mut self.retries) {
+        for (_, attempt) in self.planned.take(|_| true) {
             self.give_up(attempt, "shutting down");
         }
         let ids = self.table.ids_where(|sa| !sa.is_half_open());

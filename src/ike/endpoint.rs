@@ -12,6 +12,7 @@ use super::admission::Admission;
 use super::commands::Acquire;
 use super::context::{Attempt, CANCELLED, Cause, Context, Effect, Failure, RETRY_REFUSED, Wish};
 use super::pad::ChildConfig;
+use super::planned::Planned;
 use super::retransmit::jittered;
 use super::revocation::{FetchId, Fetched};
 use super::table::Table;
@@ -26,8 +27,7 @@ pub struct Endpoint {
     pub(super) cx: Context,
     pub(super) table: Table,
     pub(super) admission: Admission,
-    /// Attempts that are tried again later.
-    pub(super) retries: Vec<(Instant, Attempt)>,
+    pub(super) planned: Planned,
     pub(super) closing: bool,
     start: Option<Start>,
 }
@@ -55,7 +55,7 @@ impl Endpoint {
             cx,
             table: Table::default(),
             admission,
-            retries: Vec::new(),
+            planned: Planned::default(),
             closing: false,
             start: Some(Start { at: now, old: None }),
         }
@@ -101,11 +101,14 @@ impl Endpoint {
 
     /// When [`Input::Timer`] is due.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let retries = self.retries.iter().map(|(at, _)| *at);
         let start = self.start.as_ref().map(|start| start.at);
-        let fetches = self.cx.revocation.next_deadline();
-        let others = [self.table.next_deadline(), start, fetches];
-        retries.chain(others.into_iter().flatten()).min()
+        let all = [
+            self.table.next_deadline(),
+            self.planned.due(),
+            self.cx.revocation.next_deadline(),
+            start,
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// Every IKE SA with its Child SAs.
@@ -206,6 +209,9 @@ impl Endpoint {
     pub(super) fn step(&mut self, id: u64, act: impl FnOnce(&mut IkeSa, &mut Context)) {
         if let Some(mut sa) = self.table.take(id) {
             act(&mut sa, &mut self.cx);
+            if !sa.is_connecting() {
+                self.planned.release(id);
+            }
             self.table.put(sa);
         }
         self.settle();
@@ -247,7 +253,7 @@ impl Endpoint {
             Effect::Failed(failure) => self.on_failure(failure),
             Effect::Restart(attempt, wait) => {
                 let wait = jittered(wait, 50, self.cx.rng());
-                self.retries.push((self.cx.now + wait, attempt));
+                self.planned.add(self.cx.now + wait, attempt);
             }
             Effect::Reauthenticate(id) => self.reauthenticate(id),
             Effect::Delete(id) => {
@@ -266,17 +272,24 @@ impl Endpoint {
             let Some(id) = self.table.due(now) else {
                 break;
             };
+            self.planned.release(id);
             self.step(id, |sa, cx| sa.on_timer(cx));
         }
         if self.cx.revocation.expire(now) {
             self.resume_verification();
         }
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retries)
-            .into_iter()
-            .partition(|(at, _)| *at <= now);
-        self.retries = later;
-        for (_, attempt) in due {
+        self.begin_planned();
+    }
+
+    /// Begins what is planned, as far as it may.
+    fn begin_planned(&mut self) {
+        while let Some(attempt) = self.planned.pop(self.cx.now) {
+            let connection = Arc::clone(&attempt.connection);
             self.pursue(attempt);
+            let name = &connection.name;
+            if let Some(id) = self.table.find_by_name(name, IkeSa::is_connecting) {
+                self.planned.begun(id);
+            }
         }
     }
 
@@ -337,7 +350,7 @@ impl Endpoint {
             return self.give_up(attempt, &reason);
         }
         let wait = jittered(wait, 50, self.cx.rng());
-        self.retries.push((now + wait, attempt));
+        self.planned.add(now + wait, attempt);
     }
 
     /// Tells everybody who waits that it came to nothing.
@@ -458,7 +471,7 @@ impl Endpoint {
         let pad = Arc::clone(&self.cx.pad);
         self.cx.revocation.clear();
         self.cx.set_policies();
-        for (at, mut attempt) in std::mem::take(&mut self.retries) {
+        for (at, mut attempt) in self.planned.take(|_| true) {
             if let Some(connection) = pad.connection(&attempt.connection.name) {
                 self.cx.cancel(attempt.reconfigure(connection));
             }
@@ -466,7 +479,7 @@ impl Endpoint {
             if gone || attempt.is_idle() {
                 self.give_up(attempt, CANCELLED);
             } else {
-                self.retries.push((at, attempt));
+                self.planned.add(at, attempt);
             }
         }
         for id in self.table.ids_where(|sa| sa.core.connection.is_some()) {
@@ -495,7 +508,8 @@ impl Endpoint {
             let starting = starting.filter(|child| child.start_action.starts() && !started(child));
             let wishes: Vec<Wish> = starting.map(Wish::new).collect();
             if !wishes.is_empty() {
-                self.pursue(Attempt::new(connection, wishes));
+                self.planned
+                    .add(self.cx.now, Attempt::new(connection, wishes));
             }
         }
     }

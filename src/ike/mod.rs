@@ -42,6 +42,7 @@ mod nat;
 mod negotiate;
 pub mod pad;
 mod peers;
+mod planned;
 mod policies;
 pub mod pools;
 mod rate;
