@@ -13,5 +13,7 @@ mod openiked;
 #[path = "kernel/strongswan.rs"]
 mod strongswan;
 mod support;
+#[path = "kernel/transport.rs"]
+mod transport;
 #[path = "kernel/tunnel.rs"]
 mod tunnel;

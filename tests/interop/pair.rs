@@ -1,5 +1,7 @@
 //! Lockgate and strongSwan on the two gateways of a lab.
 
+use lockgate::wire::vici::Message;
+
 use crate::support::{
     eventually,
     lab::{Family, Gateway, Lab, Plan, Side},
@@ -18,12 +20,15 @@ impl Initiator {
     pub(crate) const BOTH: [Self; 2] = [Self::Lockgate, Self::StrongSwan];
 }
 
+/// The SPIs of IKE SAs and of Child SAs.
+pub(crate) type Spis = (Vec<String>, Vec<String>);
+
 /// Both daemons, running and configured. Fields drop in order: daemons before their lab.
 pub(crate) struct Pair {
     pub(crate) lockgate: Gateway,
     pub(crate) strongswan: StrongSwan,
     pub(crate) lab: Lab,
-    plan: Plan,
+    pub(crate) plan: Plan,
     tools: Tools,
 }
 
@@ -53,7 +58,10 @@ impl Pair {
     ) -> Option<Self> {
         let programs = Programs::find(crate::DEBIAN)?;
         let tools = Tools::find()?;
-        let lab = Lab::new()?;
+        let lab = match plan.nat {
+            Some(behind) => Lab::with_nat(behind)?,
+            None => Lab::new()?,
+        };
         prepare(&lab);
         let config = change(Initiator::StrongSwan, swanctl_conf(&plan, connection));
         let strongswan = StrongSwan::start(programs, &lab.gateway_b, lab.folder.path(), &config);
@@ -110,6 +118,18 @@ impl Pair {
         eventually("strongSwan shows no tunnel", || {
             self.strongswan.sas().trim().is_empty().then_some(())
         });
+    }
+
+    /// What names the SAs in use at Lockgate's end.
+    pub(crate) fn spis(&self) -> Spis {
+        let all = |sas: Vec<Message>, key| {
+            let spis = sas.iter().filter_map(|sa| sa.get(key));
+            spis.map(str::to_owned).collect()
+        };
+        (
+            all(self.lockgate.established(), "initiator-spi"),
+            all(self.lockgate.child_sas(), "spi-in"),
+        )
     }
 
     /// Ping and TCP both ways, with our own sockets and with iperf3.
@@ -172,8 +192,8 @@ secrets {{
     }}
 }}
 "#,
-        local = Side::B.outer(plan.outer),
-        remote = Side::A.outer(plan.outer),
+        local = plan.address(Side::B, Side::B),
+        remote = plan.address(Side::A, Side::B),
         proposal = plan.proposal,
         local_id = Side::B.identity(),
         remote_id = Side::A.identity(),

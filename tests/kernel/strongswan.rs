@@ -19,7 +19,18 @@ fn peer(proposal: &'static str, esp_proposal: &'static str) -> Peer {
     }
 }
 
-const CHILD: &str = "swanctl --rekey --child net";
+/// In transport mode between the gateways themselves.
+pub(crate) fn between_gateways(proposal: &'static str, esp_proposal: &'static str) -> Peer {
+    let mut peer = peer(proposal, esp_proposal);
+    for (_, text) in &mut peer.files {
+        *text = text
+            .replace("local_ts = 10.2.0.0/24", "mode = transport")
+            .replace("remote_ts = 10.1.0.0/24", "");
+    }
+    peer
+}
+
+pub(crate) const CHILD: &str = "swanctl --rekey --child net";
 const IKE: &str = "swanctl --rekey --ike lab";
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) struct Peer {
 pub(crate) struct Tunnel {
     pub(crate) lockgate: Gateway,
     pub(crate) guest: Guest,
-    lab: Lab,
+    pub(crate) lab: Lab,
     tools: Tools,
 }
 
@@ -41,12 +41,24 @@ impl Tunnel {
     ///
     /// `encap` is whether Lockgate insists on UDP around ESP.
     pub(crate) fn new(peer: &Peer, encap: bool) -> Option<Self> {
+        Self::with(peer, encap, vec![Family::V4], "")
+    }
+
+    /// The same in transport mode between the gateways themselves.
+    pub(crate) fn transport(peer: &Peer, encap: bool) -> Option<Self> {
+        Self::with(peer, encap, Vec::new(), "mode = \"transport\"")
+    }
+
+    fn with(peer: &Peer, encap: bool, inner: Vec<Family>, child: &str) -> Option<Self> {
         let tools = Tools::find()?;
         let lab = Lab::for_guest()?;
         let guest = Guest::boot(&lab)?;
-        let (outer, inner) = (Side::B.outer(Family::V4), Side::B.inner(Family::V4));
-        guest.run(&format!("ip address add {outer}/24 dev vec0"));
-        guest.run(&format!("ip address add {inner}/24 dev vec1"));
+        for (address, link) in [
+            (Side::B.outer(Family::V4), "vec0"),
+            (Side::B.inner(Family::V4), "vec1"),
+        ] {
+            guest.run(&format!("ip address add {address}/24 dev {link}"));
+        }
         let (far, gateway) = (Side::A.network(Family::V4), Side::A.outer(Family::V4));
         guest.run(&format!("ip route add {far} via {gateway}"));
         for (name, text) in &peer.files {
@@ -58,7 +70,8 @@ impl Tunnel {
             (guest.attempt(peer.ready).0 == 0).then_some(())
         });
         let plan = Plan {
-            inner: vec![Family::V4],
+            inner,
+            child: child.to_owned(),
             proposal: peer.proposal.to_owned(),
             esp_proposal: peer.esp_proposal.to_owned(),
             encap,

@@ -11,9 +11,11 @@ use crate::support::{
 
 #[test]
 fn a_gateway_behind_nat_brings_up_and_keeps_a_tunnel() {
-    let Some(lab) = Lab::with_nat() else { return };
+    let Some(lab) = Lab::with_nat(Side::A) else {
+        return;
+    };
     let plan = Plan {
-        nat: true,
+        nat: Some(Side::A),
         encap: false,
         inner: vec![Family::V4],
         ..Plan::default()
@@ -61,9 +63,11 @@ fn a_gateway_behind_nat_brings_up_and_keeps_a_tunnel() {
 /// to be ours (RFC 7296 §2.23).
 #[test]
 fn a_router_that_forgets_its_mapping_does_not_end_the_tunnel() {
-    let Some(lab) = Lab::with_nat() else { return };
+    let Some(lab) = Lab::with_nat(Side::A) else {
+        return;
+    };
     let plan = Plan {
-        nat: true,
+        nat: Some(Side::A),
         inner: vec![Family::V4],
         ..Plan::default()
     };

@@ -1,5 +1,7 @@
 //! New keys while traffic flows: nothing may be lost and nothing delivered twice.
 
+use std::{collections::BTreeSet, thread};
+
 use lockgate::wire::vici::Message;
 
 use crate::support::{
@@ -126,7 +128,7 @@ fn rekeys_from_both_sides_at_once_lose_and_repeat_nothing() {
     for _ in 0..ROUNDS {
         for what in [("child", "net"), ("ike", "lab")] {
             let before = keys(a, what.0);
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 for gateway in &gateways {
                     scope.spawn(|| gateway.ask("rekey", &[what]));
                 }
@@ -140,6 +142,56 @@ fn rekeys_from_both_sides_at_once_lose_and_repeat_nothing() {
     }
     assert_clean(stream);
     one_tunnel_is_left(a, b, 1);
+}
+
+/// One side replaces the child and the IKE SA every two seconds, thirty times each; in the lab beside
+/// it the other one does.
+#[test]
+fn a_minute_of_rekeys_every_two_seconds_from_each_side_loses_nothing() {
+    thread::scope(|scope| {
+        for side in [Side::A, Side::B] {
+            scope.spawn(move || rekeys_every_two_seconds(side));
+        }
+    });
+}
+
+fn rekeys_every_two_seconds(side: Side) {
+    let plan = |at: Side| {
+        let times = "rekey_time = \"2s\"\nrand_time = 0\n";
+        let (connection, child) = match at == side {
+            true => (
+                format!("{times}over_time = \"60s\""),
+                format!("{times}life_time = \"60s\""),
+            ),
+            false => ("rekey_time = 0".to_owned(), "rekey_time = 0".to_owned()),
+        };
+        Plan {
+            inner: vec![Family::V4],
+            connection,
+            child,
+            ..Plan::default()
+        }
+    };
+    let Some(lab) = Lab::new() else { return };
+    let b = lab.start(Side::B, &plan(Side::B).config(Side::B));
+    let a = lab.start(Side::A, &plan(Side::A).config(Side::A));
+    a.initiate("net");
+    let stream = Stream::start(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+    let (mut ikes, mut children) = (BTreeSet::new(), BTreeSet::new());
+    while ikes.len() <= 30 || children.len() <= 30 {
+        let seen = children.len();
+        eventually("there are new keys", || {
+            ikes.extend(keys(&a, "ike"));
+            children.extend(spis(&a));
+            (children.len() > seen).then_some(())
+        });
+    }
+    let rekeys = ikes.len() + children.len() - 2;
+    let outcome = stream.finish();
+    println!("{side:?} makes {rekeys} rekeys: {outcome:?}");
+    let lost = (outcome.lost, outcome.echoes_lost, outcome.duplicates);
+    assert_eq!(lost, (0, 0, 0), "{outcome:?}");
+    one_tunnel_is_left(&a, &b, 1);
 }
 
 fn rekeys_under_traffic(plan: &Plan, what: &[(&str, &str)]) {

@@ -60,9 +60,11 @@ fn the_gateways_own_traffic_goes_through_transport_mode() {
 /// The checksums are those of addresses that the other side does not have.
 #[test]
 fn a_gateway_behind_nat_has_transport_mode() {
-    let Some(lab) = Lab::with_nat() else { return };
+    let Some(lab) = Lab::with_nat(Side::A) else {
+        return;
+    };
     let plan = Plan {
-        nat: true,
+        nat: Some(Side::A),
         ..plan(false)
     };
     let outer = lab.outer_addresses();

@@ -98,9 +98,9 @@ fn in_network(address: IpAddr) -> IpNet {
 pub(crate) const OUTER: &str = "outer";
 /// The link between a host and its gateway.
 pub(crate) const INNER: &str = "inner";
-/// Gateway A's address behind the NAT.
+/// The address of a gateway that is behind the NAT.
 pub(crate) const BEHIND_NAT: &str = "172.16.0.1";
-/// The NAT's address towards gateway B.
+/// The NAT's address towards the other gateway.
 pub(crate) const NAT_OUTSIDE: &str = "192.0.2.254";
 
 /// The namespaces, cabled and addressed in both families. A folder for configurations and logs.
@@ -132,25 +132,26 @@ impl Lab {
         Some(lab)
     }
 
-    /// A lab in which gateway A is behind a masquerading router (IPv4 only).
-    pub(crate) fn with_nat() -> Option<Self> {
+    /// A lab in which the gateway of this side is behind a masquerading router (IPv4 only).
+    pub(crate) fn with_nat(behind: Side) -> Option<Self> {
         let nft = program("nft", "nftables")?;
         let mut lab = Self::bare()?;
         let nat = Namespace::new("nat").unwrap();
-        connect((&lab.gateway_a, OUTER), (&nat, "private"), 1500).unwrap();
-        connect((&nat, "public"), (&lab.gateway_b, OUTER), 1500).unwrap();
+        let (inside, outside) = (lab.gateway(behind), lab.gateway(behind.other()));
+        connect((inside, OUTER), (&nat, "private"), 1500).unwrap();
+        connect((&nat, "public"), (outside, OUTER), 1500).unwrap();
+        let far = behind.other().outer(Family::V4).to_string();
         for (namespace, link, address) in [
-            (&lab.gateway_a, OUTER, "172.16.0.1/24"),
-            (&nat, "private", "172.16.0.254/24"),
-            (&nat, "public", "192.0.2.254/24"),
-            (&lab.gateway_b, OUTER, "192.0.2.2/24"),
+            (inside, OUTER, BEHIND_NAT),
+            (&nat, "private", "172.16.0.254"),
+            (&nat, "public", NAT_OUTSIDE),
+            (outside, OUTER, &far),
         ] {
-            namespace
-                .add_address(link, address.parse().unwrap())
-                .unwrap();
+            let address = in_network(address.parse().unwrap());
+            namespace.add_address(link, address).unwrap();
         }
         let router = "172.16.0.254".parse().unwrap();
-        lab.gateway_a
+        inside
             .add_route("192.0.2.0/24".parse().unwrap(), router)
             .unwrap();
         nat.sysctl("ipv4/ip_forward", "1").unwrap();
@@ -302,7 +303,8 @@ pub(crate) fn ip(namespace: &Namespace, arguments: &str) {
 pub(crate) struct Plan {
     pub(crate) outer: Family,
     pub(crate) inner: Vec<Family>,
-    pub(crate) nat: bool,
+    /// This side is behind a NAT.
+    pub(crate) nat: Option<Side>,
     /// This side may use any of its addresses.
     pub(crate) roams: Option<Side>,
     pub(crate) encap: bool,
@@ -324,7 +326,7 @@ impl Default for Plan {
         Self {
             outer: Family::V4,
             inner: Family::BOTH.to_vec(),
-            nat: false,
+            nat: None,
             roams: None,
             encap: true,
             workers: 1,
@@ -339,6 +341,18 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// What the configuration of one side says about the outer address of a gateway.
+    pub(crate) fn address(&self, of: Side, side: Side) -> String {
+        let own = of == side;
+        if own && self.roams == Some(of) || !own && self.nat == Some(of) {
+            return "%any".to_owned();
+        }
+        match self.nat {
+            Some(behind) if behind == of => BEHIND_NAT.to_owned(),
+            _ => of.outer(self.outer).to_string(),
+        }
+    }
+
     /// The configuration of one side.
     pub(crate) fn config(&self, side: Side) -> String {
         let far = side.other();
@@ -348,12 +362,6 @@ impl Plan {
                 .iter()
                 .map(|family| format!("\"{}\"", side.network(*family)));
             networks.collect::<Vec<_>>().join(", ")
-        };
-        let address = |of: Side| match of {
-            of if of == side && self.roams == Some(of) => "%any".to_owned(),
-            Side::A if self.nat && side == Side::A => BEHIND_NAT.to_owned(),
-            Side::A if self.nat => "%any".to_owned(),
-            of => of.outer(self.outer).to_string(),
         };
         format!(
             r#"
@@ -387,8 +395,8 @@ secret = "correct horse battery staple"
 "#,
             workers = self.workers,
             daemon = self.daemon,
-            local = address(side),
-            remote = address(far),
+            local = self.address(side, side),
+            remote = self.address(far, side),
             encap = self.encap,
             proposal = self.proposal,
             local_id = side.identity(),

@@ -1,7 +1,7 @@
 //! Traffic whose verdict does not depend on how fast the machine is.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
@@ -93,7 +93,7 @@ pub(crate) fn tcp(from: &Namespace, to: &Namespace, address: IpAddr, bytes: usiz
 }
 
 /// Numbered datagrams, never more than a window of them on their way, each echoed: so neither
-/// a slow machine nor a full queue can lose one.
+/// a slow machine nor a full queue can lose one. What is not echoed after a while makes room for more.
 pub(crate) struct Stream {
     stop: Arc<AtomicBool>,
     echoed: Arc<AtomicU64>,
@@ -174,7 +174,7 @@ impl Stream {
 
 fn send(socket: &UdpSocket, to: SocketAddr, stop: &AtomicBool, echoed: &AtomicU64) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut waiting = HashSet::new();
+    let mut waiting = BTreeMap::new();
     let mut progress = Instant::now();
     let mut datagram = [0; 256];
     loop {
@@ -182,11 +182,13 @@ fn send(socket: &UdpSocket, to: SocketAddr, stop: &AtomicBool, echoed: &AtomicU6
         if stopping && (waiting.is_empty() || progress.elapsed() > GIVE_UP) {
             break;
         }
-        while !stopping && waiting.len() < WINDOW {
+        let is_late = |since: &&Instant| since.elapsed() >= LATE;
+        let late = waiting.values().take_while(is_late).count();
+        while !stopping && waiting.len() - late < WINDOW {
             let text = [outcome.sent.to_be_bytes().as_slice(), MARKER].concat();
             match socket.send_to(&text, to) {
                 Ok(_) => {
-                    waiting.insert(outcome.sent);
+                    waiting.insert(outcome.sent, Instant::now());
                     outcome.sent += 1;
                 }
                 // For example a route that is being replaced: it counts when it stays so.
@@ -196,7 +198,7 @@ fn send(socket: &UdpSocket, to: SocketAddr, stop: &AtomicBool, echoed: &AtomicU6
         match socket.recv_from(&mut datagram) {
             Ok(_) => {
                 let number = u64::from_be_bytes(*datagram.first_chunk().unwrap());
-                if waiting.remove(&number) {
+                if waiting.remove(&number).is_some() {
                     echoed.fetch_add(1, Ordering::Relaxed);
                 } else {
                     outcome.duplicates += 1;
@@ -238,5 +240,7 @@ fn any(like: IpAddr) -> SocketAddr {
 
 /// Datagrams on their way at any time: fewer than any queue on the path holds.
 const WINDOW: usize = 32;
+/// How long a datagram may take before another one may be on its way in its place.
+const LATE: Duration = Duration::from_secs(1);
 /// How long an echo may take before it counts as lost.
 const GIVE_UP: Duration = Duration::from_secs(5);
