@@ -18,6 +18,8 @@ mod addresses;
 mod alerts;
 #[path = "ike/answers.rs"]
 mod answers;
+#[path = "ike/auth_methods.rs"]
+mod auth_methods;
 #[path = "ike/authentication.rs"]
 mod authentication;
 #[path = "ike/certificates.rs"]
@@ -42,6 +44,8 @@ mod control;
 mod exchanges;
 #[path = "ike/faults.rs"]
 mod faults;
+#[path = "ike/forged.rs"]
+mod forged;
 #[path = "ike/fragments.rs"]
 mod fragments;
 #[path = "ike/half_done.rs"]

@@ -123,7 +123,17 @@ impl Hash {
 /// IANA number of the hash "Identity", which Ed25519 needs (RFC 8420 §2).
 pub const HASH_IDENTITY: u16 = 5;
 
+impl KeyKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Rsa, Self::P256, Self::P384, Self::P521, Self::Ed25519];
+}
+
 impl Scheme {
+    /// Whether keys of this kind sign with it.
+    pub fn is_for(self, kind: KeyKind) -> bool {
+        verification(kind, self).is_some()
+    }
+
     /// The hash below it; `None` for one that hashes by itself.
     pub fn hash(self, key: KeyKind) -> Option<Hash> {
         match self {

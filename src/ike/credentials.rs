@@ -136,11 +136,7 @@ pub struct Authority {
 impl SchemePolicy {
     /// Whether this key may be used at all.
     pub fn allows_key(&self, key: &PublicKey) -> bool {
-        let class = match key.kind() {
-            KeyKind::Rsa => KeyClass::Rsa,
-            KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => KeyClass::Ecdsa,
-            KeyKind::Ed25519 => KeyClass::Ed25519,
-        };
+        let class = KeyClass::of(key.kind());
         let fits =
             |(allowed, least): &(KeyClass, usize)| *allowed == class && *least <= key.strength();
         self.keys.is_empty() || self.keys.iter().any(fits)
@@ -148,6 +144,11 @@ impl SchemePolicy {
 
     /// Whether this key may sign with this scheme.
     pub fn allows(&self, key: &PublicKey, scheme: Scheme) -> bool {
+        self.allows_key(key) && self.may_allow(key.kind(), scheme)
+    }
+
+    /// Whether a key of this kind may sign with this scheme, if it is strong enough.
+    fn may_allow(&self, kind: KeyKind, scheme: Scheme) -> bool {
         let padding = match scheme {
             Scheme::RsaPss(_) => Some(Padding::Pss),
             Scheme::RsaPkcs1(_) => Some(Padding::Pkcs1),
@@ -162,7 +163,29 @@ impl SchemePolicy {
             };
             hashes.contains(&hash)
         };
-        padding_fits && self.allows_key(key) && scheme.hash(key.kind()).is_none_or(allowed)
+        let class = KeyClass::of(kind);
+        let class_fits = self.keys.is_empty() || self.keys.iter().any(|(key, _)| *key == class);
+        class_fits && padding_fits && scheme.hash(kind).is_none_or(allowed)
+    }
+}
+
+impl KeyClass {
+    fn of(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Rsa => Self::Rsa,
+            KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => Self::Ecdsa,
+            KeyKind::Ed25519 => Self::Ed25519,
+        }
+    }
+}
+
+impl Trust {
+    /// Whether a key of this kind that signs with this scheme could be one that is trusted.
+    pub(super) fn may_accept(&self, kind: KeyKind, scheme: Scheme) -> bool {
+        let raw = self.keys.iter().map(|key| key.kind());
+        let pinned = self.certificates.iter().map(|pinned| pinned.key().kind());
+        let has_kind = !self.authorities.is_empty() || raw.chain(pinned).any(|known| known == kind);
+        has_kind && scheme.is_for(kind) && self.schemes.may_allow(kind, scheme)
     }
 }
 

@@ -108,7 +108,13 @@ impl Actor {
             (PayloadType::NONCE, ni.clone()),
             notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]),
         ];
-        payloads.extend(notifies.iter().map(|kind| notify(*kind, &[])));
+        payloads.extend(notifies.iter().map(|kind| {
+            let hashes: &[u8] = match *kind {
+                NotifyType::SIGNATURE_HASH_ALGORITHMS => &[0, 2, 0, 3, 0, 4, 0, 5],
+                _ => &[],
+            };
+            notify(*kind, hashes)
+        }));
         let request = init_request(IkeSpi(spi), payloads);
         let before = pair.net.sent();
         pair.inject(Side::B, &request);
@@ -199,6 +205,13 @@ impl Actor {
     /// The proof of the identity of A.
     pub(crate) fn proof(&self) -> &[u8] {
         &self.proof
+    }
+
+    /// What a signature proves for an identity: the body of IDi.
+    pub(crate) fn octets(&self, id: &[u8]) -> Vec<u8> {
+        let prf = Prf::new(SUITE.prf).unwrap();
+        let id = prf.mac(self.keys.sk_pi.as_bytes(), &[id]);
+        [&self.init.request, &self.init.nr, id.as_bytes()].concat()
     }
 
     /// What a correct request for a new child holds.
@@ -533,7 +546,7 @@ pub(crate) fn delete_esp(spi: u32) -> (PayloadType, Vec<u8>) {
     delete(ProtocolId::Esp as u8, 4, 1, &spi.to_be_bytes())
 }
 
-const IKE: &str = "aes256gcm16-prfsha384-x25519";
+pub(crate) const IKE: &str = "aes256gcm16-prfsha384-x25519";
 const SUITE: IkeSuite = IkeSuite {
     cipher: CipherSuite {
         encryption: EncryptionId::AES_GCM_16,

@@ -75,6 +75,12 @@ impl Identity {
         }
     }
 
+    /// Another certificate, by this authority, for an identity that has one.
+    pub(crate) fn certify(&self, other: &Self) -> rcgen::Certificate {
+        let params = other.params.clone();
+        params.signed_by(&other.key, &self.issuer()).unwrap()
+    }
+
     /// An authority below this one.
     pub(crate) fn intermediate(&self, kind: Kind, name: &str) -> Self {
         self.sign(kind, authority_params(name, None))

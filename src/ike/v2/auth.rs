@@ -18,6 +18,7 @@ use crate::ipsec::{Reqid, Selectors};
 use crate::wire::ikev2::{AuthPayload, Delete, IdPayload, NotifyType, PayloadWriter};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
+use super::auth_methods;
 use super::authentication::{Claim, Octets, OurProof, Verdict, prove};
 use super::certificates::{Sent, add_certificates, add_requests};
 use super::child::{Agreed, ChildSa, End, esp_path};
@@ -520,6 +521,7 @@ fn identity_payloads(
     payloads.add(PayloadType::ID_I, id_body);
     add_certificates(&mut payloads, &proof.certificates);
     add_requests(&mut payloads, [connection]);
+    auth_methods::announce(&mut payloads, [connection]);
     if first_contact {
         add_notify(&mut payloads, NotifyType::INITIAL_CONTACT, &[]);
     }

@@ -20,7 +20,7 @@ use crate::wire::isakmp::PayloadType;
 use super::auth::{is_our_identity, log_proof};
 use super::auth_lifetime::add_auth_lifetime;
 use super::authentication::{Claim, Octets, Verdict, is_method_of, prove};
-use super::certificates::{Requested, Sent, add_certificates};
+use super::certificates::{Sent, add_certificates};
 use super::child::{Agreed, ChildSa, esp_path};
 use super::configuration;
 use super::create_request::asked_selectors;
@@ -246,7 +246,7 @@ impl HalfOpen {
         let id_body = peer.local_id.to_payload_body();
         let octets = Octets::of_responder(keys.prf, exchange, &auth, &id_body);
         let mut support = self.done.peer.clone();
-        support.requested = Requested::from_payloads(payloads);
+        support.learn(payloads);
         let ids = (&peer.local_id, Some(&peer.remote_id));
         let proof = match prove(cx, &connection.local.method, ids, &octets, &support) {
             Ok(proof) => proof,

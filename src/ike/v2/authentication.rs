@@ -11,10 +11,12 @@ use crate::crypto::{PublicKey, Secret};
 use crate::ike::Identity;
 use crate::ike::context::Context;
 use crate::ike::credentials::{LocalKey, LocalMethod, RemoteMethod, Trust};
+use crate::ike::pad::Pad;
 use crate::ike::revocation::{Fetch, Judgement, Question};
 use crate::wire::ikev2::{AuthMethod, AuthPayload, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
 
+use super::auth_methods::{Announced, OLD_METHODS};
 use super::certificates::{Chosen, Requested, Sent};
 use super::error::AuthenticationError;
 use super::init::InitExchange;
@@ -71,8 +73,10 @@ impl Octets {
 pub(super) struct PeerSupport {
     /// Numbers of SIGNATURE_HASH_ALGORITHMS; `None`: it does not know RFC 7427.
     hashes: Option<Vec<u16>>,
+    /// What it verifies, if it has said so.
+    announced: Option<Announced>,
     /// What it asks for.
-    pub(super) requested: Requested,
+    requested: Requested,
 }
 
 impl PeerSupport {
@@ -86,7 +90,17 @@ impl PeerSupport {
         });
         Self {
             hashes,
+            announced: Announced::from_payloads(payloads),
             requested: Requested::from_payloads(payloads),
+        }
+    }
+
+    /// Takes what a later message says besides.
+    pub(super) fn learn(&mut self, payloads: &Payloads<'_>) {
+        let announced = Announced::from_payloads(payloads);
+        self.announced = announced.or_else(|| self.announced.take());
+        if !payloads.certificate_requests.is_empty() {
+            self.requested = Requested::from_payloads(payloads);
         }
     }
 
@@ -95,26 +109,48 @@ impl PeerSupport {
         self.hashes.is_some()
     }
 
-    /// The method and the scheme that a key of ours signs with, if the peer can verify any.
-    fn choose(&self, local: &LocalKey, method: &LocalMethod) -> Option<(AuthMethod, Scheme)> {
+    /// The method and the scheme that a key of ours signs with, if the peer can verify any, and
+    /// whether it has announced that it does.
+    fn choose(
+        &self,
+        local: &LocalKey,
+        method: &LocalMethod,
+        pad: &Pad,
+    ) -> Option<(bool, AuthMethod, Scheme)> {
         let LocalMethod::Signature { schemes, .. } = method else {
             return None;
         };
         let public = local.key.public();
-        let allowed = local.key.schemes().into_iter();
-        let mut allowed = allowed.filter(|scheme| schemes.allows(public, *scheme));
-        let Some(hashes) = &self.hashes else {
-            let legacy = allowed.find_map(|scheme| Some((legacy_method(public, scheme)?, scheme)));
-            return legacy;
+        let allowed = local.key.schemes();
+        let allowed = || {
+            allowed
+                .iter()
+                .filter(|scheme| schemes.allows(public, **scheme))
         };
-        let number = |scheme: Scheme| {
-            scheme
-                .hash(public.kind())
-                .map_or(HASH_IDENTITY, Hash::number)
+        let as_signature = allowed().filter(|scheme| self.knows(**scheme, public.kind()));
+        let as_signature = as_signature.map(|scheme| (AuthMethod::DIGITAL_SIGNATURE, *scheme));
+        let as_of_old =
+            allowed().filter_map(|scheme| Some((old_method(public, *scheme)?, *scheme)));
+        if let Some(announced) = &self.announced {
+            let known = (&self.requested, pad);
+            let mut all = as_signature.clone().chain(as_of_old.clone());
+            if let Some((method, scheme)) = all.find(|how| announced.accepts(*how, local, known)) {
+                return Some((true, method, scheme));
+            }
+        }
+        let (method, scheme) = if self.knows_signature_method() {
+            { as_signature }.next()?
+        } else {
+            { as_of_old }.next()?
         };
-        let known =
-            |scheme: &Scheme| *scheme != Scheme::EcdsaFixed && hashes.contains(&number(*scheme));
-        Some((AuthMethod::DIGITAL_SIGNATURE, allowed.find(known)?))
+        Some((false, method, scheme))
+    }
+
+    /// Whether the peer verifies Digital Signatures of this scheme.
+    fn knows(&self, scheme: Scheme, kind: KeyKind) -> bool {
+        let number = scheme.hash(kind).map_or(HASH_IDENTITY, Hash::number);
+        let hashes = self.hashes.as_ref();
+        scheme != Scheme::EcdsaFixed && hashes.is_some_and(|hashes| hashes.contains(&number))
     }
 }
 
@@ -129,14 +165,11 @@ pub(super) fn add_hash_algorithms(payloads: &mut PayloadWriter) {
 }
 
 /// The method of a scheme for peers without RFC 7427.
-fn legacy_method(key: &PublicKey, scheme: Scheme) -> Option<AuthMethod> {
-    match (key.kind(), scheme) {
-        (KeyKind::Rsa, Scheme::RsaPkcs1(_)) => Some(AuthMethod::RSA_SIGNATURE),
-        (KeyKind::P256, Scheme::EcdsaFixed) => Some(AuthMethod::ECDSA_256),
-        (KeyKind::P384, Scheme::EcdsaFixed) => Some(AuthMethod::ECDSA_384),
-        (KeyKind::P521, Scheme::EcdsaFixed) => Some(AuthMethod::ECDSA_521),
-        _ => None,
-    }
+fn old_method(key: &PublicKey, scheme: Scheme) -> Option<AuthMethod> {
+    let is_it =
+        |(_, kind, old): &&(AuthMethod, KeyKind, Scheme)| (*kind, *old) == (key.kind(), scheme);
+    let found = OLD_METHODS.iter().find(is_it);
+    found.map(|(method, ..)| *method)
 }
 
 /// Our AUTH, and the certificates that go with it.
@@ -189,19 +222,14 @@ pub(super) fn prove(
             how: "a shared secret".to_owned(),
         });
     };
-    let usable = keys
-        .iter()
-        .filter_map(|key| Some((key, peer.choose(key, method)?)));
-    let fits = |key: &LocalKey| peer.requested.names_issuer(key, &cx.pad.authorities);
-    let chosen = usable.reduce(|best, next| {
-        if !fits(best.0) && fits(next.0) {
-            next
-        } else {
-            best
-        }
+    let usable = keys.iter().filter_map(|key| {
+        let (announced, method, scheme) = peer.choose(key, method, &cx.pad)?;
+        let fits = peer.requested.names_issuer(key, &cx.pad.authorities);
+        Some(((announced, fits), key, method, scheme))
     });
+    let chosen = usable.reduce(|best, next| if next.0 > best.0 { next } else { best });
     let no_scheme = || AuthenticationError::NoScheme(local.clone());
-    let (key, (method, scheme)) = chosen.ok_or_else(no_scheme)?;
+    let (_, key, method, scheme) = chosen.ok_or_else(no_scheme)?;
     let signature = key.key.sign(scheme, octets.bytes.as_bytes());
     let signature = signature.ok_or_else(no_scheme)?;
     let data = match scheme.to_algorithm_identifier() {

@@ -44,16 +44,14 @@ impl Requested {
 
     /// Whether an authority that the peer trusts stands above the certificate of this key.
     pub(super) fn names_issuer(&self, key: &LocalKey, known: &[Authority]) -> bool {
-        let named = |certificate: &Certificate| self.authorities.contains(&certificate.key().id());
-        let above = |authority: &&Authority| {
-            let subject = authority.certificate.subject().der();
-            key.chain
-                .iter()
-                .any(|certificate| certificate.issuer() == subject)
-        };
-        let mut known = known.iter().filter(above);
-        key.chain.iter().any(|certificate| named(certificate))
-            || known.any(|authority| named(&authority.certificate))
+        let mut named = self.authorities.iter();
+        named.any(|authority| is_below(key, authority, known))
+    }
+
+    /// Whether the authority at this place stands above the certificate of this key.
+    pub(super) fn links(&self, place: usize, key: &LocalKey, known: &[Authority]) -> bool {
+        let named = self.authorities.get(place);
+        named.is_some_and(|authority| is_below(key, authority, known))
     }
 
     /// What we send along with a signature of this key.
@@ -79,6 +77,19 @@ impl Requested {
         });
         chain.collect()
     }
+}
+
+/// Whether an authority, by the hash of its key, stands above the certificate of a key.
+fn is_below(key: &LocalKey, authority: &[u8; 20], known: &[Authority]) -> bool {
+    let named = |certificate: &Certificate| certificate.key().id() == *authority;
+    let above = |authority: &&Authority| {
+        let subject = authority.certificate.subject().der();
+        let mut chain = key.chain.iter();
+        chain.any(|certificate| certificate.issuer() == subject)
+    };
+    let mut known = known.iter().filter(above);
+    key.chain.iter().any(|certificate| named(certificate))
+        || known.any(|authority| named(&authority.certificate))
 }
 
 pub(super) fn add_certificates(payloads: &mut PayloadWriter, chosen: &[Chosen]) {

@@ -14,6 +14,7 @@ use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
 use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
+use super::auth_methods;
 use super::auth_request::Waiting;
 use super::authentication::{PeerSupport, add_hash_algorithms};
 use super::certificates::add_requests;
@@ -110,10 +111,9 @@ impl InitRequest<'_> {
         if peer.knows_signature_method() {
             add_hash_algorithms(&mut payloads);
         }
-        add_requests(
-            &mut payloads,
-            self.connections.iter().map(|connection| &***connection),
-        );
+        let connections = || self.connections.iter().map(|connection| &***connection);
+        add_requests(&mut payloads, connections());
+        auth_methods::announce(&mut payloads, connections());
         let header = core.header(ExchangeType::IKE_SA_INIT, true, 0);
         let response = message_bytes(header, payloads.finish());
         cx.transmit(path, response.clone());

@@ -241,6 +241,7 @@ impl IntermediateSent {
         let (connection, pad) = (&self.attempt.connection, Arc::clone(&cx.pad));
         match self.opening.finish(&payloads, connection, &pad) {
             Ok(gain) => {
+                self.done.peer.learn(&payloads);
                 let Self {
                     attempt,
                     done,

@@ -9,6 +9,7 @@
 
 mod auth;
 mod auth_lifetime;
+mod auth_methods;
 mod auth_request;
 mod authentication;
 mod certificates;

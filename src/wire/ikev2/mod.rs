@@ -1,5 +1,6 @@
 //! IKEv2 payload bodies (RFC 7296 §3.4 to §3.11): views that borrow, and their encoders.
 
+mod auth_methods;
 mod certificate;
 mod configuration;
 mod delete;
@@ -9,6 +10,7 @@ mod identity;
 mod notify;
 mod writer;
 
+pub use auth_methods::AuthAnnouncement;
 pub use certificate::{CertEncoding, CertPayload, CertRequest};
 pub use configuration::{Attribute, AttributeType, Configuration, ConfigurationType, Family};
 pub use delete::Delete;

@@ -11,7 +11,7 @@ use lockgate::crypto::x509::{
 };
 use lockgate::crypto::{PrivateKey, PublicKey, pem};
 use lockgate::ike::{Identity, IdentityPattern};
-use lockgate::wire::ikev2::{CertPayload, CertRequest, IdPayload};
+use lockgate::wire::ikev2::{AuthAnnouncement, CertPayload, CertRequest, IdPayload};
 
 /// Reads the bytes as everything that they might be.
 pub(crate) fn run(data: &[u8]) {
@@ -63,4 +63,5 @@ pub(crate) fn run(data: &[u8]) {
         assert!(request.hashes().count() <= data.len() / 20);
     }
     let _ = CertPayload::parse(data);
+    assert!(AuthAnnouncement::parse_all(data).count() <= data.len() / 2);
 }
