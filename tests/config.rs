@@ -149,6 +149,8 @@ fn the_daemon_has_the_documented_defaults() {
     assert_eq!(daemon.guard, Guard::Xfrm);
     assert_eq!((daemon.path_mtu, daemon.fragment_size), (None, 1280));
     assert!(daemon.dos_protection);
+    assert_eq!(daemon.state_dir, Path::new("/var/lib/lockgate"));
+    assert!(daemon.crash_detection);
     assert_eq!(daemon.log.to_string(), "info");
     assert_eq!(daemon.log_format, LogFormat::Text);
     assert_eq!((daemon.routing_table, daemon.fwmark), (4500, 0x4c47));
@@ -161,7 +163,8 @@ fn every_key_of_the_daemon_is_read() {
          vici_socket = \"/tmp/x.vici\"\nvici_socket_mode = \"660\"\nport = 5500\n\
          port_nat_t = 5501\nguard = \"off\"\npath_mtu = 1400\nfragment_size = 576\nlog = \"debug\"\n\
          log_format = \"json\"\nrouting_table = 77\nfwmark = 0x10\nspin = \"50us\"\n\
-         dos_protection = \"no\"\ntun_queue_len = 1000\nsocket_buffer = \"1M\"\nmetrics = \"[::1]:9750\"\n",
+         dos_protection = \"no\"\ntun_queue_len = 1000\nsocket_buffer = \"1M\"\nmetrics = \"[::1]:9750\"\n\
+         state_dir = \"/srv/lockgate\"\ncrash_detection = false\n",
     )
     .daemon;
     assert_eq!((daemon.tun.as_str(), daemon.tun_mtu), ("tun7", 1300));
@@ -173,6 +176,8 @@ fn every_key_of_the_daemon_is_read() {
     assert_eq!((daemon.guard, daemon.path_mtu), (Guard::Off, Some(1400)));
     assert_eq!(daemon.fragment_size, 576);
     assert!(!daemon.dos_protection);
+    assert_eq!(daemon.state_dir, Path::new("/srv/lockgate"));
+    assert!(!daemon.crash_detection);
     assert_eq!(daemon.log.to_string(), "debug");
     assert_eq!(daemon.log_format, LogFormat::Json);
     assert_eq!((daemon.routing_table, daemon.fwmark), (77, 16));

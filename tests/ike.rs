@@ -40,6 +40,8 @@ mod collisions;
 mod config;
 #[path = "ike/control.rs"]
 mod control;
+#[path = "ike/crash_tokens.rs"]
+mod crash_tokens;
 #[path = "ike/exchanges.rs"]
 mod exchanges;
 #[path = "ike/faults.rs"]

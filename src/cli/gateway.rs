@@ -157,6 +157,7 @@ fn configuration(here: Side, far: Side, socket: &Path) -> String {
     format!(
         r#"[daemon]
 vici_socket = "{socket}"
+state_dir = "{state}"
 
 [connections.demo]
 version = 2
@@ -176,6 +177,7 @@ id = ["{remote_id}"]
 secret = "a demonstration, not a secret"
 "#,
         socket = socket.display(),
+        state = socket.with_extension("state").display(),
         local = here.outer,
         remote = far.outer,
         local_id = here.identity,

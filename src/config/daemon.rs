@@ -56,6 +56,10 @@ pub struct DaemonConfig {
     pub dos_protection: bool,
     /// Folder for keys in Wireshark's formats; absent: they are told to nobody.
     pub key_log: Option<PathBuf>,
+    /// Folder for secrets that outlive the process.
+    pub state_dir: PathBuf,
+    /// Whether peers get a token by which we can prove that we have lost an IKE SA (RFC 6290).
+    pub crash_detection: bool,
     /// What is logged.
     pub log: LevelFilter,
     /// How it is logged.
@@ -109,6 +113,8 @@ impl Default for DaemonConfig {
             fragment_size: 1280,
             dos_protection: true,
             key_log: None,
+            state_dir: PathBuf::from("/var/lib/lockgate"),
+            crash_detection: true,
             log: LevelFilter::INFO,
             log_format: LogFormat::Text,
             routing_table: 4500,
@@ -163,6 +169,10 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
             .unwrap_or(default.fragment_size),
         dos_protection: switch("dos_protection", default.dos_protection),
         key_log: section.read("key_log", folder),
+        state_dir: section
+            .read("state_dir", folder)
+            .unwrap_or(default.state_dir),
+        crash_detection: switch("crash_detection", default.crash_detection),
         log: section
             .read("log", |text| value::choice(text, &LOG))
             .unwrap_or(default.log),

@@ -108,6 +108,8 @@ pub(super) static DAEMON: Schema = Schema {
         ("fragment_size", Yes),
         ("dos_protection", Yes),
         ("key_log", Yes),
+        ("state_dir", Yes),
+        ("crash_detection", Yes),
         ("log", Yes),
         ("log_format", Yes),
         ("routing_table", Yes),

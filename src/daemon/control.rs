@@ -28,6 +28,7 @@ use super::{
     signals::Signals,
     sockets::Sockets,
     start::DaemonError,
+    state::State,
     usage::UsageTimes,
     vici::{self, Server},
 };
@@ -59,6 +60,8 @@ pub(super) struct Control {
     pub(super) ledger: Ledger,
     pub(super) failures: Failures,
     pub(super) key_log: Option<KeyLog>,
+    /// Held, so that nobody else uses it.
+    pub(super) _state: State,
     /// Absent where nobody may ask for them.
     pub(super) metrics: Option<Metrics>,
     pub(super) fetcher: Fetcher,

@@ -23,6 +23,7 @@ pub mod routes;
 mod signals;
 mod sockets;
 mod start;
+mod state;
 mod stats;
 pub mod usage;
 pub mod vici;

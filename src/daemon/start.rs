@@ -37,6 +37,7 @@ use super::{
     routes::{Present, Routes, Settings as RouteSettings},
     signals::Signals,
     sockets::{self, PortError, Sockets},
+    state::State,
     usage::UsageTimes,
     vici::{BindError, Server},
 };
@@ -222,6 +223,7 @@ struct Parts {
     workers: NonZeroU16,
     rng: ChaCha20Rng,
     key_log: Option<KeyLog>,
+    state: State,
 }
 
 fn build(
@@ -273,6 +275,7 @@ fn build(
     }
     let key_log = daemon.key_log.as_deref().map(KeyLog::open).transpose();
     let key_log = key_log.map_err(failed("cannot open the key log"))?;
+    let state = State::load(daemon);
     let vici = Server::bind(
         &daemon.vici_socket,
         daemon.vici_socket_mode,
@@ -319,6 +322,7 @@ fn build(
         rng,
         config,
         key_log,
+        state,
     })
 }
 
@@ -333,6 +337,7 @@ impl Parts {
             path_mtu: self.config.daemon.path_mtu.unwrap_or(DEFAULT_PATH_MTU),
             key_log: self.key_log.is_some(),
             fragment_size: self.config.daemon.fragment_size,
+            crash_secret: self.state.crash_secret.clone(),
             ..if self.config.daemon.dos_protection {
                 defaults
             } else {
@@ -360,6 +365,7 @@ impl Parts {
             ledger: Ledger::default(),
             failures: Failures::default(),
             key_log: self.key_log,
+            _state: self.state,
             metrics: self.metrics,
             fetcher: self.fetcher,
             log_limit: RateLimit::default(),

@@ -10,6 +10,7 @@ use crate::crypto::CryptoRng;
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 
 use super::cookie::CookieJar;
+use super::crash_token::TokenLimits;
 use super::endpoint::{Endpoint, Superseded};
 use super::pad::{AddressPattern, Unique};
 use super::rate::RateLimit;
@@ -28,6 +29,7 @@ pub(super) struct Admission {
     sources: Sources,
     /// Answers outside any IKE SA.
     replies: RateLimit,
+    pub(super) tokens: TokenLimits,
     /// Addresses of single peers, as this configuration has them.
     hosts: (Arc<Pad>, HashSet<IpAddr>),
     /// IKE SAs that strangers have opened, oldest first; many are not half-open any more.
@@ -51,6 +53,7 @@ impl Admission {
             strangers: None,
             sources: Sources::default(),
             replies: RateLimit::new(20, 40, now),
+            tokens: TokenLimits::new(now),
             hosts: Default::default(),
             opened_by_strangers: VecDeque::new(),
         }

@@ -42,6 +42,8 @@ pub enum Discard {
     CookieRequired,
     /// A cookie that we did not send, or too long ago.
     BadCookie,
+    /// A crash detection token that is not the peer's.
+    BadCrashToken,
     /// Too many half-open IKE SAs from this address.
     HalfOpenLimit,
     /// An initiator that no connection is configured for; it was told so if the rate allowed.
@@ -58,7 +60,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Malformed,
         Self::TooLong,
         Self::WrongVersion,
@@ -78,6 +80,7 @@ impl Discard {
         Self::TooManyRestarts,
         Self::CookieRequired,
         Self::BadCookie,
+        Self::BadCrashToken,
         Self::HalfOpenLimit,
         Self::NoConnection,
         Self::BadPayload,
@@ -116,6 +119,7 @@ impl Discard {
             Self::TooManyRestarts => "too-many-restarts",
             Self::CookieRequired => "cookie-required",
             Self::BadCookie => "bad-cookie",
+            Self::BadCrashToken => "bad-crash-token",
             Self::HalfOpenLimit => "half-open-limit",
             Self::NoConnection => "no-connection",
             Self::BadPayload => "bad-payload",

@@ -175,6 +175,9 @@ impl Endpoint {
         if header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response() {
             return self.on_init_request(&datagram);
         }
+        if self.take_crash_tokens(&datagram)? {
+            return Ok(());
+        }
         // The I flag says who is the original initiator, and so which SPI is ours.
         let local = if header.flags.initiator() {
             header.responder_spi

@@ -32,6 +32,7 @@ mod alert;
 mod commands;
 mod context;
 mod cookie;
+mod crash_token;
 pub mod credentials;
 pub mod discard;
 pub mod endpoint;
@@ -77,6 +78,7 @@ pub use pools::{Lease, Pool};
 pub use revocation::{Fetch, FetchId, Fetched};
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
 
+use crate::crypto::Secret;
 use crate::crypto::x509::UnixTime;
 use crate::ipsec::{SaEvent, SaUpdate};
 
@@ -369,6 +371,9 @@ pub struct Settings {
     pub key_log: bool,
     /// How long IKE_AUTH waits for revocation information.
     pub fetch_timeout: Duration,
+    /// What our crash detection tokens are made of, the same after each restart and nobody else's
+    /// (RFC 6290 §5.1). Without it we make none; those of peers are taken anyway.
+    pub crash_secret: Option<Arc<Secret>>,
 }
 
 /// Transmissions of one request: after each one a wait, the first `initial` long, each next twice
@@ -420,6 +425,7 @@ impl Settings {
             keepalive: Duration::from_secs(20),
             key_log: false,
             fetch_timeout: Duration::from_secs(10),
+            crash_secret: None,
         }
     }
 

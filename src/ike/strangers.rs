@@ -3,6 +3,7 @@
 use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, Flags, Header};
 
+use super::crash_token;
 use super::endpoint::Endpoint;
 use super::v2::{Datagram, add_notify};
 
@@ -15,14 +16,19 @@ impl Endpoint {
         }
     }
 
-    /// Nobody has this SPI. The peer may have missed that we restarted (RFC 7296 §2.21.4).
+    /// Nobody has this SPI. The peer may have missed that we restarted (RFC 7296 §2.21.4), which our token
+    /// proves to it (RFC 6290 §4.5).
     pub(super) fn refuse_spi(&mut self, datagram: &Datagram<'_>) {
         if self.take_hint(datagram) || datagram.header.flags.response() {
             return;
         }
-        if self.admission.allow_reply(self.cx.now) {
+        let token = self.lost_token(datagram);
+        if token.is_some() || self.admission.allow_reply(self.cx.now) {
             let mut payloads = PayloadWriter::new();
             add_notify(&mut payloads, NotifyType::INVALID_IKE_SPI, &[]);
+            if let Some(token) = &token {
+                crash_token::add(token, &mut payloads);
+            }
             self.reply_clear(datagram, payloads);
             let remote = datagram.remote();
             let line = format!("message from {remote} for an unknown IKE_SA");

@@ -367,6 +367,7 @@ impl Plan {
             r#"
 [daemon]
 vici_socket = "SOCKET"
+state_dir = "SOCKET.state"
 workers = {workers}
 pin = false
 log = "debug"

@@ -23,6 +23,7 @@ use super::authentication::{Claim, Octets, OurProof, Verdict, prove};
 use super::certificates::{Sent, add_certificates, add_requests};
 use super::child::{Agreed, ChildSa, End, esp_path};
 use super::configuration;
+use super::crash_token;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
 use super::held::Held;
@@ -105,6 +106,7 @@ impl AuthSent {
             let owner = (cx.next_owner(), Kin::FIRST);
             Offer::new(wish, owner, &core.ends_to_be(&connection), false, cx)
         });
+        crash_token::announce(core, &mut payloads, cx);
         configuration::add_request(&connection, &mut payloads, cx);
         if let Some(offer) = &offer {
             offer.encode(&mut payloads, None, None);
@@ -306,6 +308,7 @@ impl AuthSent {
             cx,
         );
         sa.take_auth_lifetime(core, payloads, cx);
+        sa.take_crash_token(payloads);
         for id in attempt.waiters {
             cx.finish_command(id, Ok(sa.outcome(core, None)));
         }

@@ -23,6 +23,7 @@ use super::authentication::{Claim, Octets, Verdict, is_method_of, prove};
 use super::certificates::{Sent, add_certificates};
 use super::child::{Agreed, ChildSa, esp_path};
 use super::configuration;
+use super::crash_token;
 use super::create_request::asked_selectors;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
@@ -272,9 +273,11 @@ impl HalfOpen {
         if let Some(connection) = &core.connection {
             add_auth_lifetime(connection, &mut response);
         }
+        crash_token::announce(core, &mut response, cx);
 
         let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
+        sa.take_crash_token(payloads);
         if mobike.is_some() {
             mobike::announce(&mut response, &connection, core.path.local.ip(), cx);
         }

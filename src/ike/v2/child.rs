@@ -112,6 +112,8 @@ pub(in crate::ike) enum End {
     ByPeer,
     /// The peer does not answer.
     Dead,
+    /// The peer has proven that it does not know it any more.
+    Crashed,
     /// It became too old.
     Expired,
     /// A newer SA of the same peer took its place.
@@ -130,6 +132,7 @@ impl End {
             Self::Failed(_) => Some(AlertKind::Ike),
             Self::Terminated
             | Self::ByPeer
+            | Self::Crashed
             | Self::Expired
             | Self::Superseded(_)
             | Self::Replaced => None,
@@ -143,6 +146,7 @@ impl fmt::Display for End {
             Self::Terminated => f.write_str("terminated"),
             Self::ByPeer => f.write_str("deleted by the peer"),
             Self::Dead => f.write_str("the peer does not answer"),
+            Self::Crashed => f.write_str("the peer has lost its state"),
             Self::Expired => f.write_str("lifetime is over"),
             Self::Superseded(why) => f.write_str(why),
             Self::Replaced => f.write_str("replaced"),

@@ -77,7 +77,7 @@ pub(super) fn restart_wish(child: &ChildSa, end: &End) -> Option<Wish> {
     let config: &Arc<ChildConfig> = &child.config;
     let again = match end {
         End::ByPeer => config.close_action == CloseAction::Start,
-        End::Dead => config.dpd_action == DpdAction::Restart,
+        End::Dead | End::Crashed => config.dpd_action == DpdAction::Restart,
         End::Expired | End::Failed(_) => config.start_action.starts(),
         End::Terminated | End::Superseded(_) | End::Replaced => false,
     };

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::crypto::Secret;
 use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Context, Effect, RESTART_WAIT, RETRY_REFUSED};
 use crate::ike::status::{IkeSaStatus, IkeState, NatStatus};
@@ -37,6 +38,8 @@ pub(in crate::ike) struct Established {
     pub(super) lingering: Lingering,
     pub(super) liveness: Liveness,
     pub(super) followups: Followups,
+    /// Proves that the peer has lost this IKE SA, if it gave us one.
+    pub(super) crash_token: Option<Secret>,
     /// `None`: the addresses stay, unless a NAT changes them.
     pub(super) mobike: Option<Mobike>,
     /// Which IKE SA takes over, if one does.
@@ -104,6 +107,7 @@ impl Established {
             lingering: Lingering::default(),
             liveness: Liveness::new(core, nat, cx),
             followups: Followups::default(),
+            crash_token: None,
             mobike: None,
             succession: Succession::None,
             switch_at: None,
@@ -331,18 +335,7 @@ impl Established {
         let outstanding = self.work.outstanding.as_mut();
         let silent = outstanding.is_some_and(|outstanding| !outstanding.poll(core.path, cx));
         if silent && !self.try_other_path(core, cx) {
-            let end = match self
-                .work
-                .outstanding
-                .as_ref()
-                .map(|outstanding| &outstanding.pending)
-            {
-                Some(Pending::DeleteIke { end, .. }) => Some(end.clone()),
-                _ => None,
-            };
-            let replaced = self.succession.is_silent() || self.adopt_contested(core, cx);
-            let default = if replaced { End::Replaced } else { End::Dead };
-            return Fate::Ends(end.unwrap_or(default));
+            return Fate::Ends(self.end_without_peer(core, End::Dead, cx));
         }
         let ends = [self.clock.expires_at, self.clock.unproven_at];
         if ends.into_iter().flatten().any(|at| at <= cx.now) {
@@ -369,6 +362,18 @@ impl Established {
         self.poll_followups(core, cx);
         self.keys.reassembly.expire(cx.now);
         Fate::Stays
+    }
+
+    /// How an SA ends that the peer does not know, if nothing else has ended it before.
+    pub(super) fn end_without_peer(&mut self, core: &Core, end: End, cx: &mut Context) -> End {
+        let outstanding = self.work.outstanding.as_ref();
+        if let Some(Pending::DeleteIke { end, .. }) = outstanding.map(|sent| &sent.pending) {
+            return end.clone();
+        }
+        if self.succession.is_silent() || self.adopt_contested(core, cx) {
+            return End::Replaced;
+        }
+        end
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -495,6 +500,7 @@ impl Established {
         self.watch_children(cx.now);
         self.succession = Succession::None;
         self.register(core, cx);
+        self.tell_crash_token(core, cx);
         let new = Box::new(self.status(core, true));
         let line = format!("IKE_SA {}[{}] rekeyed to [{}]", core.name(), old.id, new.id);
         core.log(cx, "IKE", line);

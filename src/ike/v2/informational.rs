@@ -25,6 +25,7 @@ impl Established {
             return Fate::Ends(End::Failed("peer rejected our authentication".to_owned()));
         }
         self.take_auth_lifetime(core, payloads, cx);
+        self.take_crash_token(payloads);
         if payloads.deletes_ike() {
             self.answer(core, datagram, response, cx);
             return self.deleted_by_peer(core, cx);

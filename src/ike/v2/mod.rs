@@ -17,6 +17,7 @@ mod child;
 mod children;
 mod collision;
 mod configuration;
+mod crash_token;
 mod create;
 mod create_request;
 mod error;

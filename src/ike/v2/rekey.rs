@@ -16,6 +16,7 @@ use crate::wire::proposal::{IkeSuite, SaProposal};
 
 use super::child::End;
 use super::collision::{LowestNonce, Succession};
+use super::crash_token;
 use super::error::ExchangeError;
 use super::established::{Established, Fate, Inheritance};
 use super::followup::{FollowUp, Purpose, Unfinished};
@@ -41,6 +42,8 @@ struct Terms {
     suite: IkeSuite,
     peer_spi: IkeSpi,
     nr: Vec<u8>,
+    /// The peer's crash detection token for the new IKE SA.
+    crash_token: Option<Secret>,
 }
 
 /// What a responder has agreed to.
@@ -151,6 +154,7 @@ impl Established {
         });
         response.add(PayloadType::NONCE, &nr);
         add_ke(&mut response, group, &public);
+        crash_token::announce_for((peer_spi, spi), false, &mut response, cx);
 
         let terms = NegotiatedIke {
             suite: choice.suite,
@@ -342,6 +346,7 @@ impl Established {
             nr: &terms.nr,
         };
         let mut sa = self.succeed_ike(&successor, material, cx);
+        sa.crash_token = terms.crash_token;
         if lost {
             sa.stop_clock();
             sa.push(Task::DeleteIke(End::Replaced, Vec::new()));
@@ -474,6 +479,7 @@ impl IkeRekey {
             suite,
             peer_spi,
             nr,
+            crash_token: crash_token::of_peer(payloads),
         };
         FollowUp::new(terms, &suite.additional, shared, payloads).map_err(text)
     }

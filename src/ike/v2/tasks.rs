@@ -39,6 +39,8 @@ pub(in crate::ike) enum Task {
     AnnounceAddresses,
     /// See whether the peer receives where it says it is.
     CheckRoute,
+    /// Give the peer our crash detection token.
+    TellCrashToken,
 }
 
 /// Our requests on one IKE SA.
@@ -60,6 +62,7 @@ pub(super) enum Pending {
     UpdateAddresses(RouteCheck),
     AnnounceAddresses,
     CheckRoute(RouteCheck),
+    TellCrashToken,
 }
 
 impl Task {
@@ -72,6 +75,7 @@ impl Task {
             Self::DeleteIke(..) => "IKE_DELETE",
             Self::Liveness => "IKE_DPD",
             Self::UpdateAddresses | Self::AnnounceAddresses | Self::CheckRoute => "IKE_MOBIKE",
+            Self::TellCrashToken => "IKE_CRASH_TOKEN",
         }
     }
 
@@ -111,6 +115,7 @@ impl Pending {
             Self::UpdateAddresses(_) | Self::AnnounceAddresses | Self::CheckRoute(_) => {
                 "IKE_MOBIKE"
             }
+            Self::TellCrashToken => "IKE_CRASH_TOKEN",
         }
     }
 
@@ -122,7 +127,8 @@ impl Pending {
             | Self::DeleteIke { .. }
             | Self::UpdateAddresses(_)
             | Self::AnnounceAddresses
-            | Self::CheckRoute(_) => ExchangeType::INFORMATIONAL,
+            | Self::CheckRoute(_)
+            | Self::TellCrashToken => ExchangeType::INFORMATIONAL,
             Self::Child(request) if request.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::RekeyIke(rekey) if rekey.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
@@ -266,7 +272,8 @@ impl Work {
                 | Task::Liveness
                 | Task::UpdateAddresses
                 | Task::AnnounceAddresses
-                | Task::CheckRoute => {}
+                | Task::CheckRoute
+                | Task::TellCrashToken => {}
             }
         }
         match self.outstanding.map(|outstanding| outstanding.pending) {
@@ -284,7 +291,8 @@ impl Work {
                 | Pending::RekeyIke(_)
                 | Pending::UpdateAddresses(_)
                 | Pending::AnnounceAddresses
-                | Pending::CheckRoute(_),
+                | Pending::CheckRoute(_)
+                | Pending::TellCrashToken,
             )
             | None => {}
         }
@@ -403,6 +411,7 @@ impl Established {
             Task::UpdateAddresses => self.begin_update_addresses(core, payloads, cx),
             Task::AnnounceAddresses => self.begin_announce_addresses(core, payloads, cx),
             Task::CheckRoute => self.begin_check_route(core, payloads, cx),
+            Task::TellCrashToken => Some(Self::begin_tell_crash_token(core, payloads, cx)),
             Task::DeleteIke(end, waiters) => {
                 payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
                 core.log(cx, "IKE", format!("deleting IKE_SA: {end}"));
@@ -485,7 +494,9 @@ impl Established {
                 Ok(payloads) => self.on_route_answer(core, &check, &payloads, cx),
                 Err(error) => Fate::Ends(End::Failed(error.to_string())),
             },
-            Pending::AnnounceAddresses | Pending::DeleteUnwanted => Fate::Stays,
+            Pending::AnnounceAddresses | Pending::DeleteUnwanted | Pending::TellCrashToken => {
+                Fate::Stays
+            }
             Pending::DeleteIke { end, waiters } => {
                 finish_terminated(waiters, cx);
                 Fate::Ends(end)

@@ -1,0 +1,192 @@
+//! The folder for secrets that outlive the process (`state_dir`).
+
+use std::{
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use getrandom::SysRng;
+use rand_core::TryRng;
+use rustix::fs::{FlockOperation, flock};
+use tempfile::NamedTempFile;
+
+use crate::{config::DaemonConfig, crypto::Secret};
+
+/// The folder, which is this process's own as long as this value lives.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// What was found there, or put there.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// For crash detection tokens, if they are wanted.
+    pub(super) crash_secret: Option<Arc<Secret>>,
+    _dir: Option<StateDir>,
+}
+
+impl State {
+    /// Reads the state, or begins it. What is not to be had is done without, with a warning: no tunnel
+    /// depends on it.
+    pub(super) fn load(config: &DaemonConfig) -> Self {
+        if !config.crash_detection {
+            return Self::default();
+        }
+        let loaded = StateDir::open(&config.state_dir).and_then(|dir| {
+            let crash_secret = dir.secret("qcd.secret")?;
+            Ok(Self {
+                crash_secret: Some(Arc::new(crash_secret)),
+                _dir: Some(dir),
+            })
+        });
+        loaded.unwrap_or_else(|error| {
+            let folder = config.state_dir.display();
+            tracing::warn!(%folder, %error, "no crash detection tokens for peers");
+            Self::default()
+        })
+    }
+}
+
+impl StateDir {
+    /// Opens the folder, or makes it, for its owner alone. Two daemons with one secret could be asked for
+    /// each other's tokens (RFC 6290 §9.2), so the second one does not get it.
+    fn open(folder: &Path) -> io::Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        if fs::metadata(folder)?.permissions().mode() & OTHERS_WRITE != 0 {
+            return Err(io::Error::other("others may write to the folder"));
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).mode(0o600);
+        let lock = options.custom_flags(FLAGS).open(folder.join("lock"))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => io::Error::other("another process uses the folder"),
+            error => error.into(),
+        })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// A secret of 32 random bytes: the one in the file of this name, or a new one, which is there as a
+    /// whole or not at all.
+    fn secret(&self, name: &str) -> io::Result<Secret> {
+        let path = self.folder.join(name);
+        let mut options = OpenOptions::new();
+        match options.read(true).custom_flags(FLAGS).open(&path) {
+            Ok(file) => read(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(&path),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Secret> {
+        let mut bytes = vec![0; SECRET_LEN];
+        let drawn = SysRng.try_fill_bytes(&mut bytes);
+        drawn.map_err(|error| io::Error::other(error.to_string()))?;
+        let secret = Secret::from(bytes);
+        let mut file = NamedTempFile::new_in(&self.folder)?; // mode 0600
+        file.write_all(secret.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(secret)
+    }
+}
+
+fn read(file: File) -> io::Result<Secret> {
+    check(&file.metadata()?)?;
+    let mut bytes = Vec::with_capacity(SECRET_LEN + 1);
+    let length = u64::try_from(SECRET_LEN + 1).unwrap_or(u64::MAX);
+    file.take(length).read_to_end(&mut bytes)?;
+    let secret = Secret::from(bytes);
+    if secret.len() == SECRET_LEN {
+        return Ok(secret);
+    }
+    Err(io::Error::other(
+        "the secret has not its length; remove its file for a new one",
+    ))
+}
+
+fn check(metadata: &Metadata) -> io::Result<()> {
+    if !metadata.is_file() {
+        return Err(io::Error::other("the secret is not in a file"));
+    }
+    if metadata.permissions().mode() & OTHERS != 0 {
+        return Err(io::Error::other(
+            "others may read the secret; remove its file for a new one",
+        ));
+    }
+    Ok(())
+}
+
+const SECRET_LEN: usize = 32;
+const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+const OTHERS: u32 = 0o077;
+const OTHERS_WRITE: u32 = 0o022;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path)
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o777
+    }
+
+    #[test]
+    fn a_secret_is_for_its_owner_alone_and_stays_the_same() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("state");
+        let first = StateDir::open(&folder).expect("it is made");
+        let secret = first.secret("one").expect("it is made");
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join("one")), 0o600);
+        assert_eq!(secret.len(), 32);
+        assert_ne!(secret, first.secret("two").expect("it is made"));
+        drop(first);
+        let second = StateDir::open(&folder).expect("it is there");
+        assert_eq!(secret, second.secret("one").expect("it is there"));
+        let names = fs::read_dir(&folder).expect("it can be listed").count();
+        assert_eq!(names, 3, "the lock and two secrets");
+    }
+
+    #[test]
+    fn a_folder_has_one_user_at_a_time_and_no_other_writer() {
+        let home = tempfile::tempdir().expect("a folder");
+        let first = StateDir::open(home.path()).expect("it is free");
+        assert!(StateDir::open(home.path()).is_err());
+        drop(first);
+        let open = fs::Permissions::from_mode(0o770);
+        fs::set_permissions(home.path(), open).expect("it is ours");
+        assert!(StateDir::open(home.path()).is_err());
+    }
+
+    #[test]
+    fn a_secret_that_others_may_have_read_or_cut_is_not_used() {
+        let home = tempfile::tempdir().expect("a folder");
+        let dir = StateDir::open(home.path()).expect("it is free");
+        dir.secret("one").expect("it is made");
+        let path = home.path().join("one");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("it is ours");
+        assert!(dir.secret("one").is_err());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        for wrong in [31, 33] {
+            fs::write(&path, vec![1; wrong]).expect("it is ours");
+            assert!(dir.secret("one").is_err(), "{wrong} bytes");
+        }
+        std::os::unix::fs::symlink(&path, home.path().join("link")).expect("a new name");
+        assert!(dir.secret("link").is_err());
+    }
+}
