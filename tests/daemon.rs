@@ -13,6 +13,8 @@ mod exposition;
 mod life;
 #[path = "daemon/metrics.rs"]
 mod metrics;
+#[path = "support/pki.rs"]
+mod pki;
 #[path = "daemon/reload.rs"]
 mod reload;
 #[path = "daemon/swanctl.rs"]

@@ -12,8 +12,10 @@ pub struct Changes {
     pub added: Vec<String>,
     /// Connections that are gone.
     pub removed: Vec<String>,
-    /// Connections that have the same name and are not the same.
+    /// Connections that have the same name and are not the same, so that their SAs end.
     pub changed: Vec<String>,
+    /// Connections whose SAs go on with other keys and certificates.
+    pub renewed: Vec<String>,
     /// Whether any secret or authority differs.
     pub secrets: bool,
 }
@@ -28,15 +30,15 @@ impl Changes {
             names.filter(|name| pick(name)).collect()
         };
         let (old, new) = (&older.pad, &newer.pad);
-        let differs = |name: &str| {
-            old.connection(name)
-                .is_some_and(|was| new.connection(name) != Some(was))
-        };
+        let pair = |name: &str| Some((old.connection(name)?, new.connection(name)?));
+        let goes_on = |name: &str| pair(name).is_some_and(|(was, is)| was.goes_on_as(is));
+        let differs = |name: &str| pair(name).is_some_and(|(was, is)| was != is);
         Self {
             daemon: daemon_keys(&older.daemon, &newer.daemon),
             added: names(new, &|name| old.connection(name).is_none()),
             removed: names(old, &|name| new.connection(name).is_none()),
-            changed: names(new, &differs),
+            changed: names(new, &|name| differs(name) && !goes_on(name)),
+            renewed: names(new, &|name| differs(name) && goes_on(name)),
             secrets: old.secrets != new.secrets
                 || old.ppks != new.ppks
                 || old.authorities != new.authorities,

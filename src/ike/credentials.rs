@@ -6,7 +6,7 @@ use crate::crypto::signature::{Hash, KeyKind, Scheme};
 use crate::crypto::x509::{AltName, Certificate, Crl};
 use crate::crypto::{PrivateKey, PublicKey};
 
-use super::Identity;
+use super::{Connection, Identity};
 
 /// How we prove who we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,6 +204,59 @@ impl LocalMethod {
         };
         let certificate = keys.first()?.certificate()?;
         Some(Identity::Dn(certificate.subject().clone()))
+    }
+}
+
+impl LocalMethod {
+    /// Whether this is `older` with other keys or certificates for the same identity.
+    fn renews(&self, older: &Self) -> bool {
+        let mut renewed = self.clone();
+        if let (Self::Signature { keys, .. }, Self::Signature { keys: old, .. }) =
+            (&mut renewed, older)
+        {
+            keys.clone_from(old);
+        }
+        renewed == *older && self.default_identity() == older.default_identity()
+    }
+}
+
+impl RemoteMethod {
+    /// Whether this accepts every key that `older` does, and asks for nothing else.
+    fn includes(&self, older: &Self) -> bool {
+        let (Self::Signature(new), Self::Signature(old)) = (self, older) else {
+            return self == older;
+        };
+        let same = Trust {
+            keys: old.keys.clone(),
+            certificates: old.certificates.clone(),
+            authorities: old.authorities.clone(),
+            ..Trust::clone(new)
+        };
+        let has = |known: &[Arc<Certificate>], key: &PublicKey| {
+            known.iter().any(|certificate| certificate.key() == key)
+        };
+        let keeps = |new: &[Arc<Certificate>], old: &[Arc<Certificate>]| {
+            old.iter().all(|certificate| has(new, certificate.key()))
+        };
+        same == **old
+            && old.keys.iter().all(|key| new.keys.contains(key))
+            && keeps(&new.certificates, &old.certificates)
+            && keeps(&new.authorities, &old.authorities)
+    }
+}
+
+impl Connection {
+    /// Whether its SAs may go on under `newer`: nothing differs but the keys and certificates that
+    /// prove our identity, and whose keys are trusted besides those of before.
+    pub fn goes_on_as(&self, newer: &Self) -> bool {
+        let mut same = newer.clone();
+        if newer.local.method.renews(&self.local.method) {
+            same.local.method = self.local.method.clone();
+        }
+        if newer.remote.method.includes(&self.remote.method) {
+            same.remote.method = self.remote.method.clone();
+        }
+        same == *self
     }
 }
 

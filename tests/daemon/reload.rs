@@ -5,6 +5,7 @@ use std::fs;
 use lockgate::wire::vici::Message;
 use rustix::process::Signal;
 
+use crate::pki::{self, Kind};
 use crate::support::{
     eventually,
     lab::{Family, Gateway, Lab, Plan, Side},
@@ -155,4 +156,49 @@ fn routes(lab: &Lab) -> String {
             .output()
     });
     String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+#[test]
+fn renewed_certificates_and_authorities_leave_the_tunnel_up_until_an_authority_is_dropped() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = lab.folder.path();
+    let write = |name: &str, text: String| fs::write(folder.join(name), text).unwrap();
+    let (old, new) = (pki::root(Kind::P256, "old"), pki::root(Kind::P256, "new"));
+    let certify = |root: &pki::Identity| {
+        let gateway = root.gateway(Kind::P256, "gw-a.example");
+        write("a.pem", gateway.certificate.pem());
+        write("a.key", gateway.key.serialize_pem());
+    };
+    certify(&old);
+    write("roots.pem", old.certificate.pem());
+    let secret = |id: &str| format!("auth = \"psk\", id = \"{id}\"");
+    let certified = "id = \"gw-a.example\", certs = \"a.pem\"";
+    let trusting = "id = \"gw-a.example\", cacerts = \"roots.pem\"";
+    let config = |side| Plan::default().config(side);
+    let b = config(Side::B).replace(&secret("gw-a.example"), trusting);
+    let b = lab.start(Side::B, &b);
+    let key = "[secrets.private-a]\nfile = \"a.key\"\n";
+    let a = config(Side::A).replace(&secret("gw-a.example"), certified);
+    let a = lab.start(Side::A, &format!("{a}{key}"));
+    a.initiate("net");
+    let before = (ids(&b.established()), ids(&b.child_sas()));
+
+    let both = [old.certificate.pem(), new.certificate.pem()].concat();
+    write("roots.pem", both);
+    b.command("reload-settings", &[]);
+    certify(&new);
+    a.command("reload-settings", &[]);
+    assert_eq!((ids(&b.established()), ids(&b.child_sas())), before);
+    assert_eq!(a.child_sas().len(), 1);
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+
+    write("roots.pem", new.certificate.pem());
+    b.command("reload-settings", &[]);
+    for gateway in [&a, &b] {
+        eventually("the tunnel is closed", || {
+            gateway.ike_sas().is_empty().then_some(())
+        });
+    }
+    a.initiate("net");
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
 }
