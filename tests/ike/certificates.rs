@@ -269,6 +269,43 @@ fn an_identity_is_only_believed_if_the_certificate_names_it() {
 }
 
 #[test]
+fn connections_are_told_apart_by_the_identity_and_the_closest_one_is_taken() {
+    let patterns = [
+        ("any", "%any"),
+        ("domain", "*.example"),
+        ("fields", "CN=*, O=Example, C=CH"),
+        ("name", "C=CH, O=Example, CN=gw-a.example"),
+    ];
+    for (cn, id, expected) in [
+        ("gw-a.example", None, "name"),
+        ("gw-x.example", None, "fields"),
+        ("gw-a.example", Some("gw-a.example"), "domain"),
+        ("gw-a.other", Some("gw-a.other"), "any"),
+    ] {
+        let root = pki::root(Kind::P256, "root");
+        let mut case = Case::new(root.gateway(Kind::P256, cn), &[], &root);
+        case.id = Some(id.map_or_else(|| format!("C=CH, O=Example, CN={cn}"), str::to_owned));
+        let mut pair = Pair::with(|side, setup| {
+            case.set_up(side, setup);
+            if side == Side::B {
+                let mut named = patterns.map(|(name, pattern)| {
+                    let mut connection = setup.connection.clone();
+                    connection.name = name.into();
+                    connection.remote.id = pattern.parse().unwrap();
+                    connection
+                });
+                named.reverse();
+                setup.more = named.to_vec();
+                setup.connection.remote.id = "nobody.example".parse().unwrap();
+            }
+        });
+        pair.command(Side::A, initiate("lan"));
+        pair.settle();
+        assert_eq!(pair.host(Side::B).ike_sas()[0].name, expected, "{cn}");
+    }
+}
+
+#[test]
 fn without_a_configured_identity_ours_is_the_subject_of_our_certificate() {
     let case = changed(|_| {});
     let mut pair = Pair::with(|side, setup| {

@@ -274,3 +274,49 @@ fn ed25519_passes() {
         }
     }
 }
+
+#[test]
+fn an_rsa_key_whose_numbers_are_unsafe_is_no_key() {
+    let objects = pem::objects(&file("rsa.public.pem")).expect("PEM");
+    let good = objects.expect("PEM").first().expect("one").der.to_vec();
+    // The modulus ends where the exponent, INTEGER 65537, begins.
+    let (modulus, exponent) = good.split_at(good.len() - 5);
+    assert_eq!(exponent, [2, 3, 1, 0, 1]);
+    let with = |exponent: [u8; 5]| [modulus, &exponent].concat();
+    let mut even = good.clone();
+    let last = even.len() - 6;
+    *even.get_mut(last).expect("in the modulus") &= 0xfe;
+    for (what, key) in [
+        ("an even exponent", with([2, 3, 1, 0, 0])),
+        ("an exponent of zero", with([2, 3, 0, 0, 0])),
+        ("a negative exponent", with([2, 3, 0x80, 0, 1])),
+        ("an even modulus", even),
+        ("a byte behind", [good.clone(), vec![0]].concat()),
+    ] {
+        assert!(PublicKey::from_spki(&key).is_err(), "{what}");
+    }
+    // RSAPublicKey of 1024 bits, and of 2048 bits with an exponent of 1 and of 3.
+    let number = |length: usize| [&[0xc3][..], &vec![0x5b; length - 1]].concat();
+    let key = |modulus: Vec<u8>, exponent: u8| {
+        let integer = [
+            &[2, 0x82][..],
+            &u16::try_from(modulus.len() + 1)
+                .expect("short")
+                .to_be_bytes(),
+            &[0],
+            &modulus,
+        ]
+        .concat();
+        let body = [&integer[..], &[2, 1, exponent]].concat();
+        let length = u16::try_from(body.len()).expect("short").to_be_bytes();
+        [&[0x30, 0x82][..], &length, &body].concat()
+    };
+    PublicKey::from_pkcs1(&key(number(256), 3)).expect("what the others are changed from");
+    for (what, key) in [
+        ("1024 bits", key(number(128), 3)),
+        ("16 KiB", key(number(16 * 1024), 3)),
+        ("an exponent of one", key(number(256), 1)),
+    ] {
+        assert!(PublicKey::from_pkcs1(&key).is_err(), "{what}");
+    }
+}
