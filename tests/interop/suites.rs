@@ -66,7 +66,38 @@ fn cbc_and_sha512_with_modp4096_and_sha1_with_ecp521() {
 }
 
 #[test]
+fn aes_gcm_192_with_ecp384_and_a_longer_cbc_key_with_modp3072() {
+    suite(
+        ("aes192gcm16-prfsha512-ecp384", "aes192gcm16-ecp384"),
+        ("AES_GCM_16-192/PRF_HMAC_SHA2_512/ECP_384", "AES_GCM_16-192"),
+    );
+    suite(
+        ("aes256-sha1-modp3072", "aes256-sha512-modp3072"),
+        (
+            "AES_CBC-256/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_3072",
+            "AES_CBC-256/HMAC_SHA2_512_256",
+        ),
+    );
+}
+
+#[test]
 fn aes_ctr_with_modp6144() {
+    for (ike, esp, ike_shown, esp_shown) in [
+        (
+            "aes192ctr-sha256-x25519",
+            "aes128ctr-sha1",
+            "AES_CTR-192/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519",
+            "AES_CTR-128/HMAC_SHA1_96",
+        ),
+        (
+            "aes256ctr-sha384-x25519",
+            "aes192ctr-sha384",
+            "AES_CTR-256/HMAC_SHA2_384_192/PRF_HMAC_SHA2_384/CURVE_25519",
+            "AES_CTR-192/HMAC_SHA2_384_192",
+        ),
+    ] {
+        suite((ike, esp), (ike_shown, esp_shown));
+    }
     suite(
         ("aes128ctr-sha256-modp6144", "aes256ctr-sha256"),
         (
