@@ -243,6 +243,8 @@ fn every_key_of_a_connection_is_read() {
         dpd_delay = 5
         unique = "replace"
         childless = "prefer"
+        follow_redirects = true
+        redirect = "gw.example"
         keyingtries = 0
         rekey_time = "2h"
         reauth_time = "1d"
@@ -285,6 +287,8 @@ fn every_key_of_a_connection_is_read() {
     assert_eq!(connection.dpd_delay, Duration::from_secs(5));
     assert_eq!(connection.unique, Unique::Replace);
     assert_eq!(connection.childless, Childless::Prefer);
+    assert!(connection.follow_redirects);
+    assert_eq!(connection.redirect, "gw.example".parse().ok());
     assert_eq!(connection.keyingtries, 0);
     assert_eq!(
         (connection.rekey_time, connection.reauth_time),

@@ -84,6 +84,8 @@ mod ppk;
 mod random;
 #[path = "ike/reauth.rs"]
 mod reauth;
+#[path = "ike/redirect.rs"]
+mod redirect;
 #[path = "ike/reload.rs"]
 mod reload;
 #[path = "ike/revocation.rs"]

@@ -13,6 +13,7 @@ use crate::{
         StartAction, Unique,
     },
     wire::{
+        ikev2::Gateway,
         keyword,
         proposal::{ProtocolId, SaProposal},
     },
@@ -54,6 +55,10 @@ pub(super) fn read(
             .read("fragmentation", |text| value::choice(text, &FRAGMENTATION))
             .unwrap_or_default(),
         mobike: section.read("mobike", value::boolean).unwrap_or(true),
+        follow_redirects: section
+            .read("follow_redirects", value::boolean)
+            .unwrap_or(false),
+        redirect: section.read("redirect", gateway),
         dpd_delay: section
             .read("dpd_delay", value::duration)
             .unwrap_or(DPD_DELAY),
@@ -154,6 +159,10 @@ fn read_local_port(section: &Section<'_>, daemon: &DaemonConfig) -> u16 {
 
 fn port(text: &str) -> Result<u16, String> {
     value::integer(text, 1..=u16::MAX)
+}
+
+fn gateway(text: &str) -> Result<Gateway, String> {
+    text.parse()
 }
 
 /// An address, the unspecified one to leave the choice to the peer.

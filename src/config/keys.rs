@@ -131,6 +131,8 @@ pub(super) static CONNECTION: Schema = Schema {
         ("encap", Yes),
         ("fragmentation", Yes),
         ("mobike", Yes),
+        ("follow_redirects", Yes),
+        ("redirect", Yes),
         ("dpd_delay", Yes),
         ("keyingtries", Yes),
         ("unique", Yes),

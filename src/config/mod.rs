@@ -28,6 +28,7 @@ mod value;
 pub use changes::Changes;
 pub use daemon::{DaemonConfig, Guard, LogFormat};
 pub use error::{ConfigError, ConfigWarning, Problem};
+pub use value::address as address_pattern;
 
 use crate::ike::{Connection, Pad, Pool};
 use authentication::Credentials;

@@ -70,7 +70,10 @@ pub(super) fn choice<T: Copy + PartialEq>(text: &str, words: &[(&str, T)]) -> Re
 }
 
 /// An address, a prefix, a range of addresses or %any.
-pub(super) fn address(text: &str) -> Result<AddressPattern, String> {
+///
+/// # Errors
+/// What is wrong and what is allowed.
+pub fn address(text: &str) -> Result<AddressPattern, String> {
     if text.eq_ignore_ascii_case("%any") {
         return Ok(AddressPattern::Any);
     }

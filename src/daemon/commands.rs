@@ -184,6 +184,7 @@ impl Control {
                         IkeCommand::Initiate => "not established",
                         IkeCommand::Terminate => "not terminated",
                         IkeCommand::Rekey => "not rekeyed",
+                        IkeCommand::Redirect => "not redirected",
                     };
                     let reason = format!("{what} after {} ms", limit.as_millis());
                     vici.respond(pending.client, vici::failure(&reason));

@@ -35,16 +35,11 @@ impl Endpoint {
         if on_its_way.is_some() || planned {
             return;
         }
-        self.pursue(Attempt {
-            connection: Arc::clone(connection),
-            wishes: vec![Wish {
-                flow: Some(flow),
-                ..Wish::new(child)
-            }],
-            waiters: Vec::new(),
-            tries: 0,
-            replaces: None,
-        });
+        let wish = Wish {
+            flow: Some(flow),
+            ..Wish::new(child)
+        };
+        self.pursue(Attempt::new(connection, vec![wish]));
     }
 
     /// A worker hands packets to another one, and would not have to with an SA of its own (RFC 9611).

@@ -157,6 +157,9 @@ impl Endpoint {
             self.notify_stranger(datagram, NotifyType::NO_PROPOSAL_CHOSEN, &[]);
             return Err(Discard::NoConnection);
         }
+        if self.redirect_init(datagram, &payloads, nonce, &connections) {
+            return Ok(());
+        }
         let request = InitRequest {
             datagram: *datagram,
             payloads: &payloads,

@@ -168,6 +168,7 @@ impl Endpoint {
                 };
                 self.rekey(&selection, reauth).map(Some)
             }
+            Command::Redirect { whom, gateway } => self.redirect(&whom, &gateway).map(Some),
             Command::Reload(pad) => {
                 self.reload(pad);
                 Ok(Some(CommandOutcome::default()))
@@ -198,13 +199,7 @@ impl Endpoint {
         let pad = Arc::clone(&self.cx.pad);
         let (connection, child) = find(&pad, ike, child)?;
         self.cx.commands.begin(id, 1);
-        let mut attempt = Attempt {
-            connection: Arc::clone(connection),
-            wishes: Vec::new(),
-            waiters: Vec::new(),
-            tries: 0,
-            replaces: None,
-        };
+        let mut attempt = Attempt::new(connection, Vec::new());
         match child {
             Some(child) => attempt.wishes.push(Wish {
                 waiters: vec![id],
@@ -399,9 +394,7 @@ impl Endpoint {
 
     /// Sets up a second IKE SA with the same children; the first one goes when it is there.
     pub(super) fn reauthenticate(&mut self, ike: u64) {
-        let under_way = self.table.iter().any(|sa| sa.replaces() == Some(ike));
-        let is_planned = |attempt: &Attempt| attempt.replaces == Some(ike);
-        if under_way || self.planned.iter().any(is_planned) {
+        if self.is_replacing(ike) {
             return;
         }
         let Some(sa) = self.table.get(ike) else {
@@ -413,22 +406,18 @@ impl Endpoint {
         if self.is_outlived(sa) {
             return; // the peer has just done it
         }
-        let children = established
-            .children()
-            .iter()
-            .filter(|child| child.is_usable());
-        let mut wishes = Vec::new();
-        for child in children {
-            Attempt::wish_for(&mut wishes, &child.config);
-        }
         let attempt = Attempt {
-            connection: Arc::clone(connection),
-            wishes,
-            waiters: Vec::new(),
-            tries: 0,
             replaces: Some(ike),
+            ..Attempt::new(connection, established.wishes())
         };
         self.pursue(attempt);
+    }
+
+    /// An attempt of ours is to take the place of this IKE SA.
+    pub(super) fn is_replacing(&self, ike: u64) -> bool {
+        let is_it = |attempt: &Attempt| attempt.replaces == Some(ike);
+        let under_way = self.table.iter().any(|sa| sa.replaces() == Some(ike));
+        under_way || self.planned.iter().any(is_it)
     }
 
     /// There is a newer IKE SA between the same two identities.

@@ -16,6 +16,7 @@ use super::pad::{ChildConfig, Connection};
 use super::peers::Peers;
 use super::pools::Pools;
 use super::rate::RateLimit;
+use super::redirect::Detour;
 use super::revocation::{Fetch, Judgement, Knowledge, Question};
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
@@ -63,6 +64,8 @@ pub(super) enum Effect {
     Withdrawn { heir: u64 },
     /// The peer could not be reached or refused.
     Failed(Failure),
+    /// The peer has named another gateway.
+    Redirect(Attempt),
     /// Children were closed and are wanted again, after this pause.
     Restart(Attempt, Duration),
     /// This one is due for a new authentication.
@@ -100,6 +103,7 @@ pub(super) struct Attempt {
     pub(super) tries: u32,
     /// The IKE SA that this one replaces by a new authentication.
     pub(super) replaces: Option<u64>,
+    pub(super) detour: Detour,
 }
 
 impl Attempt {
@@ -110,6 +114,7 @@ impl Attempt {
             waiters: Vec::new(),
             tries: 0,
             replaces: None,
+            detour: Detour::default(),
         }
     }
 

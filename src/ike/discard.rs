@@ -44,6 +44,8 @@ pub enum Discard {
     BadCookie,
     /// A crash detection token that is not the peer's.
     BadCrashToken,
+    /// A redirect that is not allowed or leads nowhere.
+    BadRedirect,
     /// Too many half-open IKE SAs from this address.
     HalfOpenLimit,
     /// An initiator that no connection is configured for; it was told so if the rate allowed.
@@ -60,7 +62,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Malformed,
         Self::TooLong,
         Self::WrongVersion,
@@ -81,6 +83,7 @@ impl Discard {
         Self::CookieRequired,
         Self::BadCookie,
         Self::BadCrashToken,
+        Self::BadRedirect,
         Self::HalfOpenLimit,
         Self::NoConnection,
         Self::BadPayload,
@@ -120,6 +123,7 @@ impl Discard {
             Self::CookieRequired => "cookie-required",
             Self::BadCookie => "bad-cookie",
             Self::BadCrashToken => "bad-crash-token",
+            Self::BadRedirect => "bad-redirect",
             Self::HalfOpenLimit => "half-open-limit",
             Self::NoConnection => "no-connection",
             Self::BadPayload => "bad-payload",

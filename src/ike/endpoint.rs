@@ -254,6 +254,7 @@ impl Endpoint {
                 initial_contact,
             } => self.on_established(id, initial_contact),
             Effect::Failed(failure) => self.on_failure(failure),
+            Effect::Redirect(attempt) => self.follow_redirect(attempt),
             Effect::Restart(attempt, wait) => {
                 let wait = jittered(wait, 50, self.cx.rng());
                 self.planned.add(self.cx.now + wait, attempt);
@@ -298,7 +299,7 @@ impl Endpoint {
 
     /// Starts a new IKE SA.
     pub(super) fn connect(&mut self, attempt: Attempt) {
-        let Some(remote) = attempt.connection.remote_host() else {
+        let Some(remote) = attempt.destination() else {
             let name = attempt.connection.name.clone();
             let reason = format!("connection {name} does not name the peer's address");
             return self.give_up(attempt, &reason);
@@ -341,6 +342,7 @@ impl Endpoint {
                 .hold_acquires(wish.child.reqid, Acquire::First, now);
         }
         attempt.tries = attempt.tries.saturating_add(1);
+        attempt.detour.end();
         let limit = attempt.connection.keyingtries;
         let wait = match cause {
             Cause::Silence(_) if limit == 0 || attempt.tries < limit => RETRY_SILENT,

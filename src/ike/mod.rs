@@ -47,6 +47,7 @@ mod planned;
 mod policies;
 pub mod pools;
 mod rate;
+mod redirect;
 mod retransmit;
 pub mod revocation;
 mod sources;
@@ -75,12 +76,14 @@ pub use pad::{
     StartAction, Unique,
 };
 pub use pools::{Lease, Pool};
+pub use redirect::Redirected;
 pub use revocation::{Fetch, FetchId, Fetched};
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
 
 use crate::crypto::Secret;
 use crate::crypto::x509::UnixTime;
 use crate::ipsec::{SaEvent, SaUpdate};
+use crate::wire::ikev2::Gateway;
 
 /// The two ends of the datagrams of one IKE SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,6 +183,14 @@ pub enum Command {
         child_id: Option<u64>,
         /// Authenticate anew instead of rekeying the IKE SA; the new one comes first.
         reauth: bool,
+    },
+    /// Sends peers that have set up IKE SAs with us to another gateway (RFC 5685 §5). Matches are those
+    /// that go where they are sent to.
+    Redirect {
+        /// Whom.
+        whom: Redirected,
+        /// Where to.
+        gateway: Gateway,
     },
     /// Replaces the configuration. SAs whose connection or child is gone are deleted; the others
     /// live on and use the new values from their next rekey.

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::crypto::Secret;
 use crate::ipsec::{HeaderRules, Reqid};
+use crate::wire::ikev2::Gateway;
 use crate::wire::proposal::SaProposal;
 use crate::wire::selector::TrafficSelector;
 
@@ -108,6 +109,10 @@ pub struct Connection {
     pub fragmentation: Fragmentation,
     /// Follow changes of addresses (RFC 4555).
     pub mobike: bool,
+    /// Go to another gateway where the peer says so (RFC 5685).
+    pub follow_redirects: bool,
+    /// Send the peer to another gateway.
+    pub redirect: Option<Gateway>,
     /// Check a silent peer after this time; zero for never.
     pub dpd_delay: Duration,
     /// Rekey the IKE SA after this time; zero for never.

@@ -157,6 +157,8 @@ fn connection(side: Side) -> Connection {
         encap: false,
         fragmentation: Fragmentation::Yes,
         mobike: false,
+        follow_redirects: false,
+        redirect: None,
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,

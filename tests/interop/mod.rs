@@ -8,6 +8,7 @@ mod mobike;
 mod nat;
 pub(crate) mod pair;
 mod ppk;
+mod redirect;
 mod rekey;
 mod suites;
 mod traps;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{ike::Command, wire::vici::Message};
+use crate::{
+    config,
+    ike::{Command, IdentityPattern, Redirected},
+    wire::vici::Message,
+};
 
 /// A command with its arguments.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ pub enum IkeCommand {
     Terminate,
     /// `rekey`
     Rekey,
+    /// `redirect`
+    Redirect,
 }
 
 /// How long the client of a command waits for its end.
@@ -115,6 +121,7 @@ impl Request {
             "initiate" => Self::initiate(message)?,
             "terminate" => Self::terminate(message)?,
             "rekey" => Self::rekey(message)?,
+            "redirect" => Self::redirect(message)?,
             "list-sas" => Self::ListSas(SaFilter {
                 ike: text(message, "ike"),
                 ike_id: number(message, "ike-id")?,
@@ -184,6 +191,32 @@ impl Request {
             reauth: flag(message, "reauth")?,
         };
         Self::ike(IkeCommand::Rekey, command, message)
+    }
+
+    fn redirect(message: &Message) -> Result<Self, Refusal> {
+        let wrong = |key: &str, error: String| Refusal::Argument(format!("{key}: {error}"));
+        let gateway = text(message, "gateway")
+            .ok_or_else(|| Refusal::Argument("missing target gateway".to_owned()))?;
+        let gateway = gateway.parse().map_err(|error| wrong("gateway", error))?;
+        let peer_ip = text(message, "peer-ip").map(|ip| config::address_pattern(&ip));
+        let peer_id = text(message, "peer-id").map(|id| id.parse::<IdentityPattern>());
+        let whom = Redirected {
+            ike: text(message, "ike"),
+            ike_id: number(message, "ike-id")?,
+            peer_ip: peer_ip
+                .transpose()
+                .map_err(|error| wrong("peer-ip", error))?,
+            peer_id: peer_id
+                .transpose()
+                .map_err(|error| wrong("peer-id", error.to_string()))?,
+        };
+        if whom.is_everybody() {
+            return Err(Refusal::Argument(
+                "missing selector: set ike, ike-id, peer-ip or peer-id".to_owned(),
+            ));
+        }
+        let command = Command::Redirect { whom, gateway };
+        Self::ike(IkeCommand::Redirect, command, message)
     }
 
     fn ike(kind: IkeCommand, command: Command, message: &Message) -> Result<Self, Refusal> {

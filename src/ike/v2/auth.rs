@@ -34,6 +34,7 @@ use super::mobike::{self, Mobike};
 use super::offer::{Offer, Unanswered, fail_waiters};
 use super::ppk::{self, PpkKeys, PpkUse};
 use super::protect::{AuthKeys, SaKeys};
+use super::redirect;
 use super::siblings::Kin;
 use super::tasks::Task;
 use super::window::{Outstanding, Window};
@@ -182,7 +183,12 @@ impl AuthSent {
             Ok((remote_id, Verdict::Proven(how))) => {
                 let message = format!("{remote_id} authenticated with {how}");
                 core.log(cx, "IKE", message);
-                self.establish(core, &held.datagram(), remote_id, &payloads, cx)
+                match redirect::gateway(&payloads, &[]) {
+                    Some(Ok(gateway)) if self.attempt.connection.follow_redirects => {
+                        redirect::leave(core, self.delete(core, cx), &gateway, cx)
+                    }
+                    _ => self.establish(core, &held.datagram(), remote_id, &payloads, cx),
+                }
             }
             Ok((_, Verdict::Await(fetches))) => {
                 drop(payloads);
@@ -302,6 +308,7 @@ impl AuthSent {
         let mut sa = Established::new(core, peer, keys, nat, window, cx);
         sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
         sa.mobike = Mobike::negotiate(&attempt.connection, true, payloads);
+        sa.redirection.detour = attempt.detour;
         sa.announce(
             core,
             payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
@@ -345,12 +352,27 @@ impl AuthSent {
     }
 
     fn end(self: Box<Self>, core: &Core, reason: String, cause: Cause, cx: &mut Context) -> State {
+        fail(core, self.take_back(cx), reason, cause, cx)
+    }
+
+    /// The attempt, with all that it was to bring.
+    fn take_back(self, cx: &mut Context) -> Attempt {
         let mut attempt = self.attempt;
         if let Some(offer) = self.outstanding.pending {
             cx.release_spi(offer.spi);
             attempt.wishes.insert(0, offer.wish);
         }
-        fail(core, attempt, reason, cause, cx)
+        attempt
+    }
+
+    /// Tells the peer once that the SA, which it has or may have, is gone.
+    fn delete(mut self: Box<Self>, core: &Core, cx: &mut Context) -> Attempt {
+        let mut payloads = PayloadWriter::new();
+        payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
+        let header = core.header(ExchangeType::INFORMATIONAL, false, self.next_id());
+        let message = self.keys.seal(header, payloads, core.path);
+        cx.send(core.path, &message);
+        self.take_back(cx)
     }
 
     pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
@@ -368,14 +390,10 @@ impl AuthSent {
         self.end(core, reason, Cause::Silence(AlertKind::Silence), cx)
     }
 
-    /// Gives up. The peer may have established the SA, so it is told once.
-    pub(super) fn abandon(mut self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
-        let mut payloads = PayloadWriter::new();
-        payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
-        let header = core.header(ExchangeType::INFORMATIONAL, false, self.next_id());
-        let message = self.keys.seal(header, payloads, core.path);
-        cx.send(core.path, &message);
-        self.end(core, end.to_string(), Cause::Cancelled, cx);
+    /// Gives up. The peer may have established the SA, so it is told.
+    pub(super) fn abandon(self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
+        let attempt = self.delete(core, cx);
+        fail(core, attempt, end.to_string(), Cause::Cancelled, cx);
     }
 
     pub(super) fn deadline(&self) -> Instant {

@@ -282,7 +282,8 @@ impl HalfOpen {
             mobike::announce(&mut response, &connection, core.path.local.ip(), cx);
         }
         sa.mobike = mobike;
-        let wants_child = payloads.sa.is_some() || payloads.ts_i.is_some();
+        let stays = !sa.redirect_at_once(core, self.may_redirect, &mut response, cx);
+        let wants_child = stays && (payloads.sa.is_some() || payloads.ts_i.is_some());
         let mut child = wants_child
             .then(|| sa.first_child(core, exchange, (leased, payloads), &mut response, cx));
         if let Some(Ok(child)) = &mut child {

@@ -114,6 +114,8 @@ pub(in crate::ike) enum End {
     Dead,
     /// The peer has proven that it does not know it any more.
     Crashed,
+    /// The peer was sent to another gateway.
+    Redirected,
     /// It became too old.
     Expired,
     /// A newer SA of the same peer took its place.
@@ -133,6 +135,7 @@ impl End {
             Self::Terminated
             | Self::ByPeer
             | Self::Crashed
+            | Self::Redirected
             | Self::Expired
             | Self::Superseded(_)
             | Self::Replaced => None,
@@ -147,6 +150,7 @@ impl fmt::Display for End {
             Self::ByPeer => f.write_str("deleted by the peer"),
             Self::Dead => f.write_str("the peer does not answer"),
             Self::Crashed => f.write_str("the peer has lost its state"),
+            Self::Redirected => f.write_str("the peer was sent to another gateway"),
             Self::Expired => f.write_str("lifetime is over"),
             Self::Superseded(why) => f.write_str(why),
             Self::Replaced => f.write_str("replaced"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ike::context::{Context, Wish};
+use crate::ike::context::{Attempt, Context, Wish};
 use crate::ike::pad::{ChildConfig, CloseAction, Connection, DpdAction};
 use crate::ike::{CommandId, Event};
 use crate::ipsec::ChildId;
@@ -51,6 +51,15 @@ impl Established {
         }
     }
 
+    /// What a new IKE SA in the place of this one has to bring.
+    pub(in crate::ike) fn wishes(&self) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        for child in self.children.iter().filter(|child| child.is_usable()) {
+            Attempt::wish_for(&mut wishes, &child.config);
+        }
+        wishes
+    }
+
     /// Follows a changed configuration: children that are gone from it are deleted.
     pub(super) fn reconfigure(&mut self, connection: &Connection, cx: &mut Context) {
         let mut gone = Vec::new();
@@ -79,7 +88,7 @@ pub(super) fn restart_wish(child: &ChildSa, end: &End) -> Option<Wish> {
         End::ByPeer => config.close_action == CloseAction::Start,
         End::Dead | End::Crashed => config.dpd_action == DpdAction::Restart,
         End::Expired | End::Failed(_) => config.start_action.starts(),
-        End::Terminated | End::Superseded(_) | End::Replaced => false,
+        End::Terminated | End::Superseded(_) | End::Replaced | End::Redirected => false,
     };
     let wanted = again && matches!(child.phase, Phase::Live | Phase::Rekeying);
     wanted.then(|| Wish::new(config))

@@ -23,6 +23,7 @@ use super::liveness::Liveness;
 use super::message::Datagram;
 use super::mobike::Mobike;
 use super::protect::SaKeys;
+use super::redirect::Redirection;
 use super::tasks::{Pending, Task, Work};
 use super::window::{Arrival, Window};
 use super::{Core, State, fill_status};
@@ -42,6 +43,7 @@ pub(in crate::ike) struct Established {
     pub(super) crash_token: Option<Secret>,
     /// `None`: the addresses stay, unless a NAT changes them.
     pub(super) mobike: Option<Mobike>,
+    pub(super) redirection: Redirection,
     /// Which IKE SA takes over, if one does.
     pub(super) succession: Succession,
     /// When to look whether the peer sends on a Child SA that it made.
@@ -109,6 +111,7 @@ impl Established {
             followups: Followups::default(),
             crash_token: None,
             mobike: None,
+            redirection: Redirection::new(core),
             succession: Succession::None,
             switch_at: None,
             clock: Clock::new(core, cx),
@@ -355,6 +358,7 @@ impl Established {
             self.clock.reauth_at = None;
             cx.effects.push(Effect::Reauthenticate(core.id));
         }
+        self.poll_redirection(cx.now);
         self.work.wake(cx.now);
         self.poll_liveness(core, cx);
         self.poll_children(core, cx);
@@ -388,6 +392,7 @@ impl Established {
             self.work.deadline(),
             self.liveness.deadline(),
             self.succession.deadline(),
+            self.redirection.deadline(),
             self.children_deadline(),
             self.lingering.deadline(),
             self.followups.deadline(),
@@ -409,6 +414,7 @@ impl Established {
         self.clock.reauth_at = None;
         self.clock.expires_at = None;
         self.clock.unproven_at = None;
+        self.redirection.stop_clock();
     }
 
     /// A rekey does not prove the identities anew, so the time for that is kept.

@@ -30,6 +30,7 @@ impl Established {
             self.answer(core, datagram, response, cx);
             return self.deleted_by_peer(core, cx);
         }
+        self.on_redirect(core, payloads, cx);
         self.on_addresses(core, datagram, payloads, &mut response, cx);
 
         let esp = payloads
@@ -102,6 +103,9 @@ impl Established {
     fn deleted_by_peer(&mut self, core: &Core, cx: &mut Context) -> Fate {
         if self.adopt_contested(core, cx) || self.succession.is_silent() {
             return Fate::Ends(End::Replaced);
+        }
+        if self.redirection.is_leaving() {
+            return Fate::Ends(End::Redirected);
         }
         if self.work.deletes_ike() {
             return Fate::Ends(End::Terminated);

@@ -1,5 +1,6 @@
 //! IKE_SA_INIT as initiator (RFC 7296 §1.2), and what both sides know after it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::status::NatStatus;
 use crate::ike::{Discard, Path};
 use crate::ipsec::Reqid;
-use crate::wire::ikev2::{KePayload, NotifyType, PayloadWriter, message_bytes};
+use crate::wire::ikev2::{Gateway, KePayload, NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
 use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
@@ -31,6 +32,7 @@ use super::intermediate;
 use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
 use super::ppk::PpkUse;
 use super::protect::{AuthKeys, SaKeys};
+use super::redirect;
 use super::{Core, IkeSa, State, VirtualIps};
 
 /// The two messages and nonces of IKE_SA_INIT, which AUTH covers, and what it covers besides.
@@ -90,16 +92,18 @@ pub(in crate::ike) struct InitSent {
     refusal: Option<NotifyType>,
 }
 
-struct InitOffer {
+pub(super) struct InitOffer {
     proposals: Vec<SaProposal>,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
+    pub(super) redirected_from: Option<IpAddr>,
 }
 
 /// A valid answer, or a wish to try again in another way.
 enum InitAnswer<'a> {
     Cookie(&'a [u8]),
     OtherGroup(KeyExchangeId),
+    Elsewhere(Gateway),
     Refused(NotifyType),
     Chosen(Chosen<'a>),
 }
@@ -138,6 +142,7 @@ impl InitSent {
             proposals,
             nonce: cx.nonce(),
             cookie: None,
+            redirected_from: attempt.detour.from(),
         };
         core.log(cx, "IKE", format!("initiating IKE_SA to {}", path.remote));
         let request = send(&core, &offer, &exchange, cx);
@@ -187,6 +192,15 @@ impl InitSent {
                     State::InitSent(self)
                 }
             },
+            InitAnswer::Elsewhere(gateway) => {
+                match self.attempt.detour.follow(&gateway, core.path, cx) {
+                    Ok(detour) => redirect::go(core, self.attempt, &gateway, detour, cx),
+                    Err(why) => {
+                        redirect::refuse(core, &gateway, why, cx);
+                        State::InitSent(self)
+                    }
+                }
+            }
             InitAnswer::Refused(kind) => {
                 cx.discard(Discard::Unauthenticated);
                 let name = notify_name(kind);
@@ -309,6 +323,11 @@ impl InitSent {
                 return Err(Discard::NotOffered);
             }
             return bounded(InitAnswer::OtherGroup(group));
+        }
+        if self.attempt.connection.follow_redirects
+            && let Some(gateway) = redirect::gateway(payloads, &self.offer.nonce)
+        {
+            return Ok(InitAnswer::Elsewhere(gateway?));
         }
         match payloads.error() {
             Some(notify) => Ok(InitAnswer::Refused(notify.kind)),
@@ -438,6 +457,7 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
         PpkUse::announce(connection, &mut payloads);
     }
     add_hash_algorithms(&mut payloads);
+    redirect::announce(core, offer, &mut payloads);
     let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
     let message = message_bytes(header, payloads.finish()).into();
     cx.send(core.path, &message);

@@ -8,6 +8,7 @@ use crate::ike::context::Context;
 use crate::ike::nat;
 use crate::ike::negotiate::{Choice, choose_ike, single_exchange};
 use crate::ike::pad::{Childless, Connection};
+use crate::ike::redirect::is_supported;
 use crate::ike::status::IkeSaStatus;
 use crate::ike::{AlertKind, Discard};
 use crate::wire::ikev2::{NotifyType, PayloadWriter, message_bytes};
@@ -42,6 +43,8 @@ pub(in crate::ike) struct HalfOpen {
     pub(super) done: InitDone,
     /// Both sides do IKE_INTERMEDIATE.
     intermediate: bool,
+    /// The initiator goes where it is sent to.
+    pub(super) may_redirect: bool,
     pub(super) window: Window,
     /// Kept once it has opened a message, or a fragment of one.
     pub(super) opening: Option<Box<Opening>>,
@@ -137,6 +140,7 @@ impl InitRequest<'_> {
                 ppk,
             },
             intermediate,
+            may_redirect: is_supported(self.payloads),
             window: Window::new(0, intermediate::FIRST_ID),
             opening: None,
             waiting: None,

@@ -39,6 +39,7 @@ mod mobike;
 mod offer;
 mod ppk;
 mod protect;
+mod redirect;
 mod rekey;
 mod rekey_child;
 mod siblings;

@@ -435,6 +435,7 @@ impl Established {
             cx,
         );
         sa.keep_reauth_time(self);
+        sa.redirection = self.redirection.clone();
         if !core.initiator {
             sa.liveness.expect_late_peer();
         }

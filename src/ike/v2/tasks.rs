@@ -8,7 +8,7 @@ use crate::ike::pad::Connection;
 use crate::ike::retransmit::{Retransmit, jittered};
 use crate::ike::{CommandId, CommandOutcome};
 use crate::ipsec::{ChildId, Reqid, Spi, WorkerId};
-use crate::wire::ikev2::{Delete, PayloadWriter};
+use crate::wire::ikev2::{Delete, Gateway, PayloadWriter};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
 use super::Core;
@@ -41,6 +41,8 @@ pub(in crate::ike) enum Task {
     CheckRoute,
     /// Give the peer our crash detection token.
     TellCrashToken,
+    /// Send the peer to another gateway.
+    Redirect(Gateway),
 }
 
 /// Our requests on one IKE SA.
@@ -63,6 +65,7 @@ pub(super) enum Pending {
     AnnounceAddresses,
     CheckRoute(RouteCheck),
     TellCrashToken,
+    Redirect,
 }
 
 impl Task {
@@ -76,6 +79,7 @@ impl Task {
             Self::Liveness => "IKE_DPD",
             Self::UpdateAddresses | Self::AnnounceAddresses | Self::CheckRoute => "IKE_MOBIKE",
             Self::TellCrashToken => "IKE_CRASH_TOKEN",
+            Self::Redirect(_) => "IKE_REDIRECT",
         }
     }
 
@@ -99,6 +103,7 @@ impl Task {
                     | Self::UpdateAddresses
                     | Self::AnnounceAddresses
                     | Self::CheckRoute
+                    | Self::Redirect(_)
             )
     }
 }
@@ -116,6 +121,7 @@ impl Pending {
                 "IKE_MOBIKE"
             }
             Self::TellCrashToken => "IKE_CRASH_TOKEN",
+            Self::Redirect => "IKE_REDIRECT",
         }
     }
 
@@ -128,7 +134,8 @@ impl Pending {
             | Self::UpdateAddresses(_)
             | Self::AnnounceAddresses
             | Self::CheckRoute(_)
-            | Self::TellCrashToken => ExchangeType::INFORMATIONAL,
+            | Self::TellCrashToken
+            | Self::Redirect => ExchangeType::INFORMATIONAL,
             Self::Child(request) if request.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::RekeyIke(rekey) if rekey.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
@@ -273,7 +280,8 @@ impl Work {
                 | Task::UpdateAddresses
                 | Task::AnnounceAddresses
                 | Task::CheckRoute
-                | Task::TellCrashToken => {}
+                | Task::TellCrashToken
+                | Task::Redirect(_) => {}
             }
         }
         match self.outstanding.map(|outstanding| outstanding.pending) {
@@ -292,7 +300,8 @@ impl Work {
                 | Pending::UpdateAddresses(_)
                 | Pending::AnnounceAddresses
                 | Pending::CheckRoute(_)
-                | Pending::TellCrashToken,
+                | Pending::TellCrashToken
+                | Pending::Redirect,
             )
             | None => {}
         }
@@ -411,6 +420,7 @@ impl Established {
             Task::UpdateAddresses => self.begin_update_addresses(core, payloads, cx),
             Task::AnnounceAddresses => self.begin_announce_addresses(core, payloads, cx),
             Task::CheckRoute => self.begin_check_route(core, payloads, cx),
+            Task::Redirect(gateway) => Some(Self::begin_redirect(core, &gateway, payloads, cx)),
             Task::TellCrashToken => Some(Self::begin_tell_crash_token(core, payloads, cx)),
             Task::DeleteIke(end, waiters) => {
                 payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
@@ -494,6 +504,10 @@ impl Established {
                 Ok(payloads) => self.on_route_answer(core, &check, &payloads, cx),
                 Err(error) => Fate::Ends(End::Failed(error.to_string())),
             },
+            Pending::Redirect => {
+                self.redirection.expect_leave(cx.now);
+                Fate::Stays
+            }
             Pending::AnnounceAddresses | Pending::DeleteUnwanted | Pending::TellCrashToken => {
                 Fate::Stays
             }

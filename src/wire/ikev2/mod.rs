@@ -8,6 +8,7 @@ mod encrypted;
 mod exchange;
 mod identity;
 mod notify;
+mod redirect;
 mod writer;
 
 pub use auth_methods::AuthAnnouncement;
@@ -18,4 +19,5 @@ pub use encrypted::FragmentHeader;
 pub use exchange::{KePayload, Nonce};
 pub use identity::{AuthMethod, AuthPayload, IdPayload, IdType};
 pub use notify::{Notify, NotifyType};
+pub use redirect::Gateway;
 pub use writer::{PayloadWriter, message_bytes};

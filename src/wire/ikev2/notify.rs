@@ -53,6 +53,8 @@ impl NotifyType {
     pub const AUTH_LIFETIME: Self = Self(16403);
     pub const MULTIPLE_AUTH_SUPPORTED: Self = Self(16404);
     pub const REDIRECT_SUPPORTED: Self = Self(16406);
+    pub const REDIRECT: Self = Self(16407);
+    pub const REDIRECTED_FROM: Self = Self(16408);
     pub const EAP_ONLY_AUTHENTICATION: Self = Self(16417);
     pub const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
     pub const QUICK_CRASH_DETECTION: Self = Self(16419);
@@ -122,6 +124,8 @@ impl fmt::Display for NotifyType {
             Self::AUTH_LIFETIME => "AUTH_LIFETIME",
             Self::MULTIPLE_AUTH_SUPPORTED => "MULTIPLE_AUTH_SUPPORTED",
             Self::REDIRECT_SUPPORTED => "REDIRECT_SUPPORTED",
+            Self::REDIRECT => "REDIRECT",
+            Self::REDIRECTED_FROM => "REDIRECTED_FROM",
             Self::EAP_ONLY_AUTHENTICATION => "EAP_ONLY_AUTHENTICATION",
             Self::CHILDLESS_IKEV2_SUPPORTED => "CHILDLESS_IKEV2_SUPPORTED",
             Self::QUICK_CRASH_DETECTION => "QUICK_CRASH_DETECTION",
