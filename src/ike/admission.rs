@@ -1,6 +1,6 @@
 //! Who may open an IKE SA (RFC 7296 §2.6): cookies, limits, and the unique policy.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,11 +12,11 @@ use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use super::cookie::CookieJar;
 use super::crash_token::TokenLimits;
 use super::endpoint::{Endpoint, Superseded};
-use super::pad::{AddressPattern, Unique};
+use super::pad::Unique;
 use super::rate::RateLimit;
 use super::sources::Sources;
 use super::v2::{Datagram, Established, ExchangeError, IkeSa, InitRequest, Payloads, add_notify};
-use super::{Discard, Pad, Settings};
+use super::{Discard, Settings};
 
 /// What strangers share.
 pub(super) struct Admission {
@@ -30,8 +30,6 @@ pub(super) struct Admission {
     /// Answers outside any IKE SA.
     replies: RateLimit,
     pub(super) tokens: TokenLimits,
-    /// Addresses of single peers, as this configuration has them.
-    hosts: (Arc<Pad>, HashSet<IpAddr>),
     /// IKE SAs that strangers have opened, oldest first; many are not half-open any more.
     opened_by_strangers: VecDeque<u64>,
 }
@@ -54,7 +52,6 @@ impl Admission {
             sources: Sources::default(),
             replies: RateLimit::new(20, 40, now),
             tokens: TokenLimits::new(now),
-            hosts: Default::default(),
             opened_by_strangers: VecDeque::new(),
         }
     }
@@ -62,17 +59,6 @@ impl Admission {
     /// Whether a stranger may be answered.
     pub(super) fn allow_reply(&mut self, now: Instant) -> bool {
         self.replies.allow(now)
-    }
-
-    /// Whether an address is that of a single configured peer.
-    fn is_configured(&mut self, addr: IpAddr, pad: &Arc<Pad>) -> bool {
-        if !Arc::ptr_eq(&self.hosts.0, pad) {
-            let connections = pad.connections.iter();
-            let patterns = connections.flat_map(|connection| &connection.remote_addrs);
-            let hosts = patterns.filter_map(AddressPattern::host).collect();
-            self.hosts = (Arc::clone(pad), hosts);
-        }
-        self.hosts.1.contains(&addr)
     }
 
     /// Whether there is time for a sender. One that has not proven its address is limited by
@@ -149,8 +135,8 @@ impl Endpoint {
         }
 
         let (local, remote) = (datagram.path.local.ip(), datagram.remote().ip());
-        let pad = Arc::clone(&self.cx.pad);
-        let connections = pad.by_addresses(local, remote);
+        let directory = Arc::clone(&self.cx.directory);
+        let connections = directory.by_addresses(local, remote);
         if connections.is_empty() {
             let line = format!("no connection is configured for {local}...{remote}");
             self.alert_of_init(datagram, AlertKind::PeerAddress, line);
@@ -223,7 +209,7 @@ impl Endpoint {
         let who = (addr, datagram.header.initiator_spi, nonce);
         let busy = self.table.half_open() >= self.cx.settings.cookie_threshold;
         let fast = !self.admission.allow_request(&self.cx.settings, now);
-        let configured = self.admission.is_configured(addr, &self.cx.pad);
+        let configured = self.cx.directory.is_host(addr);
         let sender = |proven| Sender { configured, proven };
         let budget = if configured {
             self.cx.settings.half_open_per_address

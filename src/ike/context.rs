@@ -12,6 +12,7 @@ use crate::wire::ip::Flow;
 use crate::wire::isakmp::IkeSpi;
 
 use super::commands::Commands;
+use super::directory::Directory;
 use super::pad::{ChildConfig, Connection};
 use super::peers::Peers;
 use super::pools::Pools;
@@ -29,6 +30,7 @@ pub(super) struct Context {
     pub(super) now: Instant,
     pub(super) settings: Settings,
     pub(super) pad: Arc<Pad>,
+    pub(super) directory: Arc<Directory>,
     /// Every address of ours, as far as it was told.
     pub(super) addresses: Vec<IpAddr>,
     /// Our address towards a peer, as the routing table has it.
@@ -205,6 +207,7 @@ impl Context {
         Self {
             now,
             settings,
+            directory: Arc::new(Directory::new(&pad)),
             pad,
             addresses: Vec::new(),
             sources: HashMap::new(),
@@ -225,6 +228,12 @@ impl Context {
             warnings: RateLimit::new(10, 40, now),
             last_id: 0,
         }
+    }
+
+    /// Takes a new configuration and returns the old one.
+    pub(super) fn reconfigure(&mut self, pad: Arc<Pad>) -> Arc<Pad> {
+        self.directory = Arc::new(Directory::new(&pad));
+        std::mem::replace(&mut self.pad, pad)
     }
 
     /// Installs the policies of the configuration, with our virtual addresses.

@@ -472,7 +472,7 @@ impl Endpoint {
 impl Endpoint {
     /// Takes a new configuration.
     pub(super) fn reload(&mut self, pad: Arc<Pad>) {
-        let old = std::mem::replace(&mut self.cx.pad, pad);
+        let old = self.cx.reconfigure(pad);
         let pad = Arc::clone(&self.cx.pad);
         self.cx.revocation.clear();
         self.cx.set_policies();

@@ -34,6 +34,7 @@ mod context;
 mod cookie;
 mod crash_token;
 pub mod credentials;
+mod directory;
 pub mod discard;
 pub mod endpoint;
 pub mod identity;

@@ -435,9 +435,15 @@ impl Pad {
 
     /// Connections for a pair of addresses, the best first.
     pub fn by_addresses(&self, local: IpAddr, remote: IpAddr) -> Vec<&Arc<Connection>> {
-        let ranked = self
-            .connections
-            .iter()
+        Self::best_by_addresses(self.connections.iter(), local, remote)
+    }
+
+    pub(super) fn best_by_addresses<'a>(
+        connections: impl Iterator<Item = &'a Arc<Connection>>,
+        local: IpAddr,
+        remote: IpAddr,
+    ) -> Vec<&'a Arc<Connection>> {
+        let ranked = connections
             .filter_map(|connection| Some((connection.address_rank(local, remote)?, connection)));
         let mut ranked: Vec<_> = ranked.collect();
         ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
@@ -469,6 +475,14 @@ impl Pad {
     /// one that names only us is for any peer. One that names another peer is not used: who shares it
     /// could take any name.
     pub fn secret(&self, local: &Identity, remote: Option<&Identity>) -> Option<&SharedSecret> {
+        Self::best_secret(self.secrets.iter(), local, remote)
+    }
+
+    pub(super) fn best_secret<'a>(
+        secrets: impl Iterator<Item = &'a SharedSecret>,
+        local: &Identity,
+        remote: Option<&Identity>,
+    ) -> Option<&'a SharedSecret> {
         let rank = |secret: &SharedSecret, identity: &Identity| {
             if secret.ids.is_empty() {
                 return 1;
@@ -476,7 +490,7 @@ impl Pad {
             let ranks = secret.ids.iter().map(|pattern| pattern.rank(identity));
             ranks.max().unwrap_or(0)
         };
-        let ranked = self.secrets.iter().map(|secret| {
+        let ranked = secrets.map(|secret| {
             let other = remote.map_or(0, |remote| rank(secret, remote));
             ((other, rank(secret, local)), secret)
         });

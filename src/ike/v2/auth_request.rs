@@ -6,9 +6,10 @@ use std::time::Instant;
 use crate::crypto::kdf::ChildKeys;
 use crate::ike::alert::Subject;
 use crate::ike::context::Context;
+use crate::ike::directory::Directory;
 use crate::ike::narrow::{choose_child, has_more};
 use crate::ike::negotiate::{choose_esp, choose_ike};
-use crate::ike::pad::{Childless, Connection, Pad, Unique};
+use crate::ike::pad::{Childless, Connection, Unique};
 use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::Malformed;
@@ -137,7 +138,7 @@ impl HalfOpen {
         let ids = (&remote_id, asked.as_ref());
         let wanted = (selectors.as_ref(), proof.method);
         let pad = Arc::clone(&cx.pad);
-        let connection = self.find_connection(core, ids, wanted, &pad)?;
+        let connection = self.find_connection(core, ids, wanted, &cx.directory)?;
         let local_id = core.local_identity(&connection);
         let mixed = opening.ppk.as_ref();
         let with_ppk = match ppk::choose(self.done.ppk, mixed, &connection, payloads, &pad)? {
@@ -188,10 +189,10 @@ impl HalfOpen {
         core: &Core,
         (remote, asked): (&Identity, Option<&Identity>),
         (selectors, method): (Option<&Selectors>, AuthMethod),
-        pad: &Pad,
+        directory: &Directory,
     ) -> Result<Arc<Connection>, AuthenticationError> {
         let offered = [(1, self.proposal.clone())];
-        let connections = pad.by_addresses(core.path.local.ip(), core.path.remote.ip());
+        let connections = directory.by_addresses(core.path.local.ip(), core.path.remote.ip());
         let fitting = connections.iter().filter(|connection| {
             asked.is_none_or(|asked| is_our_identity(core, connection, asked))
                 && choose_ike(&connection.proposals, &offered, None).is_ok()

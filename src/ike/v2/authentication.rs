@@ -210,7 +210,7 @@ pub(super) fn prove(
         keys, send_cert, ..
     } = method
     else {
-        let secret = cx.pad.secret(local, remote);
+        let secret = cx.directory.secret(local, remote);
         let secret = secret.ok_or_else(|| AuthenticationError::NoSecret {
             remote: remote.map_or_else(|| "%any".to_owned(), ToString::to_string),
             local: local.clone(),
@@ -286,7 +286,7 @@ impl Claim<'_> {
     }
 
     fn check_secret(&self, cx: &Context) -> Result<Verdict, AuthenticationError> {
-        let secret = cx.pad.secret(self.local, Some(self.remote));
+        let secret = cx.directory.secret(self.local, Some(self.remote));
         let secret = secret.ok_or_else(|| AuthenticationError::NoSecret {
             local: self.local.clone(),
             remote: self.remote.to_string(),
