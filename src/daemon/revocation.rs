@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -49,6 +49,9 @@ impl Fetcher {
             named.spawn(move || {
                 let agents = Agents::new();
                 for wish in wished {
+                    if wish.deadline <= Instant::now() {
+                        continue;
+                    }
                     let outcome = (wish.id, agents.fetch(&wish));
                     if found.send(outcome).is_err() {
                         return;
@@ -196,6 +199,7 @@ mod tests {
             uri,
             configured,
             question: Some(b"question".to_vec()),
+            deadline: Instant::now() + WHOLE,
         }
     }
 

@@ -266,6 +266,8 @@ impl Identity {
     pub fn is_in(&self, certificate: &Certificate) -> bool {
         let mut names = certificate.alt_names().iter();
         match self {
+            // Who has no name has it in common with all others.
+            Self::Dn(name) if name.is_empty() => false,
             Self::Dn(name) => {
                 let is_same =
                     |alt: &AltName| matches!(alt, AltName::Directory(other) if other == name);

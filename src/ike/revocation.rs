@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::crypto::CryptoRng;
 use crate::crypto::x509::{Certificate, Crl, Path, Status, UnixTime, ocsp};
+use crate::crypto::{CryptoRng, PublicKey};
 
 use super::credentials::{Authority, Revocation};
 
@@ -33,6 +33,8 @@ pub struct Fetch {
     pub configured: bool,
     /// An OCSP request to post; `None` to get a revocation list.
     pub question: Option<Vec<u8>>,
+    /// Nobody waits for it any longer than this.
+    pub deadline: Instant,
 }
 
 /// What was fetched.
@@ -68,8 +70,8 @@ struct Answer {
 struct Pending {
     source: Source,
     deadline: Instant,
-    /// Whom an OCSP answer is to be about, its issuer, and the nonce.
-    about: Option<(Arc<Certificate>, Arc<Certificate>, Vec<u8>)>,
+    /// Whom it is about, its issuer, and the nonce of an OCSP request.
+    about: (Arc<Certificate>, Arc<Certificate>, Vec<u8>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,40 +105,46 @@ pub(super) struct Question<'a> {
 
 impl Knowledge {
     pub(super) fn judge(&mut self, question: &Question<'_>, rng: &mut dyn CryptoRng) -> Judgement {
-        let mut fetches = Vec::new();
-        let mut waiting = false;
         let path = question.path.clone();
+        let mut open = Vec::new();
         for (certificate, issuer) in path.issued() {
             match self.known(question, certificate, issuer) {
-                Status::Good => continue,
+                Status::Good => {}
                 Status::Revoked => {
                     let reason = format!("{} was revoked", certificate.subject());
                     return Judgement::Refused(reason);
                 }
-                Status::Unknown(_) => {}
-            }
-            let sources = sources(question, certificate, issuer);
-            let named = !sources.is_empty();
-            match self.ask(question, (certificate, issuer), sources, rng) {
-                Asked::New(fetch) => fetches.push(fetch),
-                Asked::Before => waiting = true,
-                Asked::NobodyLeft => {
-                    let needed = match question.policy {
-                        Revocation::Strict => true,
-                        Revocation::IfUri => named,
-                        Revocation::Relaxed => false,
-                    };
-                    if needed {
-                        let subject = certificate.subject();
-                        let Status::Unknown(why) = self.known(question, certificate, issuer) else {
-                            continue;
-                        };
-                        let reason = format!("whether {subject} was revoked is not known: {why}");
-                        return Judgement::Refused(reason);
-                    }
-                }
+                Status::Unknown(why) => open.push((certificate, issuer, why)),
             }
         }
+        let (mut wanted, mut waiting) = (Vec::new(), false);
+        for (certificate, issuer, why) in open {
+            let sources = sources(question, certificate, issuer);
+            let needed = match question.policy {
+                Revocation::Strict => true,
+                Revocation::IfUri => !sources.is_empty(),
+                Revocation::Relaxed => false,
+            };
+            match self.next_source(question, sources) {
+                Next::Ask(source, configured) => {
+                    wanted.push(((certificate, issuer), source, configured));
+                }
+                Next::Wait => waiting = true,
+                Next::NobodyLeft if needed => {
+                    let subject = certificate.subject();
+                    let reason = format!("whether {subject} was revoked is not known: {why}");
+                    return Judgement::Refused(reason);
+                }
+                Next::NobodyLeft => {}
+            }
+        }
+        // Nothing is asked for a path that is of no use anyway.
+        let fetches: Vec<_> = wanted
+            .into_iter()
+            .filter_map(|(whom, source, configured)| {
+                self.ask(question, whom, source, configured, rng)
+            })
+            .collect();
         if waiting || !fetches.is_empty() {
             return Judgement::Await(fetches);
         }
@@ -182,56 +190,60 @@ impl Knowledge {
         best
     }
 
+    /// The first source that has not been asked in vain. Where too much is being fetched, what comes of
+    /// that is waited for.
+    fn next_source(&self, question: &Question<'_>, sources: Vec<(Source, bool)>) -> Next {
+        for (source, configured) in sources {
+            let mut pending = self.pending.values();
+            if pending.any(|pending| pending.source == source) {
+                return Next::Wait;
+            }
+            let retry = self.asked.get(&source);
+            if retry.is_some_and(|retry| question.now < *retry) {
+                continue;
+            }
+            if self.pending.len() >= MOST_PENDING {
+                return Next::Wait;
+            }
+            return Next::Ask(source, configured);
+        }
+        Next::NobodyLeft
+    }
+
     fn ask(
         &mut self,
         question: &Question<'_>,
         (certificate, issuer): (&Arc<Certificate>, &Arc<Certificate>),
-        sources: Vec<(Source, bool)>,
+        source: Source,
+        configured: bool,
         rng: &mut dyn CryptoRng,
-    ) -> Asked {
-        for (source, configured) in sources {
-            if self
-                .pending
-                .values()
-                .any(|pending| pending.source == source)
-            {
-                return Asked::Before;
+    ) -> Option<Fetch> {
+        let mut nonce = vec![0; NONCE_LEN];
+        rng.fill_bytes(&mut nonce);
+        let (uri, body) = match &source {
+            Source::List(uri) => (uri.clone(), None),
+            Source::Answer(uri, _) => {
+                let body = ocsp::request(certificate, issuer, Some(&nonce))?;
+                (uri.clone(), Some(body))
             }
-            let retry = self.asked.get(&source);
-            if retry.is_some_and(|retry| question.now < *retry)
-                || self.pending.len() >= MOST_PENDING
-            {
-                continue;
-            }
-            let mut nonce = vec![0; NONCE_LEN];
-            rng.fill_bytes(&mut nonce);
-            let (uri, about, body) = match &source {
-                Source::List(uri) => (uri.clone(), None, None),
-                Source::Answer(uri, _) => {
-                    let Some(body) = ocsp::request(certificate, issuer, Some(&nonce)) else {
-                        continue;
-                    };
-                    let about = (Arc::clone(certificate), Arc::clone(issuer), nonce);
-                    (uri.clone(), Some(about), Some(body))
-                }
-            };
-            self.last += 1;
-            let id = FetchId(self.last);
-            let deadline = question.now + question.timeout;
-            let pending = Pending {
-                source,
-                deadline,
-                about,
-            };
-            self.pending.insert(id, pending);
-            return Asked::New(Fetch {
-                id,
-                uri,
-                configured,
-                question: body,
-            });
-        }
-        Asked::NobodyLeft
+        };
+        self.last += 1;
+        let id = FetchId(self.last);
+        let deadline = question.now + question.timeout;
+        let about = (Arc::clone(certificate), Arc::clone(issuer), nonce);
+        let pending = Pending {
+            source,
+            deadline,
+            about,
+        };
+        self.pending.insert(id, pending);
+        Some(Fetch {
+            id,
+            uri,
+            configured,
+            question: body,
+            deadline,
+        })
     }
 
     /// Takes the end of a wish. What nobody waits for, or comes too late, is forgotten.
@@ -244,31 +256,23 @@ impl Knowledge {
         let Some(pending) = self.pending.remove(&id) else {
             return Ok(());
         };
-        let useful = match (result, &pending.source, &pending.about) {
-            (Ok(Fetched::List(list)), Source::List(uri), _) => {
-                make_room(&mut self.lists, MOST_LISTS);
-                let stale = list.is_stale(time);
-                self.lists.insert(uri.clone(), list);
-                if stale {
-                    Err("the list is stale".to_owned())
-                } else {
-                    Ok(())
+        let (cert, issuer, nonce) = &pending.about;
+        let useful = match (result, &pending.source) {
+            (Ok(Fetched::List(list)), Source::List(uri)) => {
+                self.take_list(uri, list, issuer.key(), time)
+            }
+            (Ok(Fetched::Answer(answer)), Source::Answer(_, subject)) => {
+                match ocsp::status(&answer, cert, issuer, Some(nonce), time) {
+                    (Status::Unknown(why), _) => Err(why.to_owned()),
+                    (status, until) => {
+                        make_room(&mut self.answers, MOST_ANSWERS);
+                        let until = until.unwrap_or(time);
+                        self.answers
+                            .insert(subject.clone(), Answer { status, until });
+                        Ok(())
+                    }
                 }
             }
-            (
-                Ok(Fetched::Answer(answer)),
-                Source::Answer(_, subject),
-                Some((cert, issuer, nonce)),
-            ) => match ocsp::status(&answer, cert, issuer, Some(nonce), time) {
-                (Status::Unknown(why), _) => Err(why.to_owned()),
-                (status, until) => {
-                    make_room(&mut self.answers, MOST_ANSWERS);
-                    let until = until.unwrap_or(time);
-                    self.answers
-                        .insert(subject.clone(), Answer { status, until });
-                    Ok(())
-                }
-            },
             (Ok(_), ..) => Err("not what was asked for".to_owned()),
             (Err(reason), ..) => Err(reason),
         };
@@ -276,6 +280,37 @@ impl Knowledge {
         make_room(&mut self.asked, MOST_ASKED);
         self.asked.insert(pending.source, now + RETRY);
         useful
+    }
+
+    /// What was known stays where a list is not of the key that its address stands for, or is older.
+    fn take_list(
+        &mut self,
+        uri: &str,
+        list: Arc<Crl>,
+        key: &PublicKey,
+        time: UnixTime,
+    ) -> Result<(), String> {
+        if !list.is_signed_by(key) {
+            return Err("the list is not signed by the issuer".to_owned());
+        }
+        let known = self.lists.get(uri);
+        if known.is_some_and(|known| !list.replaces(known)) {
+            return Err("the list is older than the one before".to_owned());
+        }
+        if known.is_none() && self.lists.len() >= MOST_LISTS {
+            let stale = self.lists.iter().find(|(_, list)| list.is_stale(time));
+            let goes = stale.or_else(|| self.lists.iter().next());
+            if let Some(goes) = goes.map(|(uri, _)| uri.clone()) {
+                self.lists.remove(&goes);
+                self.asked.remove(&Source::List(goes));
+            }
+        }
+        let stale = list.is_stale(time);
+        self.lists.insert(uri.to_owned(), list);
+        if stale {
+            return Err("the list is stale".to_owned());
+        }
+        Ok(())
     }
 
     /// Gives up what took too long; whether there was any.
@@ -308,9 +343,11 @@ impl Knowledge {
     }
 }
 
-enum Asked {
-    New(Fetch),
-    Before,
+enum Next {
+    /// This one; whether the configuration names it.
+    Ask(Source, bool),
+    /// It is being asked, or it will be its turn.
+    Wait,
     NobodyLeft,
 }
 

@@ -229,3 +229,46 @@ fn a_configuration_that_is_loaded_again_brings_new_authorities_and_lists() {
     pair.settle();
     assert!(matches!(pair.result(Side::A, id), Some(Ok(_))));
 }
+
+#[test]
+fn a_list_of_one_part_answers_for_certificates_that_name_its_place() {
+    let root = pki::root(Kind::P256, "root");
+    for (place, accepted) in [(URI, true), ("http://crl.example/other.crl", false)] {
+        let mut case = case(&root, Revocation::Strict, Some(URI));
+        case.authorities[0].crls = vec![root.part(place)];
+        let mut pair = case.pair();
+        pair.command(Side::A, initiate("lan"));
+        pair.run_for(Duration::from_millis(200));
+        assert_eq!(pair.ike_sas(Side::B).len(), usize::from(accepted));
+        let fetches = pair.host(Side::B).fetches.len();
+        assert_eq!(fetches, usize::from(!accepted), "{place}");
+    }
+}
+
+#[test]
+fn a_fetched_list_of_another_signer_is_not_kept() {
+    let root = pki::root(Kind::P256, "root");
+    let other = pki::root(Kind::P256, "root");
+    let mut pair = waiting(&case(&root, Revocation::Strict, Some(URI)));
+    answer(&mut pair, Ok(Fetched::List(other.list(&[]))));
+    pair.settle();
+    let host = pair.host(Side::B);
+    assert!(host.logged("the list is not signed by the issuer"));
+    assert!(host.logged("is not known: no revocation list"));
+}
+
+/// The intermediate authority names no place to ask at, so that `strict` refuses it whatever the place
+/// that the gateway's certificate names would say.
+#[test]
+fn nothing_is_asked_for_a_path_that_is_refused_anyway() {
+    let root = pki::root(Kind::P256, "root");
+    let middle = root.intermediate(Kind::P256, "middle");
+    let params = pki::with_crl_uri(pki::gateway_params("gw-a.example"), URI);
+    let mut case = Case::new(middle.sign(Kind::P256, params), &[&middle], &root);
+    case.revocation = Revocation::Strict;
+    let mut pair = case.pair();
+    pair.command(Side::A, initiate("lan"));
+    pair.settle();
+    assert!(pair.host(Side::B).logged("is not known"));
+    assert!(pair.host(Side::B).fetches.is_empty());
+}

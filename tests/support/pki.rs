@@ -9,9 +9,10 @@ use lockgate::crypto::x509::{Certificate, Crl};
 use lockgate::crypto::{PrivateKey, PublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
-    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
-    RevocationReason, RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm,
+    CrlIssuingDistributionPoint, DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
+    PKCS_RSA_SHA256, RevocationReason, RevokedCertParams, SanType, SerialNumber,
+    SignatureAlgorithm,
 };
 use std::sync::Arc;
 
@@ -96,8 +97,24 @@ impl Identity {
         Arc::new(Crl::from_der(&self.list_der(revoked, (2026, 2027))).unwrap())
     }
 
+    /// A list without entries that says that it is about the certificates that name this place.
+    pub(crate) fn part(&self, uri: &str) -> Arc<Crl> {
+        let point = CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint {
+                uris: vec![uri.to_owned()],
+            },
+            scope: None,
+        };
+        let params = CertificateRevocationListParams {
+            issuing_distribution_point: Some(point),
+            ..list_params((2026, 2027))
+        };
+        let list = params.signed_by(&self.issuer()).unwrap();
+        Arc::new(Crl::from_der(list.der()).unwrap())
+    }
+
     /// The same as DER, valid from and until the first days of these years.
-    pub(crate) fn list_der(&self, revoked: &[&Self], (from, until): (i32, i32)) -> Vec<u8> {
+    pub(crate) fn list_der(&self, revoked: &[&Self], years: (i32, i32)) -> Vec<u8> {
         let entry = |identity: &&Self| RevokedCertParams {
             serial_number: identity.params.serial_number.clone().unwrap(),
             revocation_time: rcgen::date_time_ymd(2026, 1, 2),
@@ -105,14 +122,21 @@ impl Identity {
             invalidity_date: None,
         };
         let params = CertificateRevocationListParams {
-            this_update: rcgen::date_time_ymd(from, 1, 1),
-            next_update: rcgen::date_time_ymd(until, 1, 1),
-            crl_number: SerialNumber::from(1_u64),
-            issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
+            ..list_params(years)
         };
         params.signed_by(&self.issuer()).unwrap().der().to_vec()
+    }
+}
+
+fn list_params((from, until): (i32, i32)) -> CertificateRevocationListParams {
+    CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(from, 1, 1),
+        next_update: rcgen::date_time_ymd(until, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
     }
 }
 

@@ -4,8 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use der::asn1::{ObjectIdentifier, OctetString};
+use der::{Decode, Encode};
 use lockgate::crypto::x509::{AltName, Certificate, Crl, Status, UnixTime, ocsp};
 use lockgate::ike::Identity;
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
+use x509_cert::ext::Extension;
 
 /// In December 2026, when all of the files are valid.
 const NOW: u64 = 1_797_000_000;
@@ -105,5 +110,58 @@ fn an_ocsp_response_is_taken_while_it_is_valid_and_about_this_certificate() {
         changed[place] ^= 1;
         let status = ask(&changed, None, NOW);
         assert!(status != Status::Good, "byte {place}");
+    }
+}
+
+/// A certificate whose number takes a leading zero in DER, and its issuer.
+fn high() -> (Certificate, Certificate) {
+    let read = |name| Certificate::from_der(&file(name)).expect("a certificate");
+    (read("certificate-high"), read("authority-of-high"))
+}
+
+#[test]
+fn an_ocsp_response_fits_a_number_whose_top_bit_is_set() {
+    let (certificate, authority) = high();
+    assert_eq!(certificate.serial(), [0, 0x9a, 0x34]);
+    let status = ocsp::status(&file("ocsp-high"), &certificate, &authority, None, at(NOW));
+    assert_eq!(status.0, Status::Good);
+}
+
+#[test]
+fn a_revocation_list_signed_with_sha1_proves_nothing() {
+    let (certificate, authority) = high();
+    let status = |name| {
+        let list = Crl::load(&file(name)).expect("a list");
+        list.status(&certificate, &authority, at(NOW))
+    };
+    assert_eq!(status("crl-sha256"), Status::Good);
+    assert_eq!(
+        status("crl-sha1"),
+        Status::Unknown("the list is not signed by the issuer")
+    );
+}
+
+#[test]
+fn a_delta_list_answers_nothing_wherever_it_says_so() {
+    let (certificate, authority) = high();
+    let list = CertificateList::<Rfc5280>::from_der(&file("crl-sha256")).expect("a list");
+    let extension = |number, critical, value: &[u8]| Extension {
+        extn_id: ObjectIdentifier::new_unwrap(number),
+        critical,
+        extn_value: OctetString::new(value).expect("short"),
+    };
+    let base = &[2, 1, 1];
+    let point = extension("2.5.29.28", true, &[0x30, 0]);
+    for critical in [true, false] {
+        let delta = extension("2.5.29.27", critical, base);
+        for both in [[delta.clone(), point.clone()], [point.clone(), delta]] {
+            let mut list = list.clone();
+            list.tbs_cert_list.crl_extensions = Some(both.to_vec());
+            let list = Crl::from_der(&list.to_der().expect("DER")).expect("a list");
+            assert_eq!(
+                list.status(&certificate, &authority, at(NOW)),
+                Status::Unknown("the list is not about this certificate")
+            );
+        }
     }
 }

@@ -215,6 +215,11 @@ impl Certificate {
             .is_none_or(|usage| usage.digital_signature() || usage.non_repudiation())
     }
 
+    /// Whether its key may sign certificates: keyUsage, where present, has keyCertSign (RFC 5280 §4.2.1.3).
+    pub(super) fn may_sign_certificates(&self) -> bool {
+        self.usage.is_none_or(|usage| usage.key_cert_sign())
+    }
+
     /// Whether its key may sign revocation lists (RFC 5280 §6.3.3).
     pub(super) fn may_sign_crls(&self) -> bool {
         self.usage.is_none_or(|usage| usage.crl_sign())
@@ -290,7 +295,7 @@ fn ocsp_uris(access: &AuthorityInfoAccessSyntax) -> Vec<String> {
     uris.take(MOST_URIS).collect()
 }
 
-fn http_uri(name: &GeneralName) -> Option<String> {
+pub(super) fn http_uri(name: &GeneralName) -> Option<String> {
     let GeneralName::UniformResourceIdentifier(uri) = name else {
         return None;
     };

@@ -10,11 +10,13 @@ use rustls_pki_types::UnixTime;
 use x509_cert::crl::CertificateList;
 use x509_cert::ext::pkix::CrlReason;
 use x509_cert::ext::pkix::crl::IssuingDistributionPoint;
+use x509_cert::ext::pkix::name::DistributionPointName;
 
+use super::certificate::http_uri;
 use super::{Certificate, Status};
 use crate::crypto::PublicKey;
 use crate::crypto::pem;
-use crate::crypto::signature::Scheme;
+use crate::crypto::signature::{Hash, Scheme};
 
 /// A complete list of one issuer. Reading it checks no signature; [`Crl::status`] does.
 pub struct Crl {
@@ -23,6 +25,8 @@ pub struct Crl {
     next_update: Option<UnixTime>,
     revoked: HashSet<Box<[u8]>>,
     scope: Scope,
+    /// The list is one of several: about certificates that name one of these addresses.
+    part: Option<Vec<String>>,
     signed: Signed,
     /// The key that was seen to have signed it.
     signer: OnceLock<PublicKey>,
@@ -71,9 +75,11 @@ impl Signed {
         })
     }
 
+    /// SHA-1 proves nothing: whoever has one signature may have another text for it.
     pub(super) fn is_by(&self, key: &PublicKey) -> bool {
-        self.scheme
-            .is_some_and(|scheme| key.verify(scheme, &self.tbs, &self.signature).is_ok())
+        let scheme = self.scheme;
+        let scheme = scheme.filter(|scheme| scheme.hash(key.kind()) != Some(Hash::Sha1));
+        scheme.is_some_and(|scheme| key.verify(scheme, &self.tbs, &self.signature).is_ok())
     }
 }
 
@@ -103,20 +109,21 @@ impl Crl {
         let list = list.map_err(|_| MalformedCrl)?.tbs_cert_list;
         let time =
             |time: x509_cert::time::Time| UnixTime::since_unix_epoch(time.to_unix_duration());
-        let mut scope = Scope::All;
+        let (mut scope, mut part) = (Scope::All, None);
+        let mut usable = true;
         for extension in list.crl_extensions.iter().flatten() {
             match extension.extn_id {
-                DISTRIBUTION_POINT => scope = scope_of(extension.extn_value.as_bytes()),
-                _ if extension.critical => scope = Scope::Unusable,
-                _ => {}
+                DISTRIBUTION_POINT => {
+                    (scope, part) = scope_of(extension.extn_value.as_bytes());
+                }
+                DELTA => usable = false,
+                _ => usable &= !extension.critical,
             }
         }
         let mut revoked = HashSet::new();
         for entry in list.revoked_certificates.unwrap_or_default() {
             let extensions = entry.crl_entry_extensions.as_deref().unwrap_or_default();
-            if extensions.iter().any(|extension| extension.critical) {
-                scope = Scope::Unusable;
-            }
+            usable &= !extensions.iter().any(|extension| extension.critical);
             let removed = extensions.iter().any(|extension| {
                 extension.extn_id == REASON
                     && CrlReason::from_der(extension.extn_value.as_bytes())
@@ -131,7 +138,8 @@ impl Crl {
             this_update: time(list.this_update),
             next_update: list.next_update.map(time),
             revoked,
-            scope,
+            scope: if usable { scope } else { Scope::Unusable },
+            part,
             signed: Signed::new(outer.tbs, outer.algorithm, outer.signature).ok_or(MalformedCrl)?,
             signer: OnceLock::new(),
         })
@@ -159,6 +167,13 @@ impl Crl {
             Scope::Authorities if certificate.is_authority() => {}
             _ => return Status::Unknown("the list is not about this certificate"),
         }
+        let is_of_part = |part: &Vec<String>| {
+            let mut named = certificate.crl_uris().iter();
+            named.any(|uri| part.contains(uri))
+        };
+        if !self.part.as_ref().is_none_or(is_of_part) {
+            return Status::Unknown("the list is about other certificates of the issuer");
+        }
         if !issuer.may_sign_crls() || !self.is_signed_by(issuer.key()) {
             return Status::Unknown("the list is not signed by the issuer");
         }
@@ -175,7 +190,13 @@ impl Crl {
         Status::Good
     }
 
-    fn is_signed_by(&self, key: &PublicKey) -> bool {
+    /// Whether it can stand for an older one of this issuer.
+    pub fn replaces(&self, older: &Self) -> bool {
+        self.issuer == older.issuer && self.this_update.as_secs() >= older.this_update.as_secs()
+    }
+
+    /// Whether this key has signed it.
+    pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         if let Some(signer) = self.signer.get() {
             return signer == key;
         }
@@ -187,20 +208,29 @@ impl Crl {
     }
 }
 
-fn scope_of(extension: &[u8]) -> Scope {
+/// What an issuing distribution point (RFC 5280 §5.2.5) leaves of a list.
+fn scope_of(extension: &[u8]) -> (Scope, Option<Vec<String>>) {
     let Ok(point) = IssuingDistributionPoint::from_der(extension) else {
-        return Scope::Unusable;
+        return (Scope::Unusable, None);
+    };
+    let part = match &point.distribution_point {
+        None => None,
+        Some(DistributionPointName::FullName(names)) => {
+            Some(names.iter().filter_map(http_uri).collect())
+        }
+        Some(DistributionPointName::NameRelativeToCRLIssuer(_)) => return (Scope::Unusable, None),
     };
     let partial = point.only_some_reasons.is_some()
         || point.indirect_crl
         || point.only_contains_attribute_certs;
-    match (point.only_contains_user_certs, point.only_contains_ca_certs) {
+    let scope = match (point.only_contains_user_certs, point.only_contains_ca_certs) {
         _ if partial => Scope::Unusable,
         (false, false) => Scope::All,
         (true, false) => Scope::Users,
         (false, true) => Scope::Authorities,
         (true, true) => Scope::Unusable,
-    }
+    };
+    (scope, part)
 }
 
 impl fmt::Debug for Crl {
@@ -218,4 +248,5 @@ impl PartialEq for Crl {
 impl Eq for Crl {}
 
 const DISTRIBUTION_POINT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.28");
+const DELTA: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.27");
 const REASON: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.21");

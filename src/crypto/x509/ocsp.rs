@@ -145,7 +145,9 @@ impl SingleResponse<'_> {
         if end.as_secs().saturating_add(SKEW) < now.as_secs() {
             return Err("the OCSP response is stale");
         }
-        let until = Some(UnixTime::since_unix_epoch(end));
+        let until = Some(UnixTime::since_unix_epoch(
+            end + std::time::Duration::from_secs(SKEW),
+        ));
         match self.status {
             CertStatus::Good(_) => Ok((Status::Good, until)),
             CertStatus::Revoked(_) => Ok((Status::Revoked, until)),
@@ -168,7 +170,7 @@ impl CertId<'_> {
         let key = digest::digest(algorithm, key);
         self.issuer_name.as_bytes() == name.as_ref()
             && self.issuer_key.as_bytes() == key.as_ref()
-            && self.serial.as_bytes() == certificate.serial()
+            && UintRef::new(certificate.serial()).is_ok_and(|serial| serial == self.serial)
     }
 }
 

@@ -42,7 +42,9 @@ impl Path {
         if !certificate.may_sign() {
             return Err(PathError::Usage);
         }
-        let trusted = |anchor: &&Arc<Certificate>| anchor.is_authority() && anchor.is_valid_at(now);
+        let trusted = |anchor: &&Arc<Certificate>| {
+            anchor.is_authority() && anchor.is_valid_at(now) && anchor.may_sign_certificates()
+        };
         let (authorities, anchors): (Vec<_>, Vec<_>) = anchors
             .iter()
             .filter(trusted)
@@ -53,6 +55,7 @@ impl Path {
             .unzip();
         let others: Vec<_> = intermediates
             .iter()
+            .filter(|cert| cert.may_sign_certificates())
             .map(|cert| cert.der().clone())
             .collect();
         let end = EndEntityCert::try_from(certificate.der()).map_err(PathError::Invalid)?;
