@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::CryptoRng;
-use crate::crypto::x509::UnixTime;
+use crate::crypto::x509::{Path as Chain, UnixTime};
 use crate::ipsec::{ChildId, Reqid, SaUpdate, Selectors, Spd, Spi, WorkerId, allocate_spi};
 use crate::wire::ip::Flow;
 use crate::wire::isakmp::IkeSpi;
 
 use super::commands::Commands;
+use super::credentials::{LocalKey, Revocation};
 use super::directory::Directory;
 use super::pad::{ChildConfig, Connection};
 use super::peers::Peers;
 use super::pools::Pools;
 use super::rate::RateLimit;
 use super::redirect::Detour;
-use super::revocation::{Fetch, Judgement, Knowledge, Question};
+use super::revocation::{Fetch, Judgement, Knowledge, Own, Question};
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
     Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, KeyLogLine, Output,
@@ -292,8 +293,30 @@ impl Context {
     }
 
     /// Whether a verified path may be used.
-    pub(super) fn judge_revocation(&mut self, question: &Question<'_>) -> Judgement {
-        self.revocation.judge(question, &mut *self.rng)
+    pub(super) fn judge_revocation(&mut self, path: &Chain, question: &Question<'_>) -> Judgement {
+        self.revocation.judge(path, question, &mut *self.rng)
+    }
+
+    /// What an OCSP responder has said of our own certificate; asks, if that is not known.
+    pub(super) fn own_answer(&mut self, key: &LocalKey) -> Option<Vec<u8>> {
+        let pad = Arc::clone(&self.pad);
+        let question = Question {
+            policy: Revocation::Relaxed,
+            authorities: &pad.authorities,
+            lists: &[],
+            answers: &[],
+            now: self.now,
+            time: self.time_of_day(),
+            timeout: self.settings.fetch_timeout,
+        };
+        let own = self.revocation.own(key, &question)?;
+        match own {
+            Own::Known(answer) => Some(answer),
+            Own::Ask(fetch) => {
+                self.fetch(vec![fetch]);
+                None
+            }
+        }
     }
 
     /// Unique among IKE SAs.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::crypto::x509::{Certificate, Crl, Path, Status, UnixTime, ocsp};
 use crate::crypto::{CryptoRng, PublicKey};
 
-use super::credentials::{Authority, Revocation};
+use super::credentials::{Authority, LocalKey, Revocation};
 
 /// Names a wish in [`Input::Fetched`](super::Input::Fetched).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +51,8 @@ pub enum Fetched {
 pub(super) struct Knowledge {
     lists: HashMap<String, Arc<Crl>>,
     answers: HashMap<Subject, Answer>,
+    /// OCSP responses about certificates of ours, and until when they count.
+    own: HashMap<Subject, (Vec<u8>, UnixTime)>,
     pending: HashMap<FetchId, Pending>,
     /// What was asked for, and when it is worth asking again.
     asked: HashMap<Source, Instant>,
@@ -70,8 +72,9 @@ struct Answer {
 struct Pending {
     source: Source,
     deadline: Instant,
-    /// Whom it is about, its issuer, and the nonce of an OCSP request.
-    about: (Arc<Certificate>, Arc<Certificate>, Vec<u8>),
+    /// Whom it is about, its issuer, and the nonce of an OCSP request; none for one whose answer is to
+    /// be passed on.
+    about: (Arc<Certificate>, Arc<Certificate>, Option<Vec<u8>>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,9 +93,14 @@ pub(super) enum Judgement {
     Await(Vec<Fetch>),
 }
 
+/// An OCSP response about a certificate of ours.
+pub(super) enum Own {
+    Known(Vec<u8>),
+    Ask(Fetch),
+}
+
 /// What judging takes besides what is known.
 pub(super) struct Question<'a> {
-    pub(super) path: &'a Path,
     pub(super) policy: Revocation,
     pub(super) authorities: &'a [Authority],
     /// Revocation lists and OCSP responses that the peer has sent along (RFC 4806).
@@ -104,8 +112,12 @@ pub(super) struct Question<'a> {
 }
 
 impl Knowledge {
-    pub(super) fn judge(&mut self, question: &Question<'_>, rng: &mut dyn CryptoRng) -> Judgement {
-        let path = question.path.clone();
+    pub(super) fn judge(
+        &mut self,
+        path: &Path,
+        question: &Question<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Judgement {
         let mut open = Vec::new();
         for (certificate, issuer) in path.issued() {
             match self.known(question, certificate, issuer) {
@@ -142,7 +154,9 @@ impl Knowledge {
         let fetches: Vec<_> = wanted
             .into_iter()
             .filter_map(|(whom, source, configured)| {
-                self.ask(question, whom, source, configured, rng)
+                let mut nonce = vec![0; NONCE_LEN];
+                rng.fill_bytes(&mut nonce);
+                self.ask(question, whom, (source, configured), Some(nonce))
             })
             .collect();
         if waiting || !fetches.is_empty() {
@@ -214,16 +228,13 @@ impl Knowledge {
         &mut self,
         question: &Question<'_>,
         (certificate, issuer): (&Arc<Certificate>, &Arc<Certificate>),
-        source: Source,
-        configured: bool,
-        rng: &mut dyn CryptoRng,
+        (source, configured): (Source, bool),
+        nonce: Option<Vec<u8>>,
     ) -> Option<Fetch> {
-        let mut nonce = vec![0; NONCE_LEN];
-        rng.fill_bytes(&mut nonce);
         let (uri, body) = match &source {
             Source::List(uri) => (uri.clone(), None),
             Source::Answer(uri, _) => {
-                let body = ocsp::request(certificate, issuer, Some(&nonce))?;
+                let body = ocsp::request(certificate, issuer, nonce.as_deref())?;
                 (uri.clone(), Some(body))
             }
         };
@@ -246,6 +257,28 @@ impl Knowledge {
         })
     }
 
+    /// What a responder has said of our own certificate, or what to ask for it; nothing, if it was
+    /// asked already or cannot be.
+    pub(super) fn own(&mut self, key: &LocalKey, question: &Question<'_>) -> Option<Own> {
+        let certificate = key.certificate()?;
+        let known = question.authorities.iter();
+        let known = known.map(|authority| &authority.certificate);
+        let mut issuers = key.chain.iter().skip(1).chain(known);
+        let issuer = issuers.find(|issuer| issuer.subject().der() == certificate.issuer())?;
+        let kept = self.own.get(&subject(certificate, issuer));
+        let fresh = kept.filter(|(_, until)| question.time.as_secs() <= until.as_secs());
+        if let Some((answer, _)) = fresh {
+            return Some(Own::Known(answer.clone()));
+        }
+        let mut sources = sources(question, certificate, issuer);
+        sources.retain(|(source, _)| matches!(source, Source::Answer(..)));
+        let Next::Ask(source, configured) = self.next_source(question, sources) else {
+            return None;
+        };
+        let fetch = self.ask(question, (certificate, issuer), (source, configured), None)?;
+        Some(Own::Ask(fetch))
+    }
+
     /// Takes the end of a wish. What nobody waits for, or comes too late, is forgotten.
     pub(super) fn on_fetched(
         &mut self,
@@ -262,11 +295,16 @@ impl Knowledge {
                 self.take_list(uri, list, issuer.key(), time)
             }
             (Ok(Fetched::Answer(answer)), Source::Answer(_, subject)) => {
-                match ocsp::status(&answer, cert, issuer, Some(nonce), time) {
+                match ocsp::status(&answer, cert, issuer, nonce.as_deref(), time) {
                     (Status::Unknown(why), _) => Err(why.to_owned()),
                     (status, until) => {
                         make_room(&mut self.answers, MOST_ANSWERS);
                         let until = until.unwrap_or(time);
+                        let passes_on = nonce.is_none() && status == Status::Good;
+                        if passes_on && answer.len() <= MOST_OWN_BYTES {
+                            make_room(&mut self.own, MOST_OWN);
+                            self.own.insert(subject.clone(), (answer, until));
+                        }
                         self.answers
                             .insert(subject.clone(), Answer { status, until });
                         Ok(())
@@ -339,6 +377,7 @@ impl Knowledge {
     pub(super) fn clear(&mut self) {
         self.lists.clear();
         self.answers.clear();
+        self.own.clear();
         self.asked.clear();
     }
 }
@@ -407,6 +446,9 @@ fn make_room<K: Clone + Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, most
 
 const MOST_LISTS: usize = 32;
 const MOST_ANSWERS: usize = 4096;
+/// Responses to pass on, and how long one may be: the message with it has to be carried.
+const MOST_OWN: usize = 64;
+const MOST_OWN_BYTES: usize = 4096;
 const MOST_ASKED: usize = 1024;
 const MOST_PENDING: usize = 64;
 const MOST_SOURCES: usize = 8;

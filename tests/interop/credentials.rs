@@ -26,6 +26,8 @@ pub(crate) struct Sides {
     pub(crate) strongswan: [String; 2],
     /// Further tables of Lockgate's file.
     pub(crate) more: String,
+    /// More lines for strongSwan's connection.
+    pub(crate) connection: &'static str,
 }
 
 impl Sides {
@@ -41,6 +43,7 @@ impl Sides {
                 "auth = pubkey\n id = gw-a.example".to_owned(),
             ],
             more: format!("{KEY}{ROOT}"),
+            connection: "",
         }
     }
 
@@ -60,7 +63,7 @@ impl Sides {
             more: self.more.clone(),
             ..Plan::default()
         };
-        Pair::prepared(plan, "", prepare, |of, config| match of {
+        Pair::prepared(plan, self.connection, prepare, |of, config| match of {
             Initiator::Lockgate => {
                 let [local, remote] = &self.lockgate;
                 config
@@ -124,6 +127,11 @@ pub(crate) fn certified(
     write(folder, "a.key", a.key.serialize_pem());
     write(folder, "root.pem", root.certificate.pem());
     write(folder, "root.crl", root.list_der(&[], YEARS));
+    write(
+        folder,
+        "swanctl/x509crl/root.crl",
+        root.list_der(&[], YEARS),
+    );
     write(folder, "middle.pem", middle.certificate.pem());
     write(folder, "middle.key", middle.key.serialize_pem());
     write(folder, "swanctl/x509/b.pem", b.certificate.pem());
@@ -250,6 +258,7 @@ fn raw_public_keys() {
                 "auth = pubkey\n pubkeys = a.pub\n id = gw-a.example".to_owned(),
             ],
             more: KEY.to_owned(),
+            connection: "",
         };
         sides.work(prepare, &["with a raw public key"]);
     }

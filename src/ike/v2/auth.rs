@@ -84,13 +84,14 @@ impl AuthSent {
         let without = ppk.is_some() && !connection.ppk_required;
         let plain = without.then(|| prove(&auth)).transpose();
         let proof = prove(with_ppk.as_ref().map_or(&auth, |mixed| &mixed.auth));
-        let (proof, plain) = match proof.and_then(|proof| Ok((proof, plain?))) {
+        let (mut proof, plain) = match proof.and_then(|proof| Ok((proof, plain?))) {
             Ok(proofs) => proofs,
             Err(error) => {
                 let cause = Cause::Refusal(AlertKind::LocalAuth);
                 return fail(core, attempt, error.to_string(), cause, cx);
             }
         };
+        proof.staple(cx);
         let first_contact = connection.unique != Unique::Never
             && attempt.replaces.is_none()
             && !cx.peers.knows(&local_id, &connection.remote.id);

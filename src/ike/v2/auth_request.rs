@@ -250,7 +250,7 @@ impl HalfOpen {
         let mut support = self.done.peer.clone();
         support.learn(payloads);
         let ids = (&peer.local_id, Some(&peer.remote_id));
-        let proof = match prove(cx, &connection.local.method, ids, &octets, &support) {
+        let mut proof = match prove(cx, &connection.local.method, ids, &octets, &support) {
             Ok(proof) => proof,
             Err(error) => {
                 let sealing = (keys, self.window);
@@ -263,6 +263,7 @@ impl HalfOpen {
             let message = format!("{} authenticated with {how}", peer.remote_id);
             core.log(cx, "IKE", message);
         }
+        proof.staple(cx);
         log_proof(core, &peer.local_id, &proof, cx);
         let mut response = PayloadWriter::new();
         response.add(PayloadType::ID_R, &id_body);

@@ -177,6 +177,8 @@ pub(super) struct OurProof {
     method: AuthMethod,
     data: Secret,
     pub(super) certificates: Vec<Chosen>,
+    /// The key, if the peer wants to know whether its certificate was revoked.
+    questioned: Option<LocalKey>,
     /// For logs.
     pub(super) how: String,
 }
@@ -185,6 +187,16 @@ impl OurProof {
     /// The Authentication Data.
     pub(super) fn data(&self) -> &[u8] {
         self.data.as_bytes()
+    }
+
+    /// Adds what an OCSP responder has said of our certificate, if the peer asks for it (RFC 4806). What
+    /// is not known yet is asked for, and goes along with a later proof.
+    pub(super) fn staple(&mut self, cx: &mut Context) {
+        if let Some(key) = self.questioned.take()
+            && let Some(answer) = cx.own_answer(&key)
+        {
+            self.certificates.push(Chosen::answer(answer));
+        }
     }
 
     pub(super) fn add_auth(&self, payloads: &mut PayloadWriter) {
@@ -219,6 +231,7 @@ pub(super) fn prove(
             method: AuthMethod::SHARED_KEY_MIC,
             data: octets.mac(&secret.secret),
             certificates: Vec::new(),
+            questioned: None,
             how: "a shared secret".to_owned(),
         });
     };
@@ -239,10 +252,13 @@ pub(super) fn prove(
         }
         _ => signature,
     };
+    let certificates = peer.requested.choose(key, *send_cert);
+    let questioned = peer.requested.ocsp && !certificates.is_empty();
     Ok(OurProof {
         method,
         data: Secret::from(data),
-        certificates: peer.requested.choose(key, *send_cert),
+        certificates,
+        questioned: questioned.then(|| key.clone()),
         how: scheme.to_string(),
     })
 }
@@ -377,7 +393,6 @@ impl Claim<'_> {
     ) -> Result<Verdict, AuthenticationError> {
         let pad = Arc::clone(&cx.pad);
         let question = Question {
-            path,
             policy: trust.revocation,
             authorities: &pad.authorities,
             lists: &self.sent.lists,
@@ -386,7 +401,7 @@ impl Claim<'_> {
             time: cx.time_of_day(),
             timeout: cx.settings.fetch_timeout,
         };
-        match cx.judge_revocation(&question) {
+        match cx.judge_revocation(path, &question) {
             Judgement::Clear => {
                 let subject = path
                     .certificates()

@@ -16,6 +16,8 @@ use super::message::Payloads;
 pub(super) struct Requested {
     x509: bool,
     raw: bool,
+    /// OCSP responses about our certificate (RFC 4806).
+    pub(super) ocsp: bool,
     authorities: Vec<[u8; 20]>,
 }
 
@@ -23,6 +25,14 @@ pub(super) struct Requested {
 pub(super) struct Chosen {
     encoding: CertEncoding,
     data: Vec<u8>,
+}
+
+impl Chosen {
+    /// An OCSP response (RFC 4806).
+    pub(super) fn answer(data: Vec<u8>) -> Self {
+        let encoding = CertEncoding::OCSP;
+        Self { encoding, data }
+    }
 }
 
 impl Requested {
@@ -36,6 +46,7 @@ impl Requested {
                     requested.authorities.extend(request.hashes().take(room));
                 }
                 CertEncoding::RAW_PUBLIC_KEY => requested.raw = true,
+                CertEncoding::OCSP => requested.ocsp = true,
                 _ => {}
             }
         }
