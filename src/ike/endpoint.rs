@@ -341,10 +341,12 @@ impl Endpoint {
                 .commands
                 .hold_acquires(wish.child.reqid, Acquire::First, now);
         }
-        attempt.tries = attempt.tries.saturating_add(1);
-        attempt.detour.end();
+        // A detour is not a try: anybody's answer may have named it.
+        let was_detour = attempt.detour.end();
+        attempt.tries = attempt.tries.saturating_add(u32::from(!was_detour));
         let limit = attempt.connection.keyingtries;
         let wait = match cause {
+            Cause::Silence(_) | Cause::Refusal(_) if was_detour => RETRY_SILENT,
             Cause::Silence(_) if limit == 0 || attempt.tries < limit => RETRY_SILENT,
             Cause::Refusal(_) if limit == 0 => RETRY_REFUSED,
             Cause::Silence(_) | Cause::Refusal(_) | Cause::Cancelled => {

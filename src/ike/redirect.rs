@@ -6,7 +6,7 @@
 //! INFORMATIONAL   ◄─ REDIRECT                                 a new IKE SA, then the old one is deleted
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::wire::ikev2::{Gateway, NotifyType, PayloadWriter};
@@ -52,6 +52,7 @@ impl Detour {
         path: Path,
         cx: &Context,
     ) -> Result<Self, &'static str> {
+        let is_unicast = gateway.is_unicast();
         let Gateway::Address(gateway) = *gateway else {
             return Err("names are not resolved");
         };
@@ -59,7 +60,7 @@ impl Detour {
         if gateway == from || gateway == path.local.ip() || cx.addresses.contains(&gateway) {
             return Err("it leads nowhere else");
         }
-        if !is_unicast(gateway) {
+        if !is_unicast {
             return Err("that is no gateway's address");
         }
         let recent = |at: &Instant| cx.now.saturating_duration_since(*at) < LOOP_DETECT_PERIOD;
@@ -74,9 +75,9 @@ impl Detour {
         })
     }
 
-    /// Back to the configured gateway.
-    pub(super) fn end(&mut self) {
-        self.to = None;
+    /// Back to the configured gateway; whether it was left.
+    pub(super) fn end(&mut self) -> bool {
+        self.to.take().is_some()
     }
 
     /// The gateway that has sent us here.
@@ -144,8 +145,8 @@ impl Endpoint {
         let mut matches = 0;
         for id in self.table.ids_where(|sa| whom.is(sa)) {
             self.step(id, |sa, cx| {
-                sa.with_established(cx, |established, _, _| {
-                    matches += u32::from(established.queue_redirect(gateway));
+                sa.with_established(cx, |established, core, _| {
+                    matches += u32::from(established.queue_redirect(gateway, core));
                 });
             });
         }
@@ -187,12 +188,6 @@ impl Redirected {
             && self.peer_ip.as_ref().is_none_or(at)
             && self.peer_id.as_ref().is_none_or(who)
     }
-}
-
-/// An address that one gateway may have.
-fn is_unicast(addr: IpAddr) -> bool {
-    let special = addr.is_unspecified() || addr.is_multicast() || addr.is_loopback();
-    !special && addr != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// MAX_REDIRECTS within REDIRECT_LOOP_DETECT_PERIOD (RFC 5685 §7).

@@ -123,9 +123,10 @@ pub(super) fn refuse(core: &Core, gateway: &Gateway, why: &str, cx: &mut Context
 
 impl Established {
     /// Asks the peer to go to another gateway; false if it cannot be asked.
-    pub(in crate::ike) fn queue_redirect(&mut self, gateway: &Gateway) -> bool {
+    pub(in crate::ike) fn queue_redirect(&mut self, gateway: &Gateway, core: &Core) -> bool {
         let redirection = &self.redirection;
-        if redirection.began || !redirection.is_supported || !self.is_usable() {
+        let is_here = *gateway == Gateway::Address(core.path.local.ip());
+        if is_here || redirection.began || !redirection.is_supported || !self.is_usable() {
             return false;
         }
         self.push(Task::Redirect(gateway.clone()));

@@ -37,6 +37,24 @@ impl Gateway {
         Ok((Self::Address(gateway.ok_or(wrong)?), nonce))
     }
 
+    /// Whether one gateway somewhere else may be found there.
+    #[must_use]
+    pub fn is_unicast(&self) -> bool {
+        let Self::Address(addr) = self else {
+            return true;
+        };
+        match addr.to_canonical() {
+            IpAddr::V4(addr) => {
+                let [first, ..] = addr.octets();
+                (1..=223).contains(&first) && !addr.is_loopback() && !addr.is_link_local()
+            }
+            IpAddr::V6(addr) => {
+                let special = addr.is_unspecified() || addr.is_multicast() || addr.is_loopback();
+                !special && !addr.is_unicast_link_local()
+            }
+        }
+    }
+
     /// The data of a notification, with a nonce behind the gateway.
     #[must_use]
     pub fn encode(&self, nonce: &[u8]) -> Vec<u8> {
@@ -55,7 +73,11 @@ impl FromStr for Gateway {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(addr) = text.parse() {
-            return Ok(Self::Address(addr));
+            let gateway = Self::Address(addr);
+            return match gateway.is_unicast() {
+                true => Ok(gateway),
+                false => Err(format!("{addr} is no gateway's address")),
+            };
         }
         match checked(text) {
             Some(name) => Ok(Self::Name(name.to_owned())),
@@ -93,7 +115,7 @@ mod tests {
         let nonce = [7; 16];
         for (text, bytes) in [
             ("192.0.2.7", vec![1, 4, 192, 0, 2, 7]),
-            ("::1", [vec![2, 16], vec![0; 15], vec![1]].concat()),
+            ("100::1", [vec![2, 16, 1], vec![0; 14], vec![1]].concat()),
             ("gw.example", [&[3, 10][..], b"gw.example"].concat()),
         ] {
             let gateway: Gateway = text.parse().expect("it is one");
@@ -121,7 +143,17 @@ mod tests {
         ] {
             assert!(Gateway::parse(wrong).is_err(), "{wrong:?}");
         }
-        for wrong in ["", "a b", "ä.example", &"a".repeat(256)] {
+        let long = "a".repeat(256);
+        let special = [
+            "0.0.0.0",
+            "127.0.0.1",
+            "169.254.1.1",
+            "224.0.0.1",
+            "240.0.0.1",
+        ];
+        let special6 = ["::", "::1", "ff02::1", "fe80::1", "::ffff:127.0.0.1"];
+        let words = ["", "a b", "ä.example", &long];
+        for wrong in [&words[..], &special, &special6].concat() {
             assert!(wrong.parse::<Gateway>().is_err(), "{wrong}");
         }
     }
