@@ -87,6 +87,7 @@ fn configuration(tunnel: &Tunnel, here: Side, far: Side) -> String {
     format!(
         r#"[daemon]
 vici_socket = "{socket}"
+crash_detection = false
 tun_mtu = {INNER_MTU}
 
 [connections.lab]
