@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_offload_is_switched_by_its_name() {
-        let Some((a, _)) = pair() else { return };
+        let Some((a, _b)) = pair() else { return };
         a.set_feature("to-b", "tx-udp-segmentation", false).unwrap();
         a.set_feature("to-b", "tx-udp-segmentation", true).unwrap();
         let unknown = a.set_feature("to-b", "no-such-offload", true).unwrap_err();
