@@ -128,6 +128,17 @@ fn what_is_not_a_whole_ipv4_packet_without_options_is_refused_and_takes_no_numbe
 }
 
 #[test]
+fn a_packet_that_the_peer_would_take_for_a_dummy_is_refused_and_takes_no_number() {
+    let mut packet = hex(&Vector::all()[0].inner);
+    packet[9] = 59; // no next header
+    let mut sa = OutboundSa::new(outbound(key(gcm())));
+    sa.set_transport();
+    let refused = sa.seal(&[&packet], &mut [0; 2000]);
+    assert_eq!(refused, Err(DropReason::NotTransportable));
+    assert_eq!(sa.sequence(), 0);
+}
+
+#[test]
 fn a_packet_outside_the_selectors_is_refused_after_it_was_opened() {
     let vector = &Vector::all()[0];
     let mut sa = InboundSa::new(InboundParams {

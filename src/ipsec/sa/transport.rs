@@ -12,6 +12,7 @@
 use std::net::Ipv4Addr;
 
 use crate::ipsec::DropReason;
+use crate::ipsec::esp::NEXT_HEADER_DUMMY;
 use crate::wire::ip::{checksum, protocol};
 
 /// The addresses of a transport mode SA, as packets of the peer have them.
@@ -27,7 +28,8 @@ pub struct TransportEnds {
 /// Protocol and payload of a packet that goes through a transport mode SA.
 ///
 /// # Errors
-/// [`DropReason::NotTransportable`] for anything but a whole IPv4 packet without options.
+/// [`DropReason::NotTransportable`] for anything but a whole IPv4 packet without options, and for one
+/// whose protocol would make the ESP packet a dummy (RFC 4303 §2.6).
 #[inline(never)]
 pub(super) fn payload(packet: &[u8]) -> Result<(u8, &[u8]), DropReason> {
     let (header, payload) = packet
@@ -38,6 +40,9 @@ pub(super) fn payload(packet: &[u8]) -> Result<(u8, &[u8]), DropReason> {
     };
     // Neither an offset nor more fragments.
     if u16::from_be_bytes([f0, f1]) & 0x3fff != 0 {
+        return Err(DropReason::NotTransportable);
+    }
+    if protocol == NEXT_HEADER_DUMMY {
         return Err(DropReason::NotTransportable);
     }
     Ok((protocol, payload))
