@@ -1,5 +1,5 @@
 //! A script for up to three peers of one IKE endpoint that own their keys: what they say is edited before it is
-//! sealed, so that it gets past the integrity check.
+//! sealed, whole or in fragments that are edited too, so that it gets past the integrity check.
 //!
 //! Each step is an opcode byte and its arguments; arguments past the end of the script are zero. Whatever
 //! the peers say, only one that has proved its identity gets an SA, state stays bounded, and when they fall
@@ -65,8 +65,8 @@ struct World {
     now: Instant,
     endpoint: Endpoint,
     peers: [Peer; 3],
-    /// The last message of each peer.
-    last: [Vec<u8>; 3],
+    /// The datagrams of the last message of each peer.
+    last: [Vec<Vec<u8>>; 3],
     /// IKE SAs, by the SPI of their initiator, whose peer has proved its identity.
     proved: HashSet<IkeSpi>,
     /// What the data plane has.
@@ -121,11 +121,11 @@ impl World {
                 }
             }
             10 => {
-                let bytes = self.last[number].clone();
+                let datagrams = self.last[number].clone();
                 self.say(
                     number,
                     Said {
-                        bytes,
+                        datagrams,
                         proves: None,
                     },
                 );
@@ -144,11 +144,10 @@ impl World {
     fn say(&mut self, number: usize, said: Said) {
         self.proved.extend(said.proves.filter(|_| number < 2));
         let path = self.peers[number].path;
-        self.give(Input::Datagram {
-            path,
-            bytes: &said.bytes,
-        });
-        self.last[number] = said.bytes;
+        for bytes in &said.datagrams {
+            self.give(Input::Datagram { path, bytes });
+        }
+        self.last[number] = said.datagrams;
     }
 
     fn give(&mut self, input: Input<'_>) {

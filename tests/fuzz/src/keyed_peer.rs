@@ -57,9 +57,9 @@ struct Keyed {
     request: Option<Header>,
 }
 
-/// A message, and whether it proves who the peer is.
+/// A message as it is sent, and whether it proves who the peer is.
 pub(crate) struct Said {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) datagrams: Vec<Vec<u8>>,
     pub(crate) proves: Option<IkeSpi>,
 }
 
@@ -99,6 +99,7 @@ impl Peer {
             (PayloadType::SA, offer(1, &[], &IKE_TRANSFORMS)),
             (PayloadType::KE, ke(&exchange)),
             (PayloadType::NONCE, nonce.clone()),
+            fragmentation_supported(),
         ];
         let header = Header {
             initiator_spi: spi,
@@ -118,7 +119,7 @@ impl Peer {
             exchange,
         });
         Said {
-            bytes: request,
+            datagrams: vec![request],
             proves: None,
         }
     }
@@ -153,8 +154,10 @@ impl Peer {
         let own = identity(self.identity);
         let sa = self.sa.as_mut()?;
         sa.rekey = rekey;
-        let proves = (exchange == ExchangeType::IKE_AUTH && says(first, &text, &own, &proof))
-            .then_some(sa.spis.0);
+        let pieces = kind >> 3 & 3;
+        // Fragments of several messages may make one that nobody said.
+        let proves =
+            exchange == ExchangeType::IKE_AUTH && (pieces > 0 || says(first, &text, &own, &proof));
         let id = sa.next_id;
         // Now and then a message ID is used again or left out.
         sa.next_id = match kind >> 5 {
@@ -162,8 +165,9 @@ impl Peer {
             7 => id + 2,
             _ => id + 1,
         };
+        let proves = proves.then_some(sa.spis.0);
         Some(Said {
-            bytes: sa.seal(exchange, false, id, first, &text),
+            datagrams: sa.seal((exchange, false, id), (first, &text), pieces, script),
             proves,
         })
     }
@@ -171,7 +175,8 @@ impl Peer {
     /// An answer to the last request of the endpoint, edited.
     pub(crate) fn answer(&mut self, script: &mut Script<'_>) -> Option<Said> {
         let request = self.sa.as_mut()?.request.take()?;
-        let payloads = match (request.exchange, script.byte() % 4) {
+        let how = script.byte();
+        let payloads = match (request.exchange, how % 4) {
             (ExchangeType::CREATE_CHILD_SA, 0) => self.create_child(),
             (ExchangeType::CREATE_CHILD_SA, 1) => self.rekey_ike().1,
             (_, 2) => vec![delete(3, self.child_spi)],
@@ -179,8 +184,9 @@ impl Peer {
         };
         let (first, text) = edited(payloads, script);
         let sa = self.sa.as_mut()?;
+        let about = (request.exchange, true, request.message_id);
         Some(Said {
-            bytes: sa.seal(request.exchange, true, request.message_id, first, &text),
+            datagrams: sa.seal(about, (first, &text), how >> 2 & 3, script),
             proves: None,
         })
     }
@@ -325,19 +331,84 @@ impl Peer {
     }
 }
 
+/// A part of a message (RFC 7383 §2.5).
+#[derive(Clone)]
+struct Fragment<'a> {
+    number: u16,
+    total: u16,
+    first: PayloadType,
+    text: &'a [u8],
+}
+
 impl Keyed {
+    /// A message as a whole, or as one fragment more than `pieces`, of which up to three are changed, moved,
+    /// repeated or left out. About a message is to be said: its exchange, whether it is a response, its ID.
     fn seal(
         &mut self,
-        exchange: ExchangeType,
-        response: bool,
-        message_id: u32,
+        about: (ExchangeType, bool, u32),
+        (first, text): (PayloadType, &[u8]),
+        pieces: u8,
+        script: &mut Script<'_>,
+    ) -> Vec<Vec<u8>> {
+        if pieces == 0 {
+            return vec![self.seal_datagram(about, first, &[], text)];
+        }
+        let total = u16::from(pieces) + 1;
+        let mut parts = text.chunks(text.len().div_ceil(total.into()).max(1));
+        let mut fragments: Vec<_> = (1..=total)
+            .map(|number| Fragment {
+                number,
+                total,
+                first: if number == 1 {
+                    first
+                } else {
+                    PayloadType::NONE
+                },
+                text: parts.next().unwrap_or_default(),
+            })
+            .collect();
+        for _ in 0..script.byte() % 4 {
+            let (what, place, value) = (script.byte(), usize::from(script.byte()), script.byte());
+            let place = place.checked_rem(fragments.len()).unwrap_or(0);
+            let Some(fragment) = fragments.get_mut(place) else {
+                break;
+            };
+            match what % 7 {
+                0 => fragment.number = value.into(),
+                1 => fragment.total = value.into(),
+                2 => fragment.first = PayloadType(value),
+                3 => fragments
+                    .iter_mut()
+                    .for_each(|one| one.total = value.into()),
+                4 => fragments.rotate_left(place),
+                5 => fragments.extend(fragments.get(place).cloned()),
+                _ => drop(fragments.remove(place)),
+            }
+        }
+        let sealed = fragments.iter().map(|fragment| {
+            let numbers = [fragment.number, fragment.total].map(u16::to_be_bytes);
+            self.seal_datagram(about, fragment.first, &numbers.concat(), fragment.text)
+        });
+        sealed.collect()
+    }
+
+    /// `numbers` are what an SKF payload has and an SK payload has not.
+    fn seal_datagram(
+        &mut self,
+        (exchange, response, message_id): (ExchangeType, bool, u32),
         first: PayloadType,
+        numbers: &[u8],
         text: &[u8],
     ) -> Vec<u8> {
+        let kind = if numbers.is_empty() {
+            PayloadType::SK
+        } else {
+            PayloadType::SKF
+        };
         let header = Header {
             initiator_spi: self.spis.0,
             responder_spi: self.spis.1,
-            next_payload: PayloadType::SK,
+            next_payload: kind,
             version: Header::VERSION_2_0,
             exchange,
             flags: Flags::new(self.initiator, response),
@@ -345,10 +416,11 @@ impl Keyed {
             length: 0,
         };
         let mut body = [&[0; 8][..], text, &[0], &[0; 16]].concat();
-        let mut message = message_bytes(header, (PayloadType::SK, Vec::new()));
+        let mut message = message_bytes(header, (kind, Vec::new()));
         message.extend_from_slice(&[first.0, 0]);
-        let length = u16::try_from(body.len() + 4).expect("scripts are short");
+        let length = u16::try_from(4 + numbers.len() + body.len()).expect("scripts are short");
         message.extend_from_slice(&length.to_be_bytes());
+        message.extend_from_slice(numbers);
         let total = u32::try_from(message.len() + body.len()).expect("scripts are short");
         message[24..28].copy_from_slice(&total.to_be_bytes());
         self.sealed += 1;
@@ -501,6 +573,12 @@ fn notify_spi(kind: NotifyType, spi: u32) -> (PayloadType, Vec<u8>) {
         data: &[],
     }
     .encode(&mut body);
+    (PayloadType::NOTIFY, body)
+}
+
+fn fragmentation_supported() -> (PayloadType, Vec<u8>) {
+    let mut body = Vec::new();
+    Notify::new(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]).encode(&mut body);
     (PayloadType::NOTIFY, body)
 }
 
