@@ -1,4 +1,5 @@
-//! Fetches revocation lists and OCSP responses over HTTP, on threads of its own.
+//! Fetches revocation lists and OCSP responses over HTTP, on threads of its own, which begin with the
+//! first wish.
 //!
 //! The control thread hands over a wish and goes on; a woken turn finds the outcome. What is
 //! fetched is bounded in number, length and time.
@@ -26,6 +27,7 @@ use ureq::{
 use crate::{
     crypto::x509::{Crl, ocsp},
     ike::{Fetch, FetchId, Fetched},
+    io::netlink,
 };
 
 type Outcome = (FetchId, Result<Fetched, String>);
@@ -35,36 +37,40 @@ type Outcome = (FetchId, Result<Fetched, String>);
 pub(super) struct Fetcher {
     wishes: Sender<Fetch>,
     outcomes: Receiver<Outcome>,
+    /// What the threads work with, until they do.
+    to_start: Option<Worker>,
+}
+
+/// The other end, on a thread.
+#[derive(Clone, Debug)]
+struct Worker {
+    wished: Receiver<Fetch>,
+    found: Sender<Outcome>,
+    waker: Arc<Waker>,
 }
 
 impl Fetcher {
-    /// Starts the threads; each outcome wakes the control thread. They end with this value.
-    pub(super) fn start(waker: &Arc<Waker>) -> io::Result<Self> {
+    /// Each outcome wakes the control thread. The threads end with this value.
+    pub(super) fn new(waker: Arc<Waker>) -> Self {
         let (wishes, wished) = bounded::<Fetch>(QUEUE);
         let (found, outcomes) = bounded::<Outcome>(QUEUE);
-        for _ in 0..THREADS {
-            let (wished, found) = (wished.clone(), found.clone());
-            let waker = Arc::clone(waker);
-            let named = thread::Builder::new().name("revocation".to_owned());
-            named.spawn(move || {
-                let agents = Agents::new();
-                for wish in wished {
-                    if wish.deadline <= Instant::now() {
-                        continue;
-                    }
-                    let outcome = (wish.id, agents.fetch(&wish));
-                    if found.send(outcome).is_err() {
-                        return;
-                    }
-                    let _ = waker.wake();
-                }
-            })?;
+        let to_start = Worker {
+            wished,
+            found,
+            waker,
+        };
+        Self {
+            wishes,
+            outcomes,
+            to_start: Some(to_start),
         }
-        Ok(Self { wishes, outcomes })
     }
 
     /// Takes a wish, and gives back the outcome of one for which there is no room.
-    pub(super) fn ask(&self, fetch: Fetch) -> Option<Outcome> {
+    pub(super) fn ask(&mut self, fetch: Fetch) -> Option<Outcome> {
+        if let Err(error) = self.start() {
+            return Some((fetch.id, Err(format!("cannot start a thread: {error}"))));
+        }
         let refused = self.wishes.try_send(fetch).err()?;
         Some((
             refused.into_inner().id,
@@ -72,9 +78,43 @@ impl Fetcher {
         ))
     }
 
+    /// Starts the threads, if none runs.
+    fn start(&mut self) -> io::Result<()> {
+        let Some(worker) = &self.to_start else {
+            return Ok(());
+        };
+        let started = (0..THREADS).map(|_| {
+            let worker = worker.clone();
+            let named = thread::Builder::new().name("revocation".to_owned());
+            named.spawn(move || worker.run()).map(drop)
+        });
+        let started: Vec<_> = started.collect();
+        // With fewer threads it takes longer.
+        let any = started.into_iter().reduce(Result::or);
+        any.transpose()?;
+        self.to_start = None;
+        Ok(())
+    }
+
     /// The outcome of a wish.
     pub(super) fn poll(&self) -> Option<Outcome> {
         self.outcomes.try_recv().ok()
+    }
+}
+
+impl Worker {
+    fn run(self) {
+        let agents = Agents::new();
+        for wish in self.wished {
+            if wish.deadline <= Instant::now() {
+                continue;
+            }
+            let outcome = (wish.id, agents.fetch(&wish));
+            if self.found.send(outcome).is_err() {
+                return;
+            }
+            let _ = self.waker.wake();
+        }
     }
 }
 
@@ -163,14 +203,21 @@ impl Resolver for PublicResolver {
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = self.0.resolve(uri, config, timeout)?;
         let mut allowed = self.empty();
-        for address in found.iter().filter(|address| may_be_asked(**address)) {
-            allowed.push(*address);
+        for address in &*found {
+            if may_be_asked(*address) && !is_ours(address.ip()) {
+                allowed.push(*address);
+            }
         }
         if allowed.is_empty() {
             return Err(ureq::Error::HostNotFound);
         }
         Ok(allowed)
     }
+}
+
+/// Whether packets to this address stay on this machine, as far as that can be found out.
+fn is_ours(ip: IpAddr) -> bool {
+    netlink::source_address(ip, 0).is_ok_and(|source| source == ip)
 }
 
 /// Whether a certificate may name this address.
@@ -226,6 +273,33 @@ mod tests {
             "[fd00::1]:80",
         ] {
             assert!(may_be_asked(text.parse().expect("an address")), "{text}");
+        }
+    }
+
+    /// Which addresses there are depends on the machine.
+    #[test]
+    fn every_address_of_this_machine_is_known_as_such() {
+        let mut routing = netlink::routing::Routing::open().expect("netlink");
+        for address in routing.addresses().expect("a list") {
+            let link_local = matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            if !link_local && !address.is_loopback() {
+                assert!(is_ours(address), "{address}");
+            }
+        }
+        assert!(!is_ours("198.51.100.1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn no_thread_runs_before_there_is_a_wish() {
+        let poll = mio::Poll::new().expect("epoll");
+        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let mut fetcher = Fetcher::new(Arc::new(waker));
+        assert!(fetcher.to_start.is_some());
+        for _ in 0..2 {
+            let refused = fetcher.ask(wish("http://127.0.0.1:1/".to_owned(), false));
+            assert!(refused.is_none() && fetcher.to_start.is_none());
+            let (_, outcome) = fetcher.outcomes.recv().expect("an outcome");
+            outcome.expect_err("not from a certificate");
         }
     }
 

@@ -299,7 +299,7 @@ fn build(
         spin: daemon.spin,
     })
     .map_err(failed("cannot start the workers"))?;
-    let fetcher = Fetcher::start(&waker).map_err(failed("cannot start a thread"))?;
+    let fetcher = Fetcher::new(Arc::clone(&waker));
     let metrics = listener.map(|(address, listener)| Metrics::start(address, listener, waker));
     kernel.routes.set_device(device.index());
     kernel

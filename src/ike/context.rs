@@ -308,6 +308,7 @@ impl Context {
             now: self.now,
             time: self.time_of_day(),
             timeout: self.settings.fetch_timeout,
+            waiter: None,
         };
         let own = self.revocation.own(key, &question)?;
         match own {

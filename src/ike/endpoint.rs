@@ -87,9 +87,9 @@ impl Endpoint {
         self.resume_verification();
     }
 
-    /// Lets every IKE SA that waits for revocation information look again.
+    /// Lets the IKE SAs look again whose revocation information is there, or is not to be had.
     fn resume_verification(&mut self) {
-        for id in self.table.ids_where(IkeSa::awaits_verification) {
+        while let Some(id) = self.cx.revocation.wake() {
             self.step(id, |sa, cx| sa.resume_verification(cx));
         }
     }
@@ -279,9 +279,8 @@ impl Endpoint {
             self.planned.release(id);
             self.step(id, |sa, cx| sa.on_timer(cx));
         }
-        if self.cx.revocation.expire(now) {
-            self.resume_verification();
-        }
+        self.cx.revocation.expire(now);
+        self.resume_verification();
         self.begin_planned();
     }
 

@@ -8,7 +8,7 @@
 //! Only addresses in certificates whose path was verified are asked for, and every table here is
 //! bounded: what a peer can make us fetch and keep is what authorities of the configuration signed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,10 @@ pub(super) struct Knowledge {
     pending: HashMap<FetchId, Pending>,
     /// What was asked for, and when it is worth asking again.
     asked: HashMap<Source, Instant>,
+    /// IKE SAs that wait until something more may be asked for.
+    crowd: BTreeSet<u64>,
+    /// IKE SAs whose turn it is to look again.
+    woken: BTreeSet<u64>,
     last: u64,
 }
 
@@ -75,6 +79,8 @@ struct Pending {
     /// Whom it is about, its issuer, and the nonce of an OCSP request; none for one whose answer is to
     /// be passed on.
     about: (Arc<Certificate>, Arc<Certificate>, Option<Vec<u8>>),
+    /// IKE SAs that wait for the end of it.
+    waiters: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,8 +95,16 @@ pub(super) enum Judgement {
     Clear,
     /// It cannot be used.
     Refused(String),
-    /// These have to be answered first, or those asked earlier.
+    /// These have to be answered first, or those asked earlier. [`Knowledge::wake`] says when to judge
+    /// again.
     Await(Vec<Fetch>),
+}
+
+/// An IKE SA that may wait for answers, and until when: for all that its handshake needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub(super) ike: u64,
+    pub(super) until: Instant,
 }
 
 /// An OCSP response about a certificate of ours.
@@ -108,7 +122,16 @@ pub(super) struct Question<'a> {
     pub(super) answers: &'a [&'a [u8]],
     pub(super) now: Instant,
     pub(super) time: UnixTime,
+    /// How long one fetch may take.
     pub(super) timeout: Duration,
+    /// Absent where nobody waits.
+    pub(super) waiter: Option<Waiter>,
+}
+
+impl Question<'_> {
+    fn is_late(&self) -> bool {
+        self.waiter.is_some_and(|waiter| waiter.until <= self.now)
+    }
 }
 
 impl Knowledge {
@@ -129,20 +152,20 @@ impl Knowledge {
                 Status::Unknown(why) => open.push((certificate, issuer, why)),
             }
         }
-        let (mut wanted, mut waiting) = (Vec::new(), false);
+        let (mut wanted, mut awaited) = (Vec::new(), Vec::new());
         for (certificate, issuer, why) in open {
             let sources = sources(question, certificate, issuer);
             let needed = match question.policy {
                 Revocation::Strict => true,
-                Revocation::IfUri => !sources.is_empty(),
+                Revocation::IfUri => is_place_named(question, certificate, issuer),
                 Revocation::Relaxed => false,
             };
             match self.next_source(question, sources) {
                 Next::Ask(source, configured) => {
                     wanted.push(((certificate, issuer), source, configured));
                 }
-                Next::Wait => waiting = true,
-                Next::NobodyLeft if needed => {
+                Next::Wait(what) => awaited.push(what),
+                Next::NobodyLeft if needed && !says_peer(question, certificate, issuer) => {
                     let subject = certificate.subject();
                     let reason = format!("whether {subject} was revoked is not known: {why}");
                     return Judgement::Refused(reason);
@@ -150,8 +173,16 @@ impl Knowledge {
                 Next::NobodyLeft => {}
             }
         }
+        if wanted.is_empty() && awaited.is_empty() {
+            return Judgement::Clear;
+        }
+        for what in awaited {
+            let pending = what.and_then(|id| self.pending.get_mut(&id));
+            let waiters = pending.map_or(&mut self.crowd, |pending| &mut pending.waiters);
+            waiters.extend(question.waiter.map(|waiter| waiter.ike));
+        }
         // Nothing is asked for a path that is of no use anyway.
-        let fetches: Vec<_> = wanted
+        let fetches = wanted
             .into_iter()
             .filter_map(|(whom, source, configured)| {
                 let mut nonce = vec![0; NONCE_LEN];
@@ -159,13 +190,13 @@ impl Knowledge {
                 self.ask(question, whom, (source, configured), Some(nonce))
             })
             .collect();
-        if waiting || !fetches.is_empty() {
-            return Judgement::Await(fetches);
-        }
-        Judgement::Clear
+        Judgement::Await(fetches)
     }
 
     /// What can be said without asking anybody. One revocation outweighs everything else.
+    ///
+    /// A list that the peer has sent along may be the last one before its certificate was revoked: that
+    /// one revokes it counts, that it does not is worth less than what we fetch ourselves.
     fn known(
         &self,
         question: &Question<'_>,
@@ -181,12 +212,12 @@ impl Knowledge {
             .authorities
             .iter()
             .flat_map(|authority| &authority.crls);
-        let lists = fetched
-            .chain(from_files.map(Arc::as_ref))
-            .chain(question.lists);
+        let lists = fetched.chain(from_files.map(Arc::as_ref));
         let by_list = lists
             .filter(|list| list.issuer() == certificate.issuer())
             .map(|list| list.status(certificate, issuer, time));
+        let by_peer = sent_lists(question, certificate, issuer);
+        let by_peer = by_peer.filter(|status| *status == Status::Revoked);
         let sent = question.answers.iter();
         let sent = sent.map(|answer| ocsp::status(answer, certificate, issuer, None, time).0);
         let cached = self.answers.get(&subject(certificate, issuer));
@@ -194,7 +225,8 @@ impl Knowledge {
         let cached = cached.map(|answer| answer.status);
 
         let mut best = Status::Unknown("no revocation list and no OCSP response");
-        for status in cached.into_iter().chain(sent).chain(by_list) {
+        let all = cached.into_iter().chain(sent).chain(by_peer);
+        for status in all.chain(by_list) {
             match (status, best) {
                 (Status::Revoked, _) => return Status::Revoked,
                 (Status::Good, _) | (Status::Unknown(_), Status::Unknown(_)) => best = status,
@@ -207,17 +239,20 @@ impl Knowledge {
     /// The first source that has not been asked in vain. Where too much is being fetched, what comes of
     /// that is waited for.
     fn next_source(&self, question: &Question<'_>, sources: Vec<(Source, bool)>) -> Next {
+        if question.is_late() {
+            return Next::NobodyLeft;
+        }
         for (source, configured) in sources {
-            let mut pending = self.pending.values();
-            if pending.any(|pending| pending.source == source) {
-                return Next::Wait;
+            let mut pending = self.pending.iter();
+            if let Some((id, _)) = pending.find(|(_, pending)| pending.source == source) {
+                return Next::Wait(Some(*id));
             }
             let retry = self.asked.get(&source);
             if retry.is_some_and(|retry| question.now < *retry) {
                 continue;
             }
             if self.pending.len() >= MOST_PENDING {
-                return Next::Wait;
+                return Next::Wait(None);
             }
             return Next::Ask(source, configured);
         }
@@ -231,6 +266,7 @@ impl Knowledge {
         (source, configured): (Source, bool),
         nonce: Option<Vec<u8>>,
     ) -> Option<Fetch> {
+        let waiters = question.waiter.iter().map(|waiter| waiter.ike).collect();
         let (uri, body) = match &source {
             Source::List(uri) => (uri.clone(), None),
             Source::Answer(uri, _) => {
@@ -246,6 +282,7 @@ impl Knowledge {
             source,
             deadline,
             about,
+            waiters,
         };
         self.pending.insert(id, pending);
         Some(Fetch {
@@ -272,10 +309,11 @@ impl Knowledge {
         }
         let mut sources = sources(question, certificate, issuer);
         sources.retain(|(source, _)| matches!(source, Source::Answer(..)));
-        let Next::Ask(source, configured) = self.next_source(question, sources) else {
+        let Next::Ask(source, _) = self.next_source(question, sources) else {
             return None;
         };
-        let fetch = self.ask(question, (certificate, issuer), (source, configured), None)?;
+        // The certificate that names it is one of the configuration.
+        let fetch = self.ask(question, (certificate, issuer), (source, true), None)?;
         Some(Own::Ask(fetch))
     }
 
@@ -286,9 +324,10 @@ impl Knowledge {
         result: Result<Fetched, String>,
         (now, time): (Instant, UnixTime),
     ) -> Result<(), String> {
-        let Some(pending) = self.pending.remove(&id) else {
+        let Some(mut pending) = self.pending.remove(&id) else {
             return Ok(());
         };
+        self.woken.append(&mut pending.waiters);
         let (cert, issuer, nonce) = &pending.about;
         let useful = match (result, &pending.source) {
             (Ok(Fetched::List(list)), Source::List(uri)) => {
@@ -351,9 +390,8 @@ impl Knowledge {
         Ok(())
     }
 
-    /// Gives up what took too long; whether there was any.
-    pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let before = self.pending.len();
+    /// Gives up what took too long.
+    pub(super) fn expire(&mut self, now: Instant) {
         let late: Vec<_> = self
             .pending
             .iter()
@@ -361,12 +399,20 @@ impl Knowledge {
             .map(|(id, _)| *id)
             .collect();
         for id in late {
-            if let Some(pending) = self.pending.remove(&id) {
+            if let Some(mut pending) = self.pending.remove(&id) {
+                self.woken.append(&mut pending.waiters);
                 make_room(&mut self.asked, MOST_ASKED);
                 self.asked.insert(pending.source, now + RETRY);
             }
         }
-        self.pending.len() < before
+    }
+
+    /// An IKE SA that should judge again: what it waited for has come to an end, or may be asked for.
+    /// To be asked until there is none, each time that something was fetched or given up.
+    pub(super) fn wake(&mut self) -> Option<u64> {
+        let has_room = self.pending.len() < MOST_PENDING;
+        let woken = self.woken.pop_first();
+        woken.or_else(|| has_room.then(|| self.crowd.pop_first()).flatten())
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -385,13 +431,47 @@ impl Knowledge {
 enum Next {
     /// This one; whether the configuration names it.
     Ask(Source, bool),
-    /// It is being asked, or it will be its turn.
-    Wait,
+    /// It is being asked, or it will be its turn when there is room.
+    Wait(Option<FetchId>),
     NobodyLeft,
 }
 
 fn subject(certificate: &Certificate, issuer: &Certificate) -> Subject {
     (issuer.key().id(), certificate.serial().into())
+}
+
+/// Whether the certificate or the configuration names a place of revocation information, even one that
+/// cannot be asked.
+fn is_place_named(
+    question: &Question<'_>,
+    certificate: &Certificate,
+    issuer: &Certificate,
+) -> bool {
+    let has_place = |authority: &Authority| {
+        let Authority {
+            crl_uris,
+            ocsp_uris,
+            crls,
+            ..
+        } = authority;
+        !(crl_uris.is_empty() && ocsp_uris.is_empty() && crls.is_empty())
+    };
+    certificate.names_places() || authorities(question, issuer).any(has_place)
+}
+
+/// What the lists that the peer has sent along say.
+fn sent_lists(
+    question: &Question<'_>,
+    certificate: &Certificate,
+    issuer: &Certificate,
+) -> impl Iterator<Item = Status> {
+    let lists = question.lists.iter();
+    lists.map(|list| list.status(certificate, issuer, question.time))
+}
+
+/// Whether one of them is good for the certificate.
+fn says_peer(question: &Question<'_>, certificate: &Certificate, issuer: &Certificate) -> bool {
+    sent_lists(question, certificate, issuer).any(|status| status == Status::Good)
 }
 
 /// Who can be asked about a certificate, OCSP first, and whether the configuration names them.
@@ -455,3 +535,6 @@ const MOST_SOURCES: usize = 8;
 const NONCE_LEN: usize = 16;
 /// Pause before a source is asked again about the same thing.
 const RETRY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate::crypto::signature::{Hash, Scheme};
 use lockgate::crypto::x509::Crl;
 use lockgate::ike::{Discard, Fetched, Input, Revocation};
+use lockgate::wire::ikev2::{AuthMethod, NotifyType};
+use lockgate::wire::isakmp::{ExchangeType, PayloadType};
 
+use crate::actor::{Actor, IKE, identity, proof};
 use crate::certificates::{Case, authority};
 use crate::config::Side;
 use crate::pair::{Pair, initiate};
@@ -270,5 +274,101 @@ fn nothing_is_asked_for_a_path_that_is_refused_anyway() {
     pair.command(Side::A, initiate("lan"));
     pair.settle();
     assert!(pair.host(Side::B).logged("is not known"));
+    assert!(pair.host(Side::B).fetches.is_empty());
+}
+
+#[test]
+fn a_place_that_we_cannot_ask_is_named_all_the_same() {
+    let root = pki::root(Kind::P256, "root");
+    for uri in ["https://crl.example/root.crl", "ldap://crl.example/cn=root"] {
+        let with = |policy| case(&root, policy, Some(uri));
+        with(Revocation::IfUri).is_refused("is not known");
+        with(Revocation::Relaxed).is_accepted();
+    }
+    let ocsp = pki::with_ocsp_uri(pki::gateway_params("gw-a.example"), "https://ocsp.example");
+    let mut case = Case::new(root.sign(Kind::P256, ocsp), &[], &root);
+    case.revocation = Revocation::IfUri;
+    case.is_refused("is not known");
+}
+
+#[test]
+fn a_list_from_a_file_is_a_place_that_is_named() {
+    let root = pki::root(Kind::P256, "root");
+    let mut case = case(&root, Revocation::IfUri, None);
+    let old = Crl::from_der(&root.list_der(&[], (2024, 2025))).unwrap();
+    case.authorities[0].crls = vec![Arc::new(old)];
+    case.is_refused("stale");
+}
+
+#[test]
+fn a_handshake_waits_once_however_many_places_are_silent() {
+    let root = pki::root(Kind::P256, "root");
+    for (policy, accepted) in [(Revocation::Relaxed, true), (Revocation::Strict, false)] {
+        for side in Side::BOTH {
+            let mut case = case(&root, policy, Some(URI));
+            let places = ["http://one.example", "http://two.example"];
+            case.authorities[0].ocsp_uris = places.map(str::to_owned).to_vec();
+            let mut pair = case.pair();
+            pair.command(side, initiate("lan"));
+            pair.run_for(Duration::from_secs(9));
+            assert!(
+                pair.ike_sas(Side::B)
+                    .iter()
+                    .all(|sa| sa.established.is_none())
+            );
+            pair.run_for(Duration::from_secs(3));
+            let up = pair.ike_sas(Side::B).len();
+            assert_eq!(up, usize::from(accepted), "{policy:?} {side:?}");
+            assert_eq!(pair.host(Side::B).logged("is not known"), !accepted);
+        }
+    }
+}
+
+/// A peer that proves to be A, with this list behind its certificate; the answer is not awaited.
+fn sends_along(case: &Case, list: &[u8]) -> Pair {
+    let mut pair = case.pair();
+    let announced = [NotifyType::SIGNATURE_HASH_ALGORITHMS];
+    let mut actor = Actor::half_open_with(&mut pair, 1, IKE, &announced);
+    let scheme = Scheme::Ecdsa(Hash::Sha256);
+    let algorithm = scheme.to_algorithm_identifier().unwrap();
+    let octets = actor.octets(&identity(Side::A));
+    let signature = case.leaf.private_key().sign(scheme, &octets).unwrap();
+    let length = u8::try_from(algorithm.len()).unwrap();
+    let mut payloads = actor.auth();
+    let data = [&[length], &algorithm[..], &signature].concat();
+    payloads[2].1 = proof(AuthMethod::DIGITAL_SIGNATURE, &data);
+    for (encoding, data) in [(7, list), (4, case.leaf.certificate.der())] {
+        payloads.insert(1, (PayloadType::CERT, [&[encoding], data].concat()));
+    }
+    actor.request(&mut pair, ExchangeType::IKE_AUTH, &payloads);
+    pair
+}
+
+#[test]
+fn a_list_that_the_peer_sends_along_does_not_spare_it_a_newer_one() {
+    let root = pki::root(Kind::P256, "root");
+    let case = case(&root, Revocation::Relaxed, Some(URI));
+    let old = root.list_der(&[], (2025, 2027));
+    let mut pair = sends_along(&case, &old);
+    assert!(pair.ike_sas(Side::B).is_empty());
+    assert_eq!(pair.host(Side::B).fetches.len(), 1);
+    answer(&mut pair, Ok(Fetched::List(root.list(&[&case.leaf]))));
+    assert!(pair.host(Side::B).logged("was revoked"));
+    assert!(pair.ike_sas(Side::B).is_empty());
+}
+
+#[test]
+fn a_list_that_the_peer_sends_along_counts_where_nobody_else_answers() {
+    let root = pki::root(Kind::P256, "root");
+    let list = root.list_der(&[], (2025, 2027));
+    let silent = case(&root, Revocation::Strict, None);
+    assert_eq!(sends_along(&silent, &list).ike_sas(Side::B).len(), 1);
+    let named = case(&root, Revocation::Strict, Some(URI));
+    let mut pair = sends_along(&named, &list);
+    answer(&mut pair, Err("not there".to_owned()));
+    assert_eq!(pair.ike_sas(Side::B).len(), 1);
+    let revoking = root.list_der(&[&named.leaf], (2025, 2027));
+    let mut pair = sends_along(&named, &revoking);
+    assert!(pair.host(Side::B).logged("was revoked"));
     assert!(pair.host(Side::B).fetches.is_empty());
 }

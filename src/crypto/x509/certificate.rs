@@ -32,6 +32,8 @@ pub struct Certificate {
     authority: Option<Authority>,
     crl_uris: Vec<String>,
     ocsp_uris: Vec<String>,
+    /// It names places of revocation information, of whatever kind.
+    names_places: bool,
     policies: Vec<ObjectIdentifier>,
 }
 
@@ -139,6 +141,12 @@ impl Certificate {
                     path_len: constraints.path_len_constraint,
                 },
             ),
+            names_places: points
+                .as_ref()
+                .is_some_and(|(_, points)| !points.0.is_empty())
+                || access
+                    .as_ref()
+                    .is_some_and(|(_, access)| ocsp(access).next().is_some()),
             crl_uris: points.map_or_else(Vec::new, |(_, points)| crl_uris(&points)),
             ocsp_uris: access.map_or_else(Vec::new, |(_, access)| ocsp_uris(&access)),
             policies: policies.map_or_else(Vec::new, |(_, policies)| {
@@ -186,6 +194,11 @@ impl Certificate {
     /// HTTP addresses of who answers whether it was revoked (RFC 6960 §3.1).
     pub fn ocsp_uris(&self) -> &[String] {
         &self.ocsp_uris
+    }
+
+    /// Whether it names a place of revocation information, even one that cannot be asked.
+    pub fn names_places(&self) -> bool {
+        self.names_places
     }
 
     /// Whether it is for an authority.
@@ -287,12 +300,16 @@ fn crl_uris(points: &CrlDistributionPoints) -> Vec<String> {
 }
 
 fn ocsp_uris(access: &AuthorityInfoAccessSyntax) -> Vec<String> {
-    let locations = access
+    ocsp(access).filter_map(http_uri).take(MOST_URIS).collect()
+}
+
+/// Where OCSP responders are.
+fn ocsp(access: &AuthorityInfoAccessSyntax) -> impl Iterator<Item = &GeneralName> {
+    let responders = access
         .0
         .iter()
         .filter(|access| access.access_method == OCSP);
-    let uris = locations.filter_map(|access| http_uri(&access.access_location));
-    uris.take(MOST_URIS).collect()
+    responders.map(|access| &access.access_location)
 }
 
 pub(super) fn http_uri(name: &GeneralName) -> Option<String> {

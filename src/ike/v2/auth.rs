@@ -12,6 +12,7 @@ use crate::ike::context::{Attempt, Cause, Context, Effect};
 use crate::ike::narrow::single_pair;
 use crate::ike::pad::{Childless, Connection, Unique};
 use crate::ike::retransmit::Retransmit;
+use crate::ike::revocation::Waiter;
 use crate::ike::status::{IkeSaStatus, NatStatus};
 use crate::ike::{Discard, Identity};
 use crate::ipsec::{Reqid, Selectors};
@@ -152,7 +153,7 @@ impl AuthSent {
         let Some(opened) = self.keys.open(datagram, cx) else {
             return State::AuthSent(self);
         };
-        let until = cx.now + cx.settings.half_open_timeout;
+        let until = cx.now + cx.settings.fetch_timeout;
         let held = Held::new(opened, datagram, until);
         if let Ok(payloads) = held.opened.payloads()
             && payloads.auth.is_some()
@@ -180,7 +181,7 @@ impl AuthSent {
             let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
             return self.give_up(core, kind, reason, cx);
         }
-        match self.verify(&payloads, cx) {
+        match self.verify(&payloads, held.waiter(core), cx) {
             Ok((remote_id, Verdict::Proven(how))) => {
                 let message = format!("{remote_id} authenticated with {how}");
                 core.log(cx, "IKE", message);
@@ -225,7 +226,7 @@ impl AuthSent {
         Ok(())
     }
 
-    /// Looks again at the answer that was held, since more is known of revocations.
+    /// Looks again at the answer that was held, since more is known of revocations or will not be.
     pub(super) fn resume(mut self: Box<Self>, core: &mut Core, cx: &mut Context) -> State {
         match self.held.take() {
             Some(held) => self.judge(core, held, cx),
@@ -233,13 +234,10 @@ impl AuthSent {
         }
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.held.is_some()
-    }
-
     fn verify(
         &self,
         payloads: &Payloads<'_>,
+        waiter: Waiter,
         cx: &mut Context,
     ) -> Result<(Identity, Verdict), ExchangeError> {
         let body = required(payloads.id_r, "IDr")?;
@@ -259,6 +257,7 @@ impl AuthSent {
             proof,
             octets: Octets::of_responder(self.keys.prf, &self.done.exchange, &self.auth, body),
             sent: Sent::read(&payloads.certificates),
+            waiter,
         };
         let verdict = claim.check(&connection.remote.method, cx)?;
         Ok((remote_id, verdict))
@@ -376,13 +375,12 @@ impl AuthSent {
         self.take_back(cx)
     }
 
-    pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+    pub(super) fn on_timer(mut self: Box<Self>, core: &mut Core, cx: &mut Context) -> State {
         if let Some(held) = &self.held {
             if cx.now < held.until {
                 return State::AuthSent(self);
             }
-            let reason = "no revocation information in time".to_owned();
-            return self.end(core, reason, Cause::Silence(AlertKind::PeerAuth), cx);
+            return self.resume(core, cx);
         }
         if self.outstanding.poll(core.path, cx) {
             return State::AuthSent(self);

@@ -10,6 +10,7 @@ use crate::ike::directory::Directory;
 use crate::ike::narrow::{choose_child, has_more};
 use crate::ike::negotiate::{choose_esp, choose_ike};
 use crate::ike::pad::{Childless, Connection, Unique};
+use crate::ike::revocation::Waiter;
 use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::Malformed;
@@ -66,6 +67,13 @@ pub(super) struct Waiting {
     held: Held,
 }
 
+impl Waiting {
+    /// When waiting ends.
+    pub(super) fn until(&self) -> Instant {
+        self.held.until
+    }
+}
+
 impl HalfOpen {
     pub(super) fn on_auth_request(
         mut self: Box<Self>,
@@ -81,12 +89,12 @@ impl HalfOpen {
         // The request is fresh and intact: the initiator may have floated to another port.
         core.path = datagram.path;
         self.done.exchange.int_auth = opening.int_auth.octets(datagram.header.message_id);
-        let until = cx.now + cx.settings.half_open_timeout;
+        let until = self.expires.min(cx.now + cx.settings.fetch_timeout);
         let held = Held::new(opened, datagram, until);
         self.judge(core, Waiting { opening, held }, cx)
     }
 
-    /// Looks again at the request that was held, since more is known of revocations.
+    /// Looks again at the request that was held, since more is known of revocations or will not be.
     pub(super) fn resume(mut self: Box<Self>, core: &mut Core, cx: &mut Context) -> State {
         match self.waiting.take() {
             Some(waiting) => self.judge(core, *waiting, cx),
@@ -99,7 +107,8 @@ impl HalfOpen {
         let payloads = held.opened.payloads();
         let checked = payloads.and_then(|payloads| {
             opening.check_done()?;
-            let authenticated = self.authenticate(core, &opening, &payloads, cx)?;
+            let known = (&opening, held.waiter(core));
+            let authenticated = self.authenticate(core, known, &payloads, cx)?;
             Ok((authenticated, payloads))
         });
         let (authenticated, payloads) = match checked {
@@ -123,7 +132,7 @@ impl HalfOpen {
     fn authenticate(
         &self,
         core: &Core,
-        opening: &Opening,
+        (opening, waiter): (&Opening, Waiter),
         payloads: &Payloads<'_>,
         cx: &mut Context,
     ) -> Result<Authenticated, ExchangeError> {
@@ -156,6 +165,7 @@ impl HalfOpen {
             proof,
             octets: Octets::of_initiator(keys.prf, &self.done.exchange, auth, body),
             sent: Sent::read(&payloads.certificates),
+            waiter,
         };
         let verdict = claim.check(&connection.remote.method, cx)?;
         let is_childless = payloads.sa.is_none() && payloads.ts_i.is_none();

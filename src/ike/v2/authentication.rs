@@ -12,7 +12,7 @@ use crate::ike::Identity;
 use crate::ike::context::Context;
 use crate::ike::credentials::{LocalKey, LocalMethod, RemoteMethod, Trust};
 use crate::ike::pad::Pad;
-use crate::ike::revocation::{Fetch, Judgement, Question};
+use crate::ike::revocation::{Fetch, Judgement, Question, Waiter};
 use crate::wire::ikev2::{AuthMethod, AuthPayload, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
 
@@ -270,6 +270,7 @@ pub(super) struct Claim<'a> {
     pub(super) proof: AuthPayload<'a>,
     pub(super) octets: Octets,
     pub(super) sent: Sent<'a>,
+    pub(super) waiter: Waiter,
 }
 
 /// What a proof is worth.
@@ -400,6 +401,7 @@ impl Claim<'_> {
             now: cx.now,
             time: cx.time_of_day(),
             timeout: cx.settings.fetch_timeout,
+            waiter: Some(self.waiter),
         };
         match cx.judge_revocation(path, &question) {
             Judgement::Clear => {

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use crate::ike::Path;
+use crate::ike::revocation::Waiter;
 use crate::wire::isakmp::Header;
 
+use super::Core;
 use super::message::Datagram;
 use super::protect::Opened;
 
@@ -12,7 +14,7 @@ use super::protect::Opened;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) opened: Opened,
-    /// When waiting ends.
+    /// When waiting ends, whatever is known by then.
     pub(super) until: Instant,
     header: Header,
     path: Path,
@@ -28,6 +30,14 @@ impl Held {
             header: datagram.header,
             path: datagram.path,
             bytes,
+        }
+    }
+
+    /// Who waits, for revocation information.
+    pub(super) fn waiter(&self, core: &Core) -> Waiter {
+        Waiter {
+            ike: core.id,
+            until: self.until,
         }
     }
 

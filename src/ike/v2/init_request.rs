@@ -50,7 +50,7 @@ pub(in crate::ike) struct HalfOpen {
     pub(super) opening: Option<Box<Opening>>,
     /// The request that waits for revocation information.
     pub(super) waiting: Option<Box<Waiting>>,
-    expires: Instant,
+    pub(super) expires: Instant,
 }
 
 impl InitRequest<'_> {
@@ -231,7 +231,11 @@ impl HalfOpen {
         }
     }
 
-    pub(super) fn on_timer(self: Box<Self>, core: &Core, cx: &mut Context) -> State {
+    pub(super) fn on_timer(self: Box<Self>, core: &mut Core, cx: &mut Context) -> State {
+        let waiting = self.waiting.as_ref();
+        if waiting.is_some_and(|waiting| waiting.until() <= cx.now) {
+            return self.resume(core, cx);
+        }
         if cx.now < self.expires {
             return State::HalfOpen(self);
         }
@@ -242,7 +246,8 @@ impl HalfOpen {
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        self.expires
+        let waiting = self.waiting.as_ref();
+        waiting.map_or(self.expires, |waiting| waiting.until())
     }
 
     /// Bytes of fragments that wait for the rest of their message.

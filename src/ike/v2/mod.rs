@@ -262,15 +262,6 @@ impl IkeSa {
         };
     }
 
-    /// Whether a message waits for revocation information.
-    pub(super) fn awaits_verification(&self) -> bool {
-        match &self.state {
-            State::AuthSent(sa) => sa.is_held(),
-            State::HalfOpen(sa) => sa.waiting.is_some(),
-            _ => false,
-        }
-    }
-
     /// Looks again at a message that waits, since more is known of revocations.
     pub(super) fn resume_verification(&mut self, cx: &mut Context) {
         let core = &mut self.core;
