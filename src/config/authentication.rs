@@ -236,7 +236,11 @@ fn method(text: &str) -> Result<Method, String> {
     if foreign.iter().any(|method| text.starts_with(method)) {
         return Err(format!("{text:?} is not supported; {ALLOWED}"));
     }
-    let mut policy = SchemePolicy::default();
+    let only_ike = text.starts_with("ike:");
+    let mut policy = SchemePolicy {
+        only_ike,
+        ..SchemePolicy::default()
+    };
     let constraints = text.strip_prefix("ike:").unwrap_or(&text);
     for word in constraints.split('-') {
         let class = match word {

@@ -3,14 +3,17 @@
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use getrandom::SysRng;
 use rand_core::TryRng;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::geteuid,
+};
 use tempfile::NamedTempFile;
 
 use crate::{config::DaemonConfig, crypto::Secret};
@@ -60,9 +63,7 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
-        if fs::metadata(folder)?.permissions().mode() & OTHERS_WRITE != 0 {
-            return Err(io::Error::other("others may write to the folder"));
-        }
+        check_folder(&fs::metadata(folder)?, geteuid().as_raw())?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).mode(0o600);
         let lock = options.custom_flags(FLAGS).open(folder.join("lock"))?;
@@ -116,7 +117,27 @@ fn read(file: File) -> io::Result<Secret> {
     ))
 }
 
+/// Whoever owns a folder, or may write to it, may put another secret into it.
+fn check_folder(metadata: &Metadata, user: u32) -> io::Result<()> {
+    if metadata.uid() != user {
+        let (owner, we) = (metadata.uid(), user);
+        let reason = format!("the folder belongs to user {owner}, and this process is user {we}");
+        return Err(io::Error::other(reason));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 {
+        let reason = format!("others may write to the folder (mode {mode:04o}; 0700 is safe)");
+        return Err(io::Error::other(reason));
+    }
+    Ok(())
+}
+
 fn check(metadata: &Metadata) -> io::Result<()> {
+    if metadata.uid() != geteuid().as_raw() {
+        return Err(io::Error::other(
+            "the secret belongs to somebody else; remove its file for a new one",
+        ));
+    }
     if !metadata.is_file() {
         return Err(io::Error::other("the secret is not in a file"));
     }
@@ -171,6 +192,16 @@ mod tests {
         let open = fs::Permissions::from_mode(0o770);
         fs::set_permissions(home.path(), open).expect("it is ours");
         assert!(StateDir::open(home.path()).is_err());
+    }
+
+    #[test]
+    fn the_folder_of_somebody_else_is_not_used() {
+        let home = tempfile::tempdir().expect("a folder");
+        let metadata = fs::metadata(home.path()).expect("it is there");
+        let ours = geteuid().as_raw();
+        check_folder(&metadata, ours).expect("it is ours");
+        let error = check_folder(&metadata, ours + 1).expect_err("it is not theirs");
+        assert!(error.to_string().contains("belongs to user"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::crypto::signature::{Hash, KeyKind, Scheme};
-use crate::crypto::x509::{AltName, Certificate, Crl};
+use crate::crypto::x509::{AltName, Certificate, Crl, Path};
 use crate::crypto::{PrivateKey, PublicKey};
 
 use super::{Connection, Identity};
@@ -96,6 +96,8 @@ pub struct SchemePolicy {
     pub hashes: Vec<Hash>,
     /// RSA only with this padding.
     pub padding: Option<Padding>,
+    /// It binds signatures of IKE and not those of certificates.
+    pub only_ike: bool,
 }
 
 /// Kinds of keys as swanctl tells them apart.
@@ -145,6 +147,33 @@ impl SchemePolicy {
     /// Whether this key may sign with this scheme.
     pub fn allows(&self, key: &PublicKey, scheme: Scheme) -> bool {
         self.allows_key(key) && self.may_allow(key.kind(), scheme)
+    }
+
+    /// What is too weak in a path, if these bind certificates: a key of a kind that they name, or a hash.
+    pub(super) fn weakness_in(&self, path: &Path) -> Option<String> {
+        if self.only_ike {
+            return None;
+        }
+        for certificate in path.certificates() {
+            let (key, subject) = (certificate.key(), certificate.subject());
+            let class = KeyClass::of(key.kind());
+            let named = self.keys.iter().filter(|(named, _)| *named == class);
+            let least = named.map(|(_, least)| *least).min().unwrap_or_default();
+            if key.strength() < least {
+                return Some(format!("the key of {subject} is weaker than {least} bits"));
+            }
+        }
+        for (certificate, issuer) in path.issued() {
+            let hash = certificate.hash(issuer.key());
+            let fits = |hash| self.hashes.is_empty() || self.hashes.contains(&hash);
+            if let Some(hash) = hash.filter(|hash| !fits(*hash)) {
+                let subject = certificate.subject();
+                return Some(format!(
+                    "the hash {hash} of {subject} is not one of those asked for"
+                ));
+            }
+        }
+        None
     }
 
     /// Whether a key of this kind may sign with this scheme, if it is strong enough.

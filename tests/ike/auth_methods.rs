@@ -82,6 +82,7 @@ fn a_constraint_on_padding_and_hash_is_announced_and_kept_to() {
                 keys: vec![(KeyClass::Rsa, 2048)],
                 hashes: vec![Hash::Sha512],
                 padding: Some(lockgate::ike::Padding::Pkcs1),
+                only_ike: false,
             };
             let trust = trust(&local, &[0]);
             setup.connection.remote.method = signature(Trust { schemes, ..trust });

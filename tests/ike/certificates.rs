@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate::crypto::signature::Hash;
 use lockgate::crypto::x509::{Certificate, DistinguishedName, UnixTime};
 use lockgate::ike::{
-    Authority, Identity, LocalKey, LocalMethod, RemoteMethod, Revocation, SchemePolicy, SendCert,
-    Trust,
+    Authority, Identity, KeyClass, LocalKey, LocalMethod, RemoteMethod, Revocation, SchemePolicy,
+    SendCert, Trust,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
@@ -332,16 +333,149 @@ fn a_certificate_of_the_peer_may_be_trusted_by_itself() {
     case.is_accepted();
 }
 
+/// strongSwan applies the policies of `remote` to them as to others.
+#[test]
+fn a_certificate_that_is_trusted_by_itself_may_be_revoked_by_its_issuer() {
+    let root = pki::root(Kind::P256, "root");
+    let mut case = Case::new(root.gateway(Kind::P256, "gw-a.example"), &[], &root);
+    case.trust.certificates = vec![case.leaf.certificate()];
+    case.is_accepted();
+    case.authorities[0].crls = vec![root.list(&[&case.leaf])];
+    case.is_refused("was revoked");
+    case.authorities[0].crls = vec![root.list(&[])];
+    case.revocation = Revocation::Strict;
+    case.is_accepted();
+    case.authorities.clear();
+    case.is_refused("is not known");
+    case.revocation = Revocation::IfUri;
+    case.is_accepted();
+    let named = pki::with_crl_uri(pki::gateway_params("gw-a.example"), "http://crl.example");
+    case.leaf = root.sign(Kind::P256, named);
+    case.trust.certificates = vec![case.leaf.certificate()];
+    case.is_refused("is not known");
+    case.revocation = Revocation::Relaxed;
+    case.is_accepted();
+}
+
+#[test]
+fn a_certificate_that_is_trusted_by_itself_needs_the_policy_that_is_asked_for() {
+    let mut case = changed(|params| add_policies(params, &[POLICY]));
+    case.trust.certificates = vec![case.leaf.certificate()];
+    case.trust.policies = vec!["1.3.6.1.4.1.99999.1".into()];
+    case.is_accepted();
+    case.trust.policies = vec!["1.3.6.1.4.1.99999.2".into()];
+    case.is_refused("none of the policies");
+}
+
+/// A path from a key of one kind over an authority with a P-256 key.
+fn over_p256(schemes: SchemePolicy) -> Case {
+    let root = pki::root(Kind::P384, "root");
+    let middle = root.intermediate(Kind::P256, "middle");
+    let leaf = middle.gateway(Kind::P384, "gw-a.example");
+    let mut case = Case::new(leaf, &[&middle], &root);
+    case.trust.schemes = schemes;
+    case
+}
+
+#[test]
+fn a_least_strength_and_hashes_bind_the_authorities_too() {
+    let strong = |least| SchemePolicy {
+        keys: vec![(KeyClass::Ecdsa, least)],
+        ..SchemePolicy::default()
+    };
+    over_p256(strong(256)).is_accepted();
+    over_p256(strong(384)).is_refused("is weaker than");
+    let hashes = |hashes: &[Hash]| SchemePolicy {
+        hashes: hashes.to_vec(),
+        ..SchemePolicy::default()
+    };
+    over_p256(hashes(&[Hash::Sha256, Hash::Sha384])).is_accepted();
+    over_p256(hashes(&[Hash::Sha384])).is_refused("hash");
+    let only_ike = |schemes| SchemePolicy {
+        only_ike: true,
+        ..schemes
+    };
+    over_p256(only_ike(strong(384))).is_accepted();
+    over_p256(only_ike(hashes(&[Hash::Sha384]))).is_accepted();
+}
+
+#[test]
+fn a_policy_counts_only_if_every_authority_may_issue_under_it() {
+    let with = |policies: &[&[u8]]| {
+        let root = pki::root(Kind::P256, "root");
+        let mut params = pki::authority_params("middle", None);
+        if !policies.is_empty() {
+            add_policies(&mut params, policies);
+        }
+        let middle = root.sign(Kind::P256, params);
+        let mut leaf = pki::gateway_params("gw-a.example");
+        add_policies(&mut leaf, &[POLICY]);
+        let mut case = Case::new(middle.sign(Kind::P256, leaf), &[&middle], &root);
+        case.trust.policies = vec!["1.3.6.1.4.1.99999.1".into()];
+        case
+    };
+    let other = &[0x2b, 6, 1, 4, 1, 0x86, 0x8d, 0x1f, 2];
+    let any = &[0x55, 0x1d, 0x20, 0];
+    with(&[other, POLICY]).is_accepted();
+    with(&[any]).is_accepted();
+    with(&[other]).is_refused("none of the policies");
+    with(&[]).is_refused("none of the policies");
+}
+
+/// 1.3.6.1.4.1.99999.1
+const POLICY: &[u8] = &[0x2b, 6, 1, 4, 1, 0x86, 0x8d, 0x1f, 1];
+
+/// certificatePolicies (RFC 5280 §4.2.1.4).
+fn add_policies(params: &mut CertificateParams, policies: &[&[u8]]) {
+    let piece = |tag: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).unwrap();
+        [&[tag, length], content].concat()
+    };
+    let policies = policies.iter().map(|oid| piece(0x30, &piece(6, oid)));
+    let value = piece(0x30, &policies.collect::<Vec<_>>().concat());
+    let extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 32], value);
+    params.custom_extensions.push(extension);
+}
+
+/// Of several certificates of ours, the peer accepts only one that names who we say we are.
+#[test]
+fn the_key_that_signs_is_certified_for_the_identity_that_is_sent() {
+    for signer in Side::BOTH {
+        let root = pki::root(Kind::P256, "root");
+        let named = |name: &str| {
+            let identity = root.gateway(Kind::P256, name);
+            LocalKey {
+                key: identity.private_key(),
+                chain: vec![identity.certificate()],
+            }
+        };
+        let names = ["other.example", signer.identity(), "third.example"];
+        let mut pair = Pair::with(|side, setup| {
+            if side == signer {
+                setup.connection.local.method = LocalMethod::Signature {
+                    keys: names.map(named).to_vec(),
+                    schemes: SchemePolicy::default(),
+                    send_cert: SendCert::IfAsked,
+                };
+                return;
+            }
+            setup.authorities = vec![authority(&root)];
+            setup.connection.remote.method = RemoteMethod::Signature(Arc::new(Trust {
+                authorities: vec![root.certificate()],
+                send_certreq: true,
+                ..Trust::default()
+            }));
+        });
+        let id = pair.command(Side::A, initiate("lan"));
+        pair.settle();
+        let result = pair.result(Side::A, id);
+        assert!(matches!(result, Some(Ok(_))), "{signer:?}: {result:?}");
+    }
+}
+
 #[test]
 fn a_policy_that_is_asked_for_has_to_be_in_the_certificate() {
-    let mut case = changed(|params| {
-        // certificatePolicies with 1.3.6.1.4.1.99999.1
-        let value = vec![
-            0x30, 0x0d, 0x30, 0x0b, 6, 9, 0x2b, 6, 1, 4, 1, 0x86, 0x8d, 0x1f, 1,
-        ];
-        let extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 32], value);
-        params.custom_extensions.push(extension);
-    });
+    let mut case = changed(|params| add_policies(params, &[POLICY]));
     case.trust.policies = vec!["1.3.6.1.4.1.99999.1".into()];
     case.is_accepted();
     case.trust.policies = vec!["1.3.6.1.4.1.99999.2".into()];

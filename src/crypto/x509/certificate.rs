@@ -13,6 +13,7 @@ use x509_cert::ext::pkix::{
 };
 
 use super::DistinguishedName;
+use crate::crypto::signature::{Hash, Scheme};
 use crate::crypto::{PublicKey, pem};
 
 /// A certificate of a key that we can verify with. Reading it checks no signature.
@@ -34,6 +35,8 @@ pub struct Certificate {
     ocsp_uris: Vec<String>,
     /// It names places of revocation information, of whatever kind.
     names_places: bool,
+    /// How its issuer has signed it, as far as we know that.
+    scheme: Option<Scheme>,
     policies: Vec<ObjectIdentifier>,
 }
 
@@ -122,6 +125,7 @@ impl Certificate {
         let access = tbs
             .get_extension::<AuthorityInfoAccessSyntax>()
             .map_err(malformed)?;
+        let algorithm = tbs.signature().to_der().map_err(malformed)?;
         let validity = tbs.validity();
         let time =
             |time: x509_cert::time::Time| UnixTime::since_unix_epoch(time.to_unix_duration());
@@ -149,6 +153,7 @@ impl Certificate {
                     .is_some_and(|(_, access)| ocsp(access).next().is_some()),
             crl_uris: points.map_or_else(Vec::new, |(_, points)| crl_uris(&points)),
             ocsp_uris: access.map_or_else(Vec::new, |(_, access)| ocsp_uris(&access)),
+            scheme: Scheme::from_algorithm_identifier(&algorithm),
             policies: policies.map_or_else(Vec::new, |(_, policies)| {
                 let policies = policies.0.into_iter();
                 policies.map(|policy| policy.policy_identifier).collect()
@@ -201,6 +206,12 @@ impl Certificate {
         self.names_places
     }
 
+    /// The hash below its signature, which a key of `issuer` has made; absent where the scheme hashes by
+    /// itself or is not known.
+    pub fn hash(&self, issuer: &PublicKey) -> Option<Hash> {
+        self.scheme?.hash(issuer.kind())
+    }
+
     /// Whether it is for an authority.
     pub fn is_authority(&self) -> bool {
         self.authority.is_some()
@@ -247,6 +258,11 @@ impl Certificate {
     pub fn has_policy(&self, policy: &str) -> bool {
         let policy = ObjectIdentifier::new(policy);
         policy.is_ok_and(|policy| self.policies.contains(&policy))
+    }
+
+    /// Whether an authority with this certificate may issue under a policy (RFC 5280 §6.1.3).
+    pub(super) fn may_issue_under(&self, policy: &str) -> bool {
+        self.has_policy(policy) || self.policies.contains(&ANY_POLICY)
     }
 }
 
@@ -325,5 +341,6 @@ pub(super) fn http_uri(name: &GeneralName) -> Option<String> {
 }
 
 const OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
+const ANY_POLICY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32.0");
 const MOST_URIS: usize = 4;
 const MOST_URI_BYTES: usize = 512;

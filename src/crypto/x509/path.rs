@@ -89,6 +89,16 @@ impl Path {
         &self.0
     }
 
+    /// Whether the certificate was issued under this policy, as every authority below the one that is
+    /// trusted may do (RFC 5280 §6.1). Mapped policies do not count.
+    pub fn has_policy(&self, policy: &str) -> bool {
+        let [leaf, authorities @ .., _anchor] = &*self.0 else {
+            return false;
+        };
+        let mut authorities = authorities.iter();
+        leaf.has_policy(policy) && authorities.all(|authority| authority.may_issue_under(policy))
+    }
+
     /// Each certificate that somebody else issued, with its issuer.
     pub fn issued(&self) -> impl Iterator<Item = (&Arc<Certificate>, &Arc<Certificate>)> {
         self.0.iter().zip(self.0.iter().skip(1))

@@ -10,7 +10,7 @@ use crate::crypto::x509::{Certificate, Path};
 use crate::crypto::{PublicKey, Secret};
 use crate::ike::Identity;
 use crate::ike::context::Context;
-use crate::ike::credentials::{LocalKey, LocalMethod, RemoteMethod, Trust};
+use crate::ike::credentials::{LocalKey, LocalMethod, RemoteMethod, Revocation, Trust};
 use crate::ike::pad::Pad;
 use crate::ike::revocation::{Fetch, Judgement, Question, Waiter};
 use crate::wire::ikev2::{AuthMethod, AuthPayload, NotifyType, PayloadWriter};
@@ -237,8 +237,10 @@ pub(super) fn prove(
     };
     let usable = keys.iter().filter_map(|key| {
         let (announced, method, scheme) = peer.choose(key, method, &cx.pad)?;
+        let certificate = key.certificate();
+        let is_named = certificate.is_none_or(|certificate| local.is_in(certificate));
         let fits = peer.requested.names_issuer(key, &cx.pad.authorities);
-        Some(((announced, fits), key, method, scheme))
+        Some(((is_named, announced, fits), key, method, scheme))
     });
     let chosen = usable.reduce(|best, next| if next.0 > best.0 { next } else { best });
     let no_scheme = || AuthenticationError::NoScheme(local.clone());
@@ -344,10 +346,8 @@ impl Claim<'_> {
                 && claimed.is_in(known)
                 && known.is_valid_at(time)
         });
-        if pinned.into_iter().any(|known| verifies(known.key())) {
-            return Ok(Verdict::Proven(
-                "a certificate that is trusted itself".to_owned(),
-            ));
+        if let Some(pinned) = pinned.into_iter().find(|known| verifies(known.key())) {
+            return self.check_pinned(pinned, trust, cx);
         }
         let Some(leaf) = leaf else {
             let reason = self.sent.why_no_leaf().to_owned();
@@ -366,7 +366,50 @@ impl Claim<'_> {
             let reason = format!("the certificate of {subject}: {reason}");
             AuthenticationError::NotTrusted { claimed, reason }
         })?;
-        self.check_revocation(&path, trust, cx)
+        let how = format!("the certificate of {}", leaf.subject());
+        self.check_revocation(&path, how, trust, cx)
+    }
+
+    /// A certificate that is trusted itself needs no issuer. One that is known may have revoked it.
+    fn check_pinned(
+        &self,
+        pinned: &Arc<Certificate>,
+        trust: &Trust,
+        cx: &mut Context,
+    ) -> Result<Verdict, AuthenticationError> {
+        let refused = |reason: String| {
+            let claimed = self.remote.clone();
+            Err(AuthenticationError::NotTrusted { claimed, reason })
+        };
+        if !has_policy(trust, |policy| pinned.has_policy(policy)) {
+            return refused(NO_POLICY.to_owned());
+        }
+        let how = "a certificate that is trusted itself".to_owned();
+        let (others, configured) = self.issuers(cx);
+        let anchors = [&trust.authorities[..], &configured].concat();
+        if let Ok(path) = Path::build(pinned, &others, &anchors, cx.time_of_day()) {
+            return self.check_revocation(&path, how, trust, cx);
+        }
+        let needed = match trust.revocation {
+            Revocation::Strict => true,
+            Revocation::IfUri => pinned.names_places(),
+            Revocation::Relaxed => false,
+        };
+        if needed {
+            let subject = pinned.subject();
+            return refused(format!(
+                "whether {subject} was revoked is not known: its issuer is not known"
+            ));
+        }
+        Ok(Verdict::Proven(how))
+    }
+
+    /// Certificates that may lead to an authority, and those of configured authorities.
+    fn issuers(&self, cx: &Context) -> (Vec<Arc<Certificate>>, Vec<Arc<Certificate>>) {
+        let configured = cx.pad.authorities.iter();
+        let configured = configured.map(|authority| Arc::clone(&authority.certificate));
+        let configured: Vec<_> = configured.collect();
+        ([&self.sent.others[..], &configured].concat(), configured)
     }
 
     fn find_path(
@@ -375,20 +418,22 @@ impl Claim<'_> {
         trust: &Trust,
         cx: &Context,
     ) -> Result<Path, String> {
-        let has_policy = |policy: &String| leaf.has_policy(policy);
-        if !trust.policies.is_empty() && !trust.policies.iter().any(has_policy) {
-            return Err("it has none of the policies asked for".to_owned());
+        let (others, _) = self.issuers(cx);
+        let path = Path::build(leaf, &others, &trust.authorities, cx.time_of_day());
+        let path = path.map_err(|error| error.to_string())?;
+        if !has_policy(trust, |policy| path.has_policy(policy)) {
+            return Err(NO_POLICY.to_owned());
         }
-        let configured = cx.pad.authorities.iter();
-        let configured = configured.map(|authority| Arc::clone(&authority.certificate));
-        let others: Vec<_> = self.sent.others.iter().cloned().chain(configured).collect();
-        let time = cx.time_of_day();
-        Path::build(leaf, &others, &trust.authorities, time).map_err(|error| error.to_string())
+        match trust.schemes.weakness_in(&path) {
+            Some(weakness) => Err(weakness),
+            None => Ok(path),
+        }
     }
 
     fn check_revocation(
         &self,
         path: &Path,
+        how: String,
         trust: &Trust,
         cx: &mut Context,
     ) -> Result<Verdict, AuthenticationError> {
@@ -404,14 +449,7 @@ impl Claim<'_> {
             waiter: Some(self.waiter),
         };
         match cx.judge_revocation(path, &question) {
-            Judgement::Clear => {
-                let subject = path
-                    .certificates()
-                    .first()
-                    .map(|leaf| leaf.subject().to_string());
-                let subject = subject.unwrap_or_default();
-                Ok(Verdict::Proven(format!("the certificate of {subject}")))
-            }
+            Judgement::Clear => Ok(Verdict::Proven(how)),
             Judgement::Await(fetches) => Ok(Verdict::Await(fetches)),
             Judgement::Refused(reason) => {
                 let claimed = self.remote.clone();
@@ -463,4 +501,10 @@ fn split_digital_signature(data: &[u8]) -> Option<(Scheme, &[u8])> {
     Some((Scheme::from_algorithm_identifier(identifier)?, signature))
 }
 
+/// Whether one of the policies asked for, if any, is there.
+fn has_policy(trust: &Trust, is_there: impl Fn(&str) -> bool) -> bool {
+    trust.policies.is_empty() || trust.policies.iter().any(|policy| is_there(policy))
+}
+
+const NO_POLICY: &str = "it has none of the policies asked for";
 const MOST_HASHES: usize = 16;
