@@ -6,21 +6,26 @@ use lockgate::crypto::kdf::{IkeKeys, psk_auth, skeyseed, skeyseed_rekey};
 use lockgate::crypto::kex::KeyExchange;
 use lockgate::crypto::prf::Prf;
 use lockgate::crypto::{Associated, PacketKey, Secret};
-use lockgate::ike::{Identity, Path};
+use lockgate::ike::Path;
 use lockgate::wire::ikev2::{
-    AuthMethod, AuthPayload, KePayload, Notify, NotifyType, PayloadWriter, message_bytes,
+    AuthMethod, AuthPayload, KePayload, NotifyType, PayloadWriter, message_bytes,
 };
-use lockgate::wire::isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadChain, PayloadType};
+use lockgate::wire::isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadType};
 use lockgate::wire::proposal::{
     AdditionalExchanges, CipherSuite, EncryptionId, IkeSuite, KeyExchangeId, PrfId, SaProposal,
 };
-use lockgate::wire::selector::TrafficSelector;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::Script;
 
-type Payloads = Vec<(PayloadType, Vec<u8>)>;
+#[path = "keyed_payloads.rs"]
+mod payloads;
+
+use payloads::{
+    ESP_TRANSFORMS, IKE_TRANSFORMS, Payloads, body, delete, fragmentation_supported, identity, ke,
+    notify_spi, offer, says, selectors, split,
+};
 
 pub(crate) struct Peer {
     /// From here to the endpoint, as the endpoint sees it.
@@ -504,89 +509,6 @@ fn edited(mut payloads: Payloads, script: &mut Script<'_>) -> (PayloadType, Vec<
     (first, text)
 }
 
-/// Whether a chain holds this identity and this proof.
-fn says(first: PayloadType, text: &[u8], identity: &[u8], proof: &[u8]) -> bool {
-    let chain: Payloads = PayloadChain::new(first, text)
-        .map_while(Result::ok)
-        .map(|payload| (payload.kind, payload.body.to_vec()))
-        .collect();
-    let auth = body(&chain, PayloadType::AUTH);
-    body(&chain, PayloadType::ID_I) == Some(identity)
-        && auth.is_some_and(|auth| auth.get(4..) == Some(proof))
-}
-
-fn split(first: PayloadType, bytes: &[u8]) -> Payloads {
-    PayloadChain::new(first, bytes)
-        .map(|payload| payload.expect("what the endpoint sends is well-formed"))
-        .map(|payload| (payload.kind, payload.body.to_vec()))
-        .collect()
-}
-
-fn body(payloads: &Payloads, kind: PayloadType) -> Option<&[u8]> {
-    let found = payloads.iter().find(|(known, _)| *known == kind);
-    found.map(|(_, body)| body.as_slice())
-}
-
-fn identity(name: &str) -> Vec<u8> {
-    let identity: Identity = name.parse().expect("a literal");
-    identity.to_payload_body()
-}
-
-/// An SA payload with one proposal.
-fn offer(protocol: u8, spi: &[u8], transforms: &[&[u8]]) -> Vec<u8> {
-    let list = transforms.concat();
-    let (size, count) = (spi.len() as u8, transforms.len() as u8);
-    let length = (8 + spi.len() + list.len()) as u16;
-    let [high, low] = length.to_be_bytes();
-    let start = [0, 0, high, low, 1, protocol, size, count];
-    [&start[..], spi, &list].concat()
-}
-
-fn ke(exchange: &KeyExchange) -> Vec<u8> {
-    let mut body = Vec::new();
-    KePayload {
-        group: exchange.group(),
-        data: exchange.public(),
-    }
-    .encode(&mut body);
-    body
-}
-
-fn selectors() -> Payloads {
-    let list = |text: &str| {
-        let mut body = Vec::new();
-        TrafficSelector::encode_list(&[text.parse().expect("a literal")], &mut body);
-        body
-    };
-    vec![
-        (PayloadType::TS_I, list("10.2.0.0/24")),
-        (PayloadType::TS_R, list("10.1.0.0/24")),
-    ]
-}
-
-fn notify_spi(kind: NotifyType, spi: u32) -> (PayloadType, Vec<u8>) {
-    let mut body = Vec::new();
-    Notify {
-        protocol: 3,
-        spi: &spi.to_be_bytes(),
-        kind,
-        data: &[],
-    }
-    .encode(&mut body);
-    (PayloadType::NOTIFY, body)
-}
-
-fn fragmentation_supported() -> (PayloadType, Vec<u8>) {
-    let mut body = Vec::new();
-    Notify::new(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]).encode(&mut body);
-    (PayloadType::NOTIFY, body)
-}
-
-fn delete(protocol: u8, spi: u32) -> (PayloadType, Vec<u8>) {
-    let body = [&[protocol, 4, 0, 1][..], &spi.to_be_bytes()].concat();
-    (PayloadType::DELETE, body)
-}
-
 const SUITE: IkeSuite = IkeSuite {
     cipher: CipherSuite {
         encryption: EncryptionId::AES_GCM_16,
@@ -597,16 +519,3 @@ const SUITE: IkeSuite = IkeSuite {
     key_exchange: KeyExchangeId::X25519,
     additional: AdditionalExchanges::NONE,
 };
-
-/// AES-256-GCM with a tag of 16 bytes, PRF_HMAC_SHA2_384, X25519.
-const IKE_TRANSFORMS: [&[u8]; 3] = [
-    &[3, 0, 0, 12, 1, 0, 0, 20, 0x80, 14, 1, 0],
-    &[3, 0, 0, 8, 2, 0, 0, 6],
-    &[0, 0, 0, 8, 4, 0, 0, 31],
-];
-
-/// AES-256-GCM with a tag of 16 bytes, no extended sequence numbers.
-const ESP_TRANSFORMS: [&[u8]; 2] = [
-    &[3, 0, 0, 12, 1, 0, 0, 20, 0x80, 14, 1, 0],
-    &[0, 0, 0, 8, 5, 0, 0, 0],
-];
