@@ -164,7 +164,8 @@ fn open(gateway: &mut Gateway, trains: &[Train], kinds: MergeKinds) -> Duration 
             tos: first.transmit.tos,
             segment_size: train.segment_size(),
         };
-        pipeline.inbound_train(first.carrier, received, |inner| {
+        let mut room = Default::default();
+        pipeline.inbound_train(first.carrier, received, &mut room, |inner| {
             merger.push(inner, &mut sink);
         });
     }

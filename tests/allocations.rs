@@ -216,12 +216,18 @@ fn arrive(
     let mut merger = Merger::new(kinds, scratch);
     let carrier = Carrier::Udp { port: PORT };
     let pipeline = &mut b.pipelines[worker];
-    pipeline.inbound_train(carrier, received, |inner| merger.push(inner, &mut sink));
+    let mut room = Default::default();
+    pipeline.inbound_train(carrier, received, &mut room, |inner| {
+        merger.push(inner, &mut sink);
+    });
     merger.finish(&mut sink);
     pipeline.finish();
     while let Some(mut stray) = b.pipelines[0].next_inbound_stray() {
         let mut merger = Merger::new(kinds, scratch);
-        b.pipelines[0].inbound_stray(&mut stray, |inner| merger.push(inner, &mut sink));
+        let mut room = Default::default();
+        b.pipelines[0].inbound_stray(&mut stray, &mut room, |inner| {
+            merger.push(inner, &mut sink);
+        });
         merger.finish(&mut sink);
         b.pipelines[0].recycle(stray);
     }

@@ -37,6 +37,8 @@ mod support;
 mod threads;
 #[path = "dataplane/trains.rs"]
 mod trains;
+#[path = "dataplane/transport.rs"]
+mod transport;
 #[path = "dataplane/waiting.rs"]
 mod waiting;
 #[path = "dataplane/workers.rs"]

@@ -162,6 +162,7 @@ impl Pipeline {
     pub fn inbound_stray<'a>(
         &mut self,
         stray: &'a mut Stray,
+        room: &mut &'a mut [u8],
         mut deliver: impl FnMut(&'a mut [u8]),
     ) {
         for (origin, bytes) in stray.parts_mut() {
@@ -182,7 +183,7 @@ impl Pipeline {
                 tos,
                 segment_size: u16::try_from(size).ok(),
             };
-            self.open_train(carrier, received, MayGive::No, &mut deliver);
+            self.open_train(carrier, received, room, MayGive::No, &mut deliver);
         }
     }
 

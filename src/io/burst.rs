@@ -54,6 +54,7 @@ impl<'a> Received<'a> {
 #[derive(Debug)]
 pub struct ReceiveBurst {
     arena: Arena,
+    room: Arena,
     names: Box<[SocketName]>,
     controls: Box<[ControlBuffer]>,
     calls: CallHeaders,
@@ -81,6 +82,7 @@ impl ReceiveBurst {
         let capacity = capacity.clamp(1, BURST);
         Self {
             arena: Arena::new(capacity * STRIDE),
+            room: Arena::new(capacity * SLOT_LEN * 2),
             names: vec![SocketName::default(); capacity].into_boxed_slice(),
             controls: vec![ControlBuffer::default(); capacity].into_boxed_slice(),
             calls: CallHeaders::new(capacity),
@@ -163,8 +165,19 @@ impl ReceiveBurst {
     /// The datagrams in their order of arrival. `None` stands for one that the kernel cut short or
     /// that came without an address.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Option<Received<'_>>> {
+        self.parts_mut().0
+    }
+
+    /// Twice as much room as datagrams can fill, for what does not fit where it arrived.
+    pub fn room_mut(&mut self) -> &mut [u8] {
+        &mut self.room
+    }
+
+    /// [`Self::iter_mut`] and [`Self::room_mut`].
+    pub fn parts_mut(&mut self) -> (impl Iterator<Item = Option<Received<'_>>>, &mut [u8]) {
         let framing = self.framing;
-        self.arena
+        let datagrams = self
+            .arena
             .chunks_exact_mut(STRIDE)
             .zip(&self.names)
             .zip(&self.controls)
@@ -188,7 +201,8 @@ impl ReceiveBurst {
                     }
                     Framing::Ipv4Header => strip_ipv4_header(bytes),
                 }
-            })
+            });
+        (datagrams, &mut self.room)
     }
 }
 

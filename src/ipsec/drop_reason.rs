@@ -17,7 +17,7 @@ pub enum DropReason {
     /// A policy protects the packet, but no SA carries it, or none came in time for a packet that waited.
     NoOutboundSa,
     /// A transport mode SA protects the packet, but it is a fragment, has IP options or no next header (59),
-    /// or is no IPv4 packet.
+    /// or is of the other IP version.
     NotTransportable,
     /// Larger than the tunnel can carry and not to be fragmented; the sender was told if that is allowed.
     TooBig,

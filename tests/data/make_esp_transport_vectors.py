@@ -17,6 +17,7 @@ import sys
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.packet import Raw, raw
 
@@ -26,8 +27,11 @@ SUITES = [
     ("AES-CBC", "SHA2-256-128", 16, 32, "aes128-sha256"),
     ("NULL", "HMAC-SHA1-96", 0, 20, "null-sha1"),
 ]
-SOURCE, DESTINATION = "172.16.0.1", "192.0.2.2"
-TRANSLATED = "203.0.113.9"
+# Source, what a NAT or a translator of prefixes makes of it, destination; length of the IP header.
+ENDS = {
+    IP: ("172.16.0.1", "203.0.113.9", "192.0.2.2", 20),
+    IPv6: ("fd00:7:7::1", "2001:db8:77::9", "2001:db8::2", 40),
+}
 
 rng = random.Random(3948)
 
@@ -41,17 +45,20 @@ def iv_for(cipher, key, sequence):
     return struct.pack("!Q", sequence)
 
 
-def packet(source, upper):
+def packet(version, source, destination, upper):
     # The packet that a NAT would make of it has another checksum, so scapy computes it for each source.
-    return raw(IP(src=source, dst=DESTINATION, id=0, flags="DF", ttl=64) / upper)
+    if version == IP:
+        return raw(IP(src=source, dst=destination, id=0, flags="DF", ttl=64) / upper)
+    return raw(IPv6(src=source, dst=destination, hlim=64) / upper)
 
 
-def vectors():
+def vectors(version, echo, seldom):
+    source, translated, destination, header_len = ENDS[version]
     uppers = [
         lambda data: TCP(sport=40000, dport=443, flags="PA", seq=7) / Raw(data),
         lambda data: UDP(sport=4000, dport=53) / Raw(data),
-        lambda data: UDP(sport=4000, dport=53, chksum=0) / Raw(data),
-        lambda data: ICMP(id=7, seq=3) / Raw(data),
+        lambda data: seldom / Raw(data),
+        lambda data: echo(id=7, seq=3) / Raw(data),
     ]
     for cipher, mac, key_len, mac_len, keyword in SUITES:
         for sequence, length in enumerate((0, 1, 2, 3, 13, 64, 200), 1):
@@ -67,8 +74,9 @@ def vectors():
                     auth_algo=mac,
                     auth_key=mac_key or None,
                 )
-                inner = packet(SOURCE, upper(data))
-                sealed = raw(sa.encrypt(IP(inner), iv=iv_for(cipher, key, sequence)))
+                inner = packet(version, source, destination, upper(data))
+                iv = iv_for(cipher, key, sequence)
+                sealed = raw(sa.encrypt(version(inner), iv=iv))
                 yield {
                     "suite": keyword,
                     "encryption_key": key.hex(),
@@ -76,10 +84,12 @@ def vectors():
                     "spi": spi,
                     "sequence": sequence,
                     "inner": inner.hex(),
-                    "esp": sealed[20:].hex(),
-                    "translated": packet(TRANSLATED, upper(data)).hex(),
+                    "esp": sealed[header_len:].hex(),
+                    "translated": packet(version, translated, destination, upper(data)).hex(),
                 }
 
 
-json.dump(list(vectors()), sys.stdout, indent=0, separators=(",", ":"))
+v4 = vectors(IP, ICMP, UDP(sport=4000, dport=53, chksum=0))
+v6 = vectors(IPv6, ICMPv6EchoRequest, UDP(sport=4000, dport=4500))
+json.dump([*v4, *v6], sys.stdout, indent=0, separators=(",", ":"))
 print()

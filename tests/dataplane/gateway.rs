@@ -16,7 +16,7 @@ use std::time::Instant;
 use lockgate::dataplane::{
     Carrier, Egress, Outbound, Pipeline, Rest, WorkerCommand, WorkerSnapshot, detached_pipelines,
 };
-use lockgate::io::burst::{Received, Transmit, TransmitBurst};
+use lockgate::io::burst::{Received, SLOT_LEN, Transmit, TransmitBurst};
 use lockgate::io::offload::{MergeKinds, MergeScratch, Merger};
 use lockgate::ipsec::{DropReason, SaEvent, SaUpdate, Spd, WorkerId};
 use lockgate::wire::vnet::VnetHeader;
@@ -137,7 +137,11 @@ impl Gateway {
                 index += 1;
             }
         } else {
-            pipeline.inbound_stray(&mut stray, |inner| written.push(inner.to_vec()));
+            let mut space = vec![0; 2 * SLOT_LEN];
+            let mut room = space.as_mut_slice();
+            pipeline.inbound_stray(&mut stray, &mut room, |inner| {
+                written.push(inner.to_vec());
+            });
         }
         pipeline.recycle(stray);
         pipeline.finish();
@@ -175,7 +179,9 @@ impl Gateway {
         };
         let pipeline = &mut self.pipelines[worker];
         let mut delivered = Vec::new();
-        pipeline.inbound_train(train.carrier, received, |inner| {
+        let mut space = vec![0; 2 * train.bytes.len()];
+        let mut room = space.as_mut_slice();
+        pipeline.inbound_train(train.carrier, received, &mut room, |inner| {
             delivered.push(inner.to_vec());
         });
         pipeline.finish();
@@ -196,6 +202,8 @@ impl Gateway {
             let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
             written.push((*header, bytes));
         };
+        let mut space = vec![0; 2 * arenas.iter().map(Vec::len).sum::<usize>()];
+        let mut room = space.as_mut_slice();
         let mut scratch = MergeScratch::new();
         let mut merger = Merger::new(kinds, &mut scratch);
         let pipeline = &mut self.pipelines[worker];
@@ -208,7 +216,7 @@ impl Gateway {
                 tos: first.transmit.tos,
                 segment_size: train.segment_size(),
             };
-            pipeline.inbound_train(first.carrier, received, |inner| {
+            pipeline.inbound_train(first.carrier, received, &mut room, |inner| {
                 merger.push(inner, &mut sink);
             });
         }

@@ -7,7 +7,7 @@ use lockgate::crypto::packet::{PacketKey, encryption_key_len};
 use lockgate::ipsec::{
     Action, ChildId, Direction, EspEncap, EspPath, HeaderRules, InboundParams, InboundSa, Limits,
     Mode, OutboundParams, OutboundSa, Policy, PolicyId, Reqid, SaUpdate, SaUsage, Selectors, Spd,
-    Spi, Template, WorkerId,
+    Spi, Template, TransportEnds, WorkerId,
 };
 use lockgate::wire::proposal::{CipherSuite, EncryptionId};
 use lockgate::wire::selector::TrafficSelector;
@@ -39,6 +39,8 @@ pub(crate) struct Tunnel {
     pub(crate) trap: bool,
     /// Narrows both selectors.
     pub(crate) protocol_and_port: Option<(u8, u16)>,
+    /// Between the gateways themselves, which are the sites.
+    pub(crate) transport: bool,
 }
 
 impl Default for Tunnel {
@@ -57,6 +59,7 @@ impl Default for Tunnel {
             per_worker: false,
             trap: false,
             protocol_and_port: None,
+            transport: false,
         }
     }
 }
@@ -118,8 +121,13 @@ impl Tunnel {
                 local: vec![here],
                 remote: vec![there],
             });
-            let outbound = self.outbound(outbound, child, path, Arc::clone(&selectors));
-            let inbound = self.inbound(inbound, child, path, selectors);
+            let mut outbound = self.outbound(outbound, child, path, Arc::clone(&selectors));
+            let mut inbound = self.inbound(inbound, child, path, selectors);
+            if self.transport {
+                let ends = [remote.ip(), local.ip()];
+                inbound.set_transport(TransportEnds::new(ends, ends).expect("one family"));
+                outbound.set_transport();
+            }
             [
                 SaUpdate::AddInbound(Box::new(inbound)),
                 SaUpdate::SwitchOutbound(Box::new(outbound)),

@@ -70,7 +70,9 @@ fn what_is_to_be_opened_does_not_wait_behind_what_is_to_be_sealed() {
     assert!(a.receive_at(0, &datagram).is_none());
     let mut stray = a.pipelines[1].next_inbound_stray().expect("given");
     let mut opened = Vec::new();
-    a.pipelines[1].inbound_stray(&mut stray, |inner| opened.push(inner.to_vec()));
+    a.pipelines[1].inbound_stray(&mut stray, &mut Default::default(), |inner| {
+        opened.push(inner.to_vec());
+    });
     a.pipelines[1].recycle(stray);
     assert_eq!(opened, [back]);
     assert_eq!(a.take_over(1).0.datagrams.len(), 1);

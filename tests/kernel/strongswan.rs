@@ -1,5 +1,6 @@
 //! strongSwan 6 with its plugin kernel-netlink.
 
+use crate::support::lab::{Family, Side};
 use crate::tunnel::{Peer, Tunnel};
 
 fn peer(proposal: &'static str, esp_proposal: &'static str) -> Peer {
@@ -20,9 +21,17 @@ fn peer(proposal: &'static str, esp_proposal: &'static str) -> Peer {
 }
 
 /// In transport mode between the gateways themselves.
-pub(crate) fn between_gateways(proposal: &'static str, esp_proposal: &'static str) -> Peer {
+pub(crate) fn between_gateways(
+    proposal: &'static str,
+    esp_proposal: &'static str,
+    outer: Family,
+) -> Peer {
     let mut peer = peer(proposal, esp_proposal);
     for (_, text) in &mut peer.files {
+        for side in [Side::A, Side::B] {
+            let v4 = side.outer(Family::V4).to_string();
+            *text = text.replace(&v4, &side.outer(outer).to_string());
+        }
         *text = text
             .replace("local_ts = 10.2.0.0/24", "mode = transport")
             .replace("remote_ts = 10.1.0.0/24", "");

@@ -41,15 +41,20 @@ impl Tunnel {
     ///
     /// `encap` is whether Lockgate insists on UDP around ESP.
     pub(crate) fn new(peer: &Peer, encap: bool) -> Option<Self> {
-        Self::with(peer, encap, vec![Family::V4], "")
+        Self::with(peer, (Family::V4, encap), vec![Family::V4], "")
     }
 
     /// The same in transport mode between the gateways themselves.
-    pub(crate) fn transport(peer: &Peer, encap: bool) -> Option<Self> {
-        Self::with(peer, encap, Vec::new(), "mode = \"transport\"")
+    pub(crate) fn transport(peer: &Peer, outer: Family, encap: bool) -> Option<Self> {
+        Self::with(peer, (outer, encap), Vec::new(), "mode = \"transport\"")
     }
 
-    fn with(peer: &Peer, encap: bool, inner: Vec<Family>, child: &str) -> Option<Self> {
+    fn with(
+        peer: &Peer,
+        (outer, encap): (Family, bool),
+        inner: Vec<Family>,
+        child: &str,
+    ) -> Option<Self> {
         let tools = Tools::find()?;
         let lab = Lab::for_guest()?;
         let guest = Guest::boot(&lab)?;
@@ -59,6 +64,8 @@ impl Tunnel {
         ] {
             guest.run(&format!("ip address add {address}/24 dev {link}"));
         }
+        let address = Side::B.outer(Family::V6);
+        guest.run(&format!("ip address add {address}/64 dev vec0 nodad"));
         let (far, gateway) = (Side::A.network(Family::V4), Side::A.outer(Family::V4));
         guest.run(&format!("ip route add {far} via {gateway}"));
         for (name, text) in &peer.files {
@@ -70,6 +77,7 @@ impl Tunnel {
             (guest.attempt(peer.ready).0 == 0).then_some(())
         });
         let plan = Plan {
+            outer,
             inner,
             child: child.to_owned(),
             proposal: peer.proposal.to_owned(),

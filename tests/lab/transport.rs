@@ -7,8 +7,9 @@ use crate::support::{
 };
 
 /// The gateways' own addresses.
-fn plan(encap: bool) -> Plan {
+fn plan(outer: Family, encap: bool) -> Plan {
     Plan {
+        outer,
         encap,
         inner: Vec::new(),
         child: "mode = \"transport\"".to_owned(),
@@ -29,11 +30,13 @@ fn assert_transport(gateways: [&Gateway; 2]) {
 
 #[test]
 fn the_gateways_own_traffic_goes_through_transport_mode() {
-    for (encap, workers) in [(true, 1), (false, 1), (true, 2)] {
+    let cases = [(true, 1), (false, 1), (true, 2)];
+    let cases = cases.map(|case| Family::BOTH.map(|family| (family, case)));
+    for (family, (encap, workers)) in cases.into_iter().flatten() {
         let Some(lab) = Lab::new() else { return };
         let plan = Plan {
             workers,
-            ..plan(encap)
+            ..plan(family, encap)
         };
         let eavesdropper = Eavesdropper::on(&lab);
         let [a, b] = lab.tunnel(&plan);
@@ -41,7 +44,7 @@ fn the_gateways_own_traffic_goes_through_transport_mode() {
             (&lab.gateway_a, &lab.gateway_b, Side::B),
             (&lab.gateway_b, &lab.gateway_a, Side::A),
         ] {
-            let address = side.outer(Family::V4);
+            let address = side.outer(family);
             assert_reaches(from, to, address);
             tcp(from, to, address, 1_000_000);
         }
@@ -49,7 +52,7 @@ fn the_gateways_own_traffic_goes_through_transport_mode() {
         tcp(
             &lab.gateway_a,
             &lab.gateway_b,
-            Side::B.outer(Family::V4),
+            Side::B.outer(family),
             1_000_000,
         );
         assert_transport([&a, &b]);
@@ -65,7 +68,7 @@ fn a_gateway_behind_nat_has_transport_mode() {
     };
     let plan = Plan {
         nat: Some(Side::A),
-        ..plan(false)
+        ..plan(Family::V4, false)
     };
     let outer = lab.outer_addresses();
     let eavesdropper = Eavesdropper::at(&lab.gateway_b, OUTER, outer);

@@ -181,8 +181,10 @@ impl Lab {
     pub(crate) fn for_guest() -> Option<Self> {
         let lab = Self::with_gateways(&[Side::A])?;
         connect((&lab.gateway_a, OUTER), (&lab.gateway_b, OUTER), 1500).unwrap();
-        let address = in_network(Side::A.outer(Family::V4));
-        lab.gateway_a.add_address(OUTER, address).unwrap();
+        for family in Family::BOTH {
+            let address = in_network(Side::A.outer(family));
+            lab.gateway_a.add_address(OUTER, address).unwrap();
+        }
         Some(lab)
     }
 

@@ -274,7 +274,8 @@ impl Path {
                     tos: 0,
                     segment_size: Some(*size),
                 };
-                pipeline.inbound_train(Carrier::Udp { port: 4500 }, received, |inner| {
+                let (carrier, mut room) = (Carrier::Udp { port: 4500 }, Default::default());
+                pipeline.inbound_train(carrier, received, &mut room, |inner| {
                     merger.push(inner, &mut written);
                 });
             }

@@ -34,7 +34,7 @@ struct Special<'a> {
 
 impl Pipeline {
     /// Takes one received datagram to the inner packet that is to be written to the TUN, if there is
-    /// one. It lies inside `received`, which was decrypted in place.
+    /// one. It lies inside `received`, which was decrypted in place. Not for transport mode over IPv6.
     pub fn inbound<'a>(
         &mut self,
         carrier: Carrier,
@@ -45,25 +45,29 @@ impl Pipeline {
             segment_size: None,
             ..received
         };
-        self.inbound_train(carrier, single, |inner| opened = Some(inner));
+        let mut room: &'a mut [u8] = &mut [];
+        self.inbound_train(carrier, single, &mut room, |inner| opened = Some(inner));
         opened
     }
 
     /// Takes what was received as one train through the tunnel. `deliver` gets each inner packet that
-    /// is to be written to the TUN, in order.
+    /// is to be written to the TUN, in order. Those of transport mode over IPv6 take the front of `room`, at
+    /// most twice the length of the train.
     pub fn inbound_train<'a>(
         &mut self,
         carrier: Carrier,
         received: Received<'a>,
+        room: &mut &'a mut [u8],
         mut deliver: impl FnMut(&'a mut [u8]),
     ) {
-        self.open_train(carrier, received, MayGive::Yes, &mut deliver);
+        self.open_train(carrier, received, room, MayGive::Yes, &mut deliver);
     }
 
     pub(super) fn open_train<'a>(
         &mut self,
         carrier: Carrier,
         received: Received<'a>,
+        room: &mut &'a mut [u8],
         may_give: MayGive,
         deliver: &mut impl FnMut(&'a mut [u8]),
     ) {
@@ -86,7 +90,7 @@ impl Pipeline {
         loop {
             let first = rest.get(..outer.size).unwrap_or(rest);
             rest = match self.find_inbound(carrier, first) {
-                Ok(spi) => self.open_run(spi, &outer, rest, deliver),
+                Ok(spi) => self.open_run(spi, &outer, rest, room, deliver),
                 Err(Stop::Elsewhere(owner)) => self.pass_on(owner, &outer, rest, may_give),
                 Err(stop) => {
                     self.stop_inbound(stop, &outer, first);
@@ -140,11 +144,12 @@ impl Pipeline {
         spi: u32,
         outer: &Outer,
         mut rest: &'a mut [u8],
+        room: &mut &'a mut [u8],
         deliver: &mut impl FnMut(&'a mut [u8]),
     ) -> &'a mut [u8] {
         loop {
             let special;
-            (special, rest) = self.open_plain(spi, outer, rest, deliver);
+            (special, rest) = self.open_plain(spi, outer, rest, room, deliver);
             let Some(special) = special else {
                 return rest;
             };
@@ -165,6 +170,7 @@ impl Pipeline {
         spi: u32,
         outer: &Outer,
         mut rest: &'a mut [u8],
+        room: &mut &'a mut [u8],
         deliver: &mut impl FnMut(&'a mut [u8]),
     ) -> (Option<Special<'a>>, &'a mut [u8]) {
         let Some(sa) = self.sad.inbound_mut(spi) else {
@@ -174,12 +180,18 @@ impl Pipeline {
         let (child, reqid, peer) = (sa.child(), sa.reqid(), sa.path().remote.ip());
         let encapsulated = matches!(outer.carrier, Carrier::Udp { .. });
         let may_move = encapsulated && sa.path().encap == EspEncap::Udp;
+        let needs_room = sa.needs_room();
         let (mut packets, mut bytes) = (0, 0);
         let mut special = None;
         loop {
             let (datagram, behind) = split(rest, outer.size);
             rest = behind;
-            match sa.open(datagram, outer.tos) {
+            let opened = if needs_room {
+                sa.open_apart(datagram, outer.tos, room)
+            } else {
+                sa.open(datagram, outer.tos)
+            };
+            match opened {
                 Ok(opened) => {
                     if opened.soft_limit_crossed {
                         self.events.send(SaEvent::SoftLifetime { child });

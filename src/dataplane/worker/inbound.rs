@@ -44,7 +44,8 @@ impl Worker {
             let datagrams = datagrams.map(|received| &*received.bytes);
             self.core.pipeline.look_ahead(datagrams);
         }
-        for received in self.received.iter_mut() {
+        let (datagrams, mut room) = self.received.parts_mut();
+        for received in datagrams {
             let Some(received) = received.filter(|received| !received.bytes.is_empty()) else {
                 stats.dropped(DropReason::OuterMalformed);
                 continue;
@@ -57,7 +58,8 @@ impl Worker {
                 packets += 1;
                 merger.push(inner, &mut sink);
             };
-            self.core.pipeline.inbound_train(carrier, received, deliver);
+            let pipeline = &mut self.core.pipeline;
+            pipeline.inbound_train(carrier, received, &mut room, deliver);
         }
         merger.finish(&mut sink);
         stats.trains_in.add(trains);
@@ -88,10 +90,13 @@ impl Worker {
         };
         let mut merger = Merger::new(kinds(stats), &mut self.scratch);
         let mut packets = 0;
-        self.core.pipeline.inbound_stray(&mut stray, |inner| {
+        let mut room = self.received.room_mut();
+        let deliver = |inner| {
             packets += 1;
             merger.push(inner, &mut sink);
-        });
+        };
+        let pipeline = &mut self.core.pipeline;
+        pipeline.inbound_stray(&mut stray, &mut room, deliver);
         merger.finish(&mut sink);
         stats.residence_inbound.record(began.elapsed(), packets);
         self.core.pipeline.recycle(stray);

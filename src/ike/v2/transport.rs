@@ -3,7 +3,7 @@
 //! Its selectors are the two gateways themselves. Behind a NAT each side sees other addresses: who
 //! receives selectors puts those in that it knows, and keeps the others for the checksums.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ike::Path;
@@ -23,10 +23,9 @@ pub(super) struct Choice {
     pub(super) transport: Option<TransportEnds>,
 }
 
-/// Whether a child's selectors allow to ask for transport mode. The data plane has it for IPv4.
+/// Whether a child's selectors allow to ask for transport mode.
 pub(super) fn may_ask(child: &ChildConfig, selectors: &Selectors, path: Path) -> bool {
     child.mode == ChildMode::Transport
-        && path.local.is_ipv4()
         && is_host(&selectors.local, path.local.ip())
         && is_host(&selectors.remote, path.remote.ip())
 }
@@ -65,14 +64,14 @@ pub(super) fn choose(
 }
 
 /// The peer's selectors with the addresses as they are known here, and what the packets of the peer have
-/// in their place; `None` if a side has several addresses.
+/// in their place; `None` if a side has several addresses, or not all are of one family.
 pub(super) fn seen_from_here(
     theirs: &Selectors,
     local: IpAddr,
     remote: IpAddr,
 ) -> Option<(Selectors, TransportEnds)> {
-    let there = [v4(host(&theirs.remote)?)?, v4(host(&theirs.local)?)?];
-    let here = [v4(remote)?, v4(local)?];
+    let there = [host(&theirs.remote)?, host(&theirs.local)?];
+    let ends = TransportEnds::new([remote, local], there)?;
     let with = |list: &[TrafficSelector], address: IpAddr| {
         let moved = list.iter().map(|one| {
             let (first, last) = one.ports();
@@ -86,7 +85,7 @@ pub(super) fn seen_from_here(
         local: with(&theirs.local, local)?,
         remote: with(&theirs.remote, remote)?,
     };
-    Some((selectors, TransportEnds { here, there }))
+    Some((selectors, ends))
 }
 
 /// The only address of a side.
@@ -98,11 +97,4 @@ pub(super) fn host(list: &[TrafficSelector]) -> Option<IpAddr> {
 fn is_host(list: &[TrafficSelector], host: IpAddr) -> bool {
     let is_it = |one: &TrafficSelector| (one.start(), one.end()) == (host, host);
     !list.is_empty() && list.iter().all(is_it)
-}
-
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
 }

@@ -166,13 +166,10 @@ impl InboundSa {
     /// # Errors
     /// Why the packet is dropped. [`DropReason::DummyPacket`] is no fault.
     pub fn open<'a>(&mut self, esp: &'a mut [u8], outer_tos: u8) -> Result<Opened<'a>, DropReason> {
-        self.hot.framing.check_len(esp.len())?;
-        if !self.hot.allowance.is_open() && !self.lifetime.admits(&self.hot.usage, 0) {
-            return Err(DropReason::LifetimeExpired);
-        }
         if self.hot.mode == Mode::Transport {
-            return self.open_transport(esp, outer_tos);
+            return self.open_apart(esp, outer_tos, &mut <&mut [u8]>::default());
         }
+        self.check(esp)?;
         let so_far = self.hot.usage.so_far();
         let (text, newest) = self.hot.open(esp)?;
         let trailer = read_trailer(text);
@@ -194,6 +191,23 @@ impl InboundSa {
             });
         }
         self.open_other(text, trailer, outer_tos, newest, so_far)
+    }
+
+    /// Whether its inner packets do not fit where they arrived: [`Self::open_apart`] is for them.
+    #[inline]
+    #[must_use]
+    pub fn needs_room(&self) -> bool {
+        self.hot.mode == Mode::Transport && self.ends.is_some_and(|ends| ends.is_ipv6())
+    }
+
+    /// What can be said of a packet before it is opened.
+    #[inline]
+    fn check(&mut self, esp: &[u8]) -> Result<(), DropReason> {
+        self.hot.framing.check_len(esp.len())?;
+        if !self.hot.allowance.is_open() && !self.lifetime.admits(&self.hot.usage, 0) {
+            return Err(DropReason::LifetimeExpired);
+        }
+        Ok(())
     }
 
     /// The rest of [`Self::open`] for a packet that is not like the one before.
@@ -223,13 +237,19 @@ impl InboundSa {
         })
     }
 
-    /// The rest of [`Self::open`] in transport mode.
+    /// [`Self::open`] in transport mode. An inner packet that does not fit where it arrived is taken from
+    /// the front of `room`; twice the length of `esp` is always enough.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; [`DropReason::InnerMalformed`] if there is too little room.
     #[inline(never)]
-    fn open_transport<'a>(
+    pub fn open_apart<'a>(
         &mut self,
         esp: &'a mut [u8],
         outer_tos: u8,
+        room: &mut &'a mut [u8],
     ) -> Result<Opened<'a>, DropReason> {
+        self.check(esp)?;
         let (text, newest) = self.hot.open(esp)?;
         let (text_len, trailer) = (text.len(), read_trailer(text));
         let len = trailer.map_or(text_len, |(payload_len, _)| payload_len);
@@ -240,7 +260,8 @@ impl InboundSa {
                 return Err(DropReason::DummyPacket);
             }
             let ends = self.ends.ok_or(DropReason::BadNextHeader)?;
-            let packet = ends.rebuild(esp, (start, payload_len), next_header, outer_tos)?;
+            let about = (next_header, outer_tos);
+            let packet = ends.rebuild(esp, (start, payload_len), about, room)?;
             let foreign_quote = self.admit(packet)?.foreign_quote;
             Ok(Inner {
                 bytes: packet,

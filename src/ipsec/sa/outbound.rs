@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::last_flow::FlowV4;
-use super::transport::{self, HEADER_LEN};
+use super::transport;
 use super::{Allowance, EspEncap, EspPath, HeaderRules, Lifetime, Limits, SaUsage, Selectors};
 use crate::crypto::packet::{Associated, PacketKey};
 use crate::ipsec::esp::{Framing, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, TRAILER_SPACE};
@@ -183,7 +183,7 @@ impl OutboundSa {
     /// [`DropReason::SealFailed`].
     pub fn seal(&mut self, inner: &[&[u8]], out: &mut [u8]) -> Result<Sealed, DropReason> {
         if let (Mode::Transport, [packet, ..]) = (self.hot.mode, inner) {
-            let (protocol, payload) = transport::payload(packet)?;
+            let (protocol, payload) = transport::payload(packet, self.is_between_ipv6())?;
             return self.seal_payload(protocol, &[payload], out);
         }
         let first = inner.iter().find_map(|part| part.first());
@@ -269,8 +269,14 @@ impl OutboundSa {
     fn left_out(&self) -> usize {
         match self.hot.mode {
             Mode::Tunnel => 0,
-            Mode::Transport => HEADER_LEN,
+            Mode::Transport => transport::header_len(self.is_between_ipv6()),
         }
+    }
+
+    /// In transport mode: of which IP version the hosts are, whatever path their packets take.
+    fn is_between_ipv6(&self) -> bool {
+        let host = self.selectors.local.first();
+        host.is_some_and(|host| host.start().is_ipv6())
     }
 
     /// The largest inner packet that fits the path without fragmenting the outer one.

@@ -4,19 +4,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::Malformed;
 
-/// Upper-layer protocol numbers.
+/// Numbers of upper-layer protocols and of IPv6 extension headers.
 #[allow(missing_docs, reason = "each constant is the IANA keyword")]
 pub mod protocol {
+    pub const HOP_BY_HOP: u8 = 0;
     pub const ICMP: u8 = 1;
     pub const IPV4: u8 = 4;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
     pub const DCCP: u8 = 33;
     pub const IPV6: u8 = 41;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
     pub const ESP: u8 = 50;
     pub const AH: u8 = 51;
     pub const ICMPV6: u8 = 58;
     pub const NO_NEXT_HEADER: u8 = 59;
+    pub const DESTINATION_OPTIONS: u8 = 60;
     pub const SCTP: u8 = 132;
     pub const UDPLITE: u8 = 136;
 }
@@ -332,20 +336,20 @@ impl<'a> UpperLayer<'a> {
         let mut fragment = None;
         for _ in 0..=IpPacket::MAX_EXTENSIONS {
             let len = match next {
-                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+                protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
                     let (&[_, len], _) = rest
                         .split_first_chunk::<2>()
                         .ok_or(Malformed::Truncated("IPv6 extension header"))?;
                     8 + usize::from(len) * 8
                 }
-                FRAGMENT if fragment.is_none() => {
+                protocol::FRAGMENT if fragment.is_none() => {
                     let (&[_, _, f0, f1], _) = rest
                         .split_first_chunk::<4>()
                         .ok_or(Malformed::Truncated("IPv6 fragment header"))?;
                     fragment = Some(u16::from_be_bytes([f0, f1]));
                     8
                 }
-                FRAGMENT => return Err(Malformed::BadValue("IPv6 fragment header")),
+                protocol::FRAGMENT => return Err(Malformed::BadValue("IPv6 fragment header")),
                 protocol => {
                     return Ok(Self {
                         protocol,
@@ -357,7 +361,7 @@ impl<'a> UpperLayer<'a> {
             let (header, after) = rest
                 .split_at_checked(len)
                 .ok_or(Malformed::Truncated("IPv6 extension header"))?;
-            let was_fragment = next == FRAGMENT;
+            let was_fragment = next == protocol::FRAGMENT;
             next = header.first().copied().unwrap_or(protocol::NO_NEXT_HEADER);
             rest = after;
             if was_fragment && fragment.is_some_and(|fragment| fragment >> 3 != 0) {
@@ -375,7 +379,3 @@ impl<'a> UpperLayer<'a> {
 
 /// 2^64 divided by the golden ratio.
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
