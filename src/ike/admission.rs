@@ -239,7 +239,8 @@ impl Endpoint {
     /// Forgets the oldest half-open IKE SA where there are too many.
     fn make_room(&mut self, datagram: &Datagram<'_>) {
         let addr = datagram.remote().ip();
-        let oldest = if self.table.half_open_from(addr) >= MOST_FROM_ONE_ADDRESS {
+        let of_address = MOST_FROM_ONE_ADDRESS.max(self.cx.settings.half_open_per_address);
+        let oldest = if self.table.half_open_from(addr) >= of_address {
             self.table.oldest_half_open(Some(addr))
         } else if self.table.half_open() >= self.cx.settings.half_open_limit {
             let stranger = self.oldest_stranger();
