@@ -408,7 +408,7 @@ fn the_example_of_the_design_is_good() {
     let local = connection.local.id.as_ref().expect("an identity");
     let remote = connection.remote.id.exact();
     let secret = config.pad.secret(local, remote).expect("a secret");
-    assert_eq!(secret.secret.as_bytes(), b"change me");
+    assert_eq!(secret.secret.secret().as_bytes(), b"change me");
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 

@@ -20,7 +20,7 @@ pub(super) fn read_all(section: &Section<'_>, world_readable: bool) -> Vec<Share
     let ike = tables(section, "ike", world_readable).into_iter();
     ike.map(|(name, section)| SharedSecret {
         ids: read_ids(&section, identity_pattern),
-        secret: read_secret(&name, &section),
+        secret: read_secret(&name, &section).into(),
         name,
     })
     .collect()

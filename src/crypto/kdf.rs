@@ -142,8 +142,12 @@ fn mixed<'a>(shared: &'a [Secret], ni: &'a [u8], nr: &'a [u8]) -> Vec<&'a [u8]> 
 
 /// AUTH data of a shared secret: `prf(prf(secret, "Key Pad for IKEv2"), octets…)` (RFC 7296 §2.15).
 pub fn psk_auth(prf: Prf, secret: &Secret, octets: &[&[u8]]) -> Secret {
-    let padded = prf.mac(secret.as_bytes(), &[KEY_PAD]);
-    prf.mac(padded.as_bytes(), octets)
+    prf.mac(padded(prf, secret).as_bytes(), octets)
+}
+
+/// What AUTH takes a shared secret as: `prf(secret, "Key Pad for IKEv2")`.
+pub(super) fn padded(prf: Prf, secret: &Secret) -> Secret {
+    prf.mac(secret.as_bytes(), &[KEY_PAD])
 }
 
 fn take(rest: &mut &[u8], len: usize) -> Secret {

@@ -22,11 +22,15 @@ pub(super) enum Mac {
 }
 
 /// An expanded key.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a PRF needs it for a moment, on the stack; a packet key is in a box of its own"
+)]
 pub(super) enum MacKey {
-    Hmac(Box<hmac::Key>),
-    HmacMd5(Box<::hmac::Hmac<Md5>>),
-    AesCmac(Box<Cmac<Aes128>>),
-    AesXcbc(Box<Xcbc>),
+    Hmac(hmac::Key),
+    HmacMd5(::hmac::Hmac<Md5>),
+    AesCmac(Cmac<Aes128>),
+    AesXcbc(Xcbc),
 }
 
 /// The MAC of an integrity algorithm, and the bytes of its ICV. Its key is as long as an output that
@@ -70,10 +74,10 @@ impl Mac {
     /// `None` if AES is given other than 16 bytes. An HMAC takes any length.
     pub(super) fn key(self, key: &[u8]) -> Option<MacKey> {
         Some(match self {
-            Self::Hmac(algorithm) => MacKey::Hmac(Box::new(hmac::Key::new(algorithm, key))),
-            Self::HmacMd5 => MacKey::HmacMd5(Box::new(KeyInit::new_from_slice(key).ok()?)),
-            Self::AesCmac => MacKey::AesCmac(Box::new(KeyInit::new_from_slice(key).ok()?)),
-            Self::AesXcbc => MacKey::AesXcbc(Box::new(Xcbc::new(key)?)),
+            Self::Hmac(algorithm) => MacKey::Hmac(hmac::Key::new(algorithm, key)),
+            Self::HmacMd5 => MacKey::HmacMd5(KeyInit::new_from_slice(key).ok()?),
+            Self::AesCmac => MacKey::AesCmac(KeyInit::new_from_slice(key).ok()?),
+            Self::AesXcbc => MacKey::AesXcbc(Xcbc::new(key)?),
         })
     }
 }
@@ -97,8 +101,8 @@ impl MacKey {
                 }
                 truncate(context.sign().as_ref(), output);
             }
-            Self::HmacMd5(key) => sign(key.as_ref().clone(), parts, output),
-            Self::AesCmac(key) => sign(key.as_ref().clone(), parts, output),
+            Self::HmacMd5(key) => sign(key.clone(), parts, output),
+            Self::AesCmac(key) => sign(key.clone(), parts, output),
             Self::AesXcbc(key) => key.sign(parts, output),
         }
     }

@@ -15,6 +15,7 @@ pub mod kdf;
 pub mod kex;
 pub mod packet;
 pub mod pem;
+pub mod preshared_key;
 pub mod prf;
 pub mod private_key;
 pub mod secret;
@@ -32,6 +33,7 @@ mod modp;
 mod portable;
 
 pub use packet::{Associated, AuthenticationFailed, KeyError, PacketKey, Provider, SealError};
+pub use preshared_key::PresharedKey;
 pub use private_key::PrivateKey;
 pub use rand_core::CryptoRng;
 pub use secret::Secret;

@@ -10,7 +10,7 @@ use super::{
     vici::{self, ClientId, EventName, IkeCommand, Request, Wait, format, pools},
 };
 use crate::{
-    ike::{Command, CommandError, CommandId, CommandOutcome, Input, Pad},
+    ike::{Command, CommandError, CommandId, CommandOutcome, Input},
     wire::vici::Message,
 };
 
@@ -129,7 +129,7 @@ impl Control {
                 Wait::Forever | Wait::No => None,
             },
             log_level,
-            connection: connection_of(&command, self.endpoint.pad()),
+            connection: self.endpoint.connection_of(&command).map(str::to_owned),
         };
         let id = self.commands.start(pending);
         if wait == Wait::No {
@@ -213,22 +213,6 @@ impl Control {
             }
         }
     }
-}
-
-/// The connection that a command names, directly or by its child.
-fn connection_of(command: &Command, pad: &Pad) -> Option<String> {
-    let (Command::Initiate { ike, child }
-    | Command::Terminate { ike, child, .. }
-    | Command::Rekey { ike, child, .. }) = command
-    else {
-        return None;
-    };
-    ike.clone().or_else(|| {
-        let child = child.as_ref()?;
-        let mut connections = pad.connections.iter();
-        let owner = connections.find(|connection| connection.child(child).is_some())?;
-        Some(owner.name.clone())
-    })
 }
 
 fn version() -> Message {

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use crate::ipsec::{ChildId, Reqid};
 
 use super::context::{Attempt, Wish};
+use super::directory::Directory;
 use super::endpoint::Endpoint;
 use super::pad::{ChildConfig, Connection};
 use super::v2::{End, Established, IkeSa, Task};
-use super::{Command, CommandError, CommandId, CommandOutcome, Event, Pad};
+use super::{Command, CommandError, CommandId, CommandOutcome, Event};
 
 /// Commands that are under way.
 #[derive(Debug, Default)]
@@ -89,6 +90,29 @@ impl Commands {
     pub(super) fn holds(&self, reqid: Reqid, kind: Acquire, now: Instant) -> bool {
         let until = self.held.get(&(reqid, kind));
         until.is_some_and(|until| *until > now)
+    }
+}
+
+impl Command {
+    /// The connection and the child that it names.
+    fn names(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Self::Initiate { ike, child }
+            | Self::Terminate { ike, child, .. }
+            | Self::Rekey { ike, child, .. } => (ike.as_deref(), child.as_deref()),
+            _ => (None, None),
+        }
+    }
+}
+
+impl Endpoint {
+    /// Name of the connection that a command means, itself or by its child.
+    pub fn connection_of<'a>(&'a self, command: &'a Command) -> Option<&'a str> {
+        let (ike, child) = command.names();
+        ike.or_else(|| {
+            let owner = self.cx.directory.with_child(child?).next()?;
+            Some(owner.name.as_str())
+        })
     }
 }
 
@@ -196,8 +220,8 @@ impl Endpoint {
         if self.closing {
             return Err(CommandError::ShuttingDown);
         }
-        let pad = Arc::clone(&self.cx.pad);
-        let (connection, child) = find(&pad, ike, child)?;
+        let directory = Arc::clone(&self.cx.directory);
+        let (connection, child) = find(&directory, ike, child)?;
         self.cx.commands.begin(id, 1);
         let mut attempt = Attempt::new(connection, Vec::new());
         match child {
@@ -452,7 +476,7 @@ impl Endpoint {
 }
 
 fn find(
-    pad: &Pad,
+    directory: &Directory,
     ike: Option<String>,
     child: Option<String>,
 ) -> Result<(&Arc<Connection>, Option<&Arc<ChildConfig>>), CommandError> {
@@ -460,12 +484,12 @@ fn find(
     let protects = |found: &&Arc<ChildConfig>| found.mode.protects();
     match (ike, child) {
         (None, None) => Err(CommandError::Missing("ike or child")),
-        (Some(ike), None) => match pad.connection(&ike) {
+        (Some(ike), None) => match directory.connection(&ike) {
             Some(connection) => Ok((connection, None)),
             None => Err(missing("connection", ike)),
         },
         (Some(ike), Some(child)) => {
-            let Some(connection) = pad.connection(&ike) else {
+            let Some(connection) = directory.connection(&ike) else {
                 return Err(missing("connection", ike));
             };
             match connection.child(&child).filter(protects) {
@@ -474,8 +498,7 @@ fn find(
             }
         }
         (None, Some(child)) => {
-            let mut connections = pad.connections.iter();
-            let found = connections.find_map(|connection| {
+            let found = directory.with_child(&child).find_map(|connection| {
                 let found = connection.child(&child).filter(protects)?;
                 Some((connection, Some(found)))
             });

@@ -231,10 +231,11 @@ impl Context {
         }
     }
 
-    /// Takes a new configuration and returns the old one.
-    pub(super) fn reconfigure(&mut self, pad: Arc<Pad>) -> Arc<Pad> {
-        self.directory = Arc::new(Directory::new(&pad));
-        std::mem::replace(&mut self.pad, pad)
+    /// Takes a new configuration and returns what is needed of the old one.
+    pub(super) fn reconfigure(&mut self, pad: Arc<Pad>) -> Arc<Directory> {
+        let directory = Arc::new(Directory::new(&pad));
+        self.pad = pad;
+        std::mem::replace(&mut self.directory, directory)
     }
 
     /// Installs the policies of the configuration, with our virtual addresses.

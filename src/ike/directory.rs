@@ -1,4 +1,4 @@
-//! Finds the connections of an address and the secrets of an identity among thousands.
+//! Finds the connections of an address or a name and the secrets of an identity among thousands.
 //!
 //! What the [`Pad`] says decides; here is only which entries it has to look at.
 
@@ -17,6 +17,9 @@ pub(super) struct Directory {
     by_host: HashMap<IpAddr, Vec<usize>>,
     /// Connections that name other addresses, too.
     by_pattern: Vec<usize>,
+    by_name: HashMap<String, Vec<usize>>,
+    /// Connections, by the names of their children.
+    by_child: HashMap<String, Vec<usize>>,
     /// Secrets, by each identity that they name.
     secrets: HashMap<Identity, Vec<usize>>,
     /// Secrets that somebody else may have as well.
@@ -29,6 +32,8 @@ impl Directory {
             pad: Arc::clone(pad),
             by_host: HashMap::new(),
             by_pattern: Vec::new(),
+            by_name: HashMap::new(),
+            by_child: HashMap::new(),
             secrets: HashMap::new(),
             shared: Vec::new(),
         };
@@ -39,6 +44,13 @@ impl Directory {
                 directory.by_pattern.push(number);
             }
             add(&mut directory.by_host, hosts.into_iter().flatten(), number);
+            add(
+                &mut directory.by_name,
+                [connection.name.clone()].into_iter(),
+                number,
+            );
+            let children = connection.children.iter().map(|child| child.name.clone());
+            add(&mut directory.by_child, children, number);
         }
         for (number, secret) in pad.secrets.iter().enumerate() {
             let names = secret.ids.iter().map(|id| id.exact().and_then(key));
@@ -55,6 +67,16 @@ impl Directory {
     /// Whether this is the address of a single configured peer.
     pub(super) fn is_host(&self, addr: IpAddr) -> bool {
         self.by_host.contains_key(&addr)
+    }
+
+    /// The connection of this name.
+    pub(super) fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
+        at(&self.pad.connections, in_order([self.by_name.get(name)])).next()
+    }
+
+    /// The connections that have a child of this name, in the order of the configuration.
+    pub(super) fn with_child(&self, name: &str) -> impl Iterator<Item = &Arc<Connection>> {
+        at(&self.pad.connections, in_order([self.by_child.get(name)]))
     }
 
     /// [`Pad::by_addresses`]
@@ -150,7 +172,7 @@ mod tests {
                     .iter()
                     .map(|id| id.parse().expect("a pattern"))
                     .collect(),
-                secret: Secret::copy_from(b"secret"),
+                secret: Secret::copy_from(b"secret").into(),
             });
             let pad = Arc::new(Pad {
                 secrets: secrets.collect(),

@@ -11,6 +11,7 @@ use crate::wire::isakmp::{ExchangeType, Header};
 use super::admission::Admission;
 use super::commands::Acquire;
 use super::context::{Attempt, CANCELLED, Cause, Context, Effect, Failure, RETRY_REFUSED, Wish};
+use super::directory::Directory;
 use super::pad::ChildConfig;
 use super::planned::Planned;
 use super::retransmit::jittered;
@@ -36,7 +37,7 @@ pub struct Endpoint {
 struct Start {
     at: Instant,
     /// The configuration before; what it had started is not started again.
-    old: Option<Arc<Pad>>,
+    old: Option<Arc<Directory>>,
 }
 
 impl Endpoint {
@@ -474,15 +475,15 @@ impl Endpoint {
     /// Takes a new configuration.
     pub(super) fn reload(&mut self, pad: Arc<Pad>) {
         let old = self.cx.reconfigure(pad);
-        let pad = Arc::clone(&self.cx.pad);
+        let directory = Arc::clone(&self.cx.directory);
         self.cx.revocation.clear();
         self.cx.set_policies();
         for (at, mut attempt) in self.planned.take(|_| true) {
-            if let Some(connection) = pad.connection(&attempt.connection.name) {
+            let connection = directory.connection(&attempt.connection.name);
+            if let Some(connection) = connection {
                 self.cx.cancel(attempt.reconfigure(connection));
             }
-            let gone = pad.connection(&attempt.connection.name).is_none();
-            if gone || attempt.is_idle() {
+            if connection.is_none() || attempt.is_idle() {
                 self.give_up(attempt, CANCELLED);
             } else {
                 self.planned.add(at, attempt);
@@ -490,7 +491,7 @@ impl Endpoint {
         }
         for id in self.table.ids_where(|sa| sa.core.connection.is_some()) {
             let name = self.table.get(id).map(|sa| sa.core.name().to_owned());
-            match name.and_then(|name| pad.connection(&name)) {
+            match name.and_then(|name| directory.connection(&name)) {
                 Some(connection) => self.step(id, |sa, cx| sa.reconfigure(connection, cx)),
                 None => self.end_ike(id, None, false),
             }
@@ -502,7 +503,7 @@ impl Endpoint {
     }
 
     /// Starts children that are to be started, except those that `old` had started already.
-    fn start_configured(&mut self, old: Option<&Pad>) {
+    fn start_configured(&mut self, old: Option<&Directory>) {
         let pad = Arc::clone(&self.cx.pad);
         for connection in &pad.connections {
             let started = |child: &Arc<ChildConfig>| {

@@ -195,31 +195,33 @@ impl fmt::Display for Identity {
             Self::KeyId(bytes) => escaped(bytes, f),
             Self::Other { kind, bytes } => {
                 write!(f, "({kind}):")?;
-                shortened(bytes, f, |byte, f| write!(f, "{byte:02x}"))
+                let (shown, more) = shortened(bytes);
+                shown.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                f.write_str(more)
             }
         }
     }
 }
 
 fn escaped(text: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    shortened(text, f, |byte, f| match byte {
-        b'\\' => f.write_str("\\\\"),
-        b' '..=b'~' => write!(f, "{}", char::from(byte)),
-        _ => write!(f, "\\x{byte:02x}"),
-    })
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
+    let (shown, more) = shortened(text);
+    for run in shown.chunk_by(|one, next| is_plain(*one) && is_plain(*next)) {
+        match (run, std::str::from_utf8(run)) {
+            ([b'\\'], _) => f.write_str("\\\\")?,
+            ([first, ..], Ok(plain)) if is_plain(*first) => f.write_str(plain)?,
+            _ => run.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?,
+        }
+    }
+    f.write_str(more)
 }
 
-fn shortened(
-    bytes: &[u8],
-    f: &mut fmt::Formatter<'_>,
-    show: impl Fn(u8, &mut fmt::Formatter<'_>) -> fmt::Result,
-) -> fmt::Result {
-    let mut shown = bytes.iter().take(MOST_SHOWN);
-    shown.try_for_each(|byte| show(*byte, f))?;
-    if bytes.len() > MOST_SHOWN {
-        f.write_str("…")?;
+/// What is shown of a text, and what follows it.
+fn shortened(bytes: &[u8]) -> (&[u8], &'static str) {
+    match bytes.get(..MOST_SHOWN) {
+        Some(shown) if bytes.len() > MOST_SHOWN => (shown, "…"),
+        _ => (bytes, ""),
     }
-    Ok(())
 }
 
 impl IdentityPattern {

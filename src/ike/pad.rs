@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::crypto::Secret;
+use crate::crypto::{PresharedKey, Secret};
 use crate::ipsec::{HeaderRules, Reqid};
 use crate::wire::ikev2::Gateway;
 use crate::wire::proposal::SaProposal;
@@ -70,7 +70,7 @@ pub struct SharedSecret {
     /// Whose it is; empty means anybody's.
     pub ids: Vec<IdentityPattern>,
     /// The key.
-    pub secret: Secret,
+    pub secret: PresharedKey,
 }
 
 /// Addresses a connection accepts.

@@ -16,7 +16,7 @@ fn secrets_are_text_hexadecimal_or_base64_and_text_keeps_its_blanks() {
         .pad
         .secrets
         .iter()
-        .map(|secret| secret.secret.as_bytes())
+        .map(|secret| secret.secret.secret().as_bytes())
         .collect();
     let expected: [&[u8]; 5] = [b" spaced ", &[0, 255, 160], &[1, 2, 3], &[1], &[1]];
     assert_eq!(secrets, expected);
@@ -42,7 +42,10 @@ fn a_secret_file_is_found_beside_the_configuration_and_loses_its_newline() {
         fs::write(&psk, content).expect("written");
         fs::set_permissions(&psk, fs::Permissions::from_mode(0o600)).expect("set");
         let config = Config::load(&file).expect("a good configuration");
-        assert_eq!(config.pad.secrets[0].secret.as_bytes(), secret.as_bytes());
+        assert_eq!(
+            config.pad.secrets[0].secret.secret().as_bytes(),
+            secret.as_bytes()
+        );
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 }

@@ -117,7 +117,7 @@ impl Setup {
             secrets: vec![SharedSecret {
                 name: "ike".into(),
                 ids: vec![IdentityPattern::Any],
-                secret: Secret::from(self.secret.as_bytes().to_vec()),
+                secret: Secret::from(self.secret.as_bytes().to_vec()).into(),
             }],
             authorities: self.authorities.clone(),
         })

@@ -18,6 +18,10 @@ pub(super) fn choose_exchanges(
     if first.is_empty() {
         return Err((4, "key exchange method"));
     }
+    let is_single = |p: &SaProposal| !p.transforms.iter().any(is_additional);
+    if is_single(own) && is_single(offer) {
+        return Ok(first.into_iter().take(1).flatten().collect());
+    }
     let chosen = first.into_iter().find_map(|first| {
         let mut chosen: Vec<Transform> = first.into_iter().collect();
         choose_additional(own, offer, 1, &mut chosen).then_some(chosen)

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::crypto::kdf::psk_auth;
 use crate::crypto::prf::Prf;
 use crate::crypto::signature::{HASH_IDENTITY, Hash, KeyKind, Scheme};
 use crate::crypto::x509::{Certificate, Path};
-use crate::crypto::{PublicKey, Secret};
+use crate::crypto::{PresharedKey, PublicKey, Secret};
 use crate::ike::Identity;
 use crate::ike::context::Context;
 use crate::ike::credentials::{LocalKey, LocalMethod, RemoteMethod, Revocation, Trust};
@@ -63,8 +62,8 @@ impl Octets {
         Self { prf, bytes }
     }
 
-    fn mac(&self, secret: &Secret) -> Secret {
-        psk_auth(self.prf, secret, &[self.bytes.as_bytes()])
+    fn mac(&self, key: &PresharedKey) -> Secret {
+        key.auth(self.prf, self.bytes.as_bytes())
     }
 }
 

@@ -14,7 +14,10 @@ pub struct PayloadWriter {
 impl PayloadWriter {
     /// An empty chain.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            bytes: Vec::with_capacity(USUAL_LEN),
+            ..Self::default()
+        }
     }
 
     /// Appends a payload with this body.
@@ -58,7 +61,8 @@ pub fn message_bytes(header: Header, payloads: (PayloadType, Vec<u8>)) -> Vec<u8
         length,
         ..header
     };
-    let mut message = header.encode().to_vec();
-    message.extend_from_slice(&payloads);
-    message
+    [&header.encode(), payloads.as_slice()].concat()
 }
+
+/// Most messages fit.
+const USUAL_LEN: usize = 512;
