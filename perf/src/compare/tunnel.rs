@@ -1,9 +1,9 @@
 //! A lab with one program on its two gateways.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use lockgate::{
     io::netns::Namespace,
     lab::{A, B, Lab, LabOptions, OUTER_LINK, Side},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use lockgate_perf::process::{PATIENCE, Process};
 use tempfile::TempDir;
 
 use crate::{
@@ -115,41 +115,33 @@ impl Tunnel {
     }
 
     /// Starts the program on one gateway.
-    pub(crate) fn spawn(&mut self, side: Side, mut command: Command) -> Result<()> {
+    pub(crate) fn spawn(&mut self, side: Side, command: Command) -> Result<()> {
         let log = self.file(side, "log");
-        let output = File::create(&log)?;
-        command.stdin(Stdio::null());
-        command.stdout(output.try_clone()?).stderr(output);
         let gateway = if side.name == A.name {
             &self.lab.gateway_a
         } else {
             &self.lab.gateway_b
         };
-        let name = command.get_program().to_owned();
-        let child = gateway
-            .spawn(command)
-            .with_context(|| format!("cannot start {}", name.display()))?;
-        self.processes.push(Process { child, log });
+        self.processes.push(Process::start(gateway, command, log)?);
         Ok(())
     }
 
     /// Whether all processes of the program still run.
     pub(crate) fn is_alive(&mut self) -> bool {
         let mut processes = self.processes.iter_mut();
-        processes.all(|process| process.child.try_wait().is_ok_and(|ended| ended.is_none()))
+        processes.all(Process::is_alive)
     }
 
     /// The processes of both gateways.
     pub(crate) fn process_ids(&self) -> Vec<u32> {
         let each = self.processes.iter();
-        each.map(|process| process.child.id()).collect()
+        each.map(Process::id).collect()
     }
 
     /// The larger resident set of the two processes, in bytes.
     pub(crate) fn resident(&self) -> Option<u64> {
         let each = self.processes.iter();
-        each.filter_map(|process| resident(process.child.id()))
-            .max()
+        each.filter_map(|process| process.resident().ok()).max()
     }
 
     /// Lets the link between the gateways carry trains of datagrams whole, or not.
@@ -194,77 +186,9 @@ impl Tunnel {
 
     /// The end of what the program printed.
     pub(crate) fn last_words(&self) -> String {
-        let mut words = String::new();
-        for process in &self.processes {
-            let log = fs::read_to_string(&process.log).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            for line in lines.iter().skip(lines.len().saturating_sub(8)) {
-                words.push_str("\n    ");
-                words.push_str(line);
-            }
-        }
-        words
+        self.processes.iter().map(Process::last_words).collect()
     }
-}
-
-/// A process of a program under test. It is asked to end when dropped, and killed if it does not.
-#[derive(Debug)]
-pub(crate) struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let running = |child: &mut Child| child.try_wait().is_ok_and(|ended| ended.is_none());
-        if let Some(id) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
-            && running(&mut self.child)
-            && kill_process(id, Signal::TERM).is_ok()
-        {
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_secs(3) && running(&mut self.child) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-        // Both fail only for a process that is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Runs a short command that has to succeed.
-pub(crate) fn run(mut command: Command) -> Result<String> {
-    let name = command.get_program().to_owned();
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {}", name.display()))?;
-    if !output.status.success() {
-        let text = [output.stderr, output.stdout].concat();
-        let text: String = String::from_utf8_lossy(&text).chars().take(300).collect();
-        bail!("{}: {}", name.display(), text.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Waits until `condition` holds.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
-    let start = Instant::now();
-    while !condition() {
-        if start.elapsed() > PATIENCE {
-            bail!("timed out waiting until {what}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-fn resident(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes << 10)
 }
 
 const PROBE_PORT: u16 = 7;
 const STEP: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(20);

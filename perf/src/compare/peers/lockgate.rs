@@ -8,10 +8,11 @@ use ::lockgate::{
     wire::vici::{Message, Value},
 };
 use anyhow::{Context, Result, bail};
+use lockgate_perf::process::eventually;
 
 use crate::{
     program::{Program, Tools},
-    tunnel::{INNER_MTU, Tunnel, eventually},
+    tunnel::{INNER_MTU, Tunnel},
 };
 
 pub(crate) fn start(tunnel: &mut Tunnel, tools: &Tools) -> Result<()> {

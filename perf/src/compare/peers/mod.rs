@@ -11,8 +11,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ::lockgate::lab::{A, OUTER_LINK, Side};
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net};
+use lockgate_perf::process::eventually;
 
-use crate::tunnel::{INNER_MTU, Tunnel, eventually};
+use crate::tunnel::{INNER_MTU, Tunnel};
 
 /// No program: the gateways route to each other.
 pub(crate) fn direct(tunnel: &Tunnel) -> Result<()> {

@@ -4,11 +4,12 @@ use std::{fs, process::Command};
 
 use ::lockgate::lab::{A, Side};
 use anyhow::{Context, Result};
+use lockgate_perf::process::{eventually, run};
 
 use super::{route_into, transfer};
 use crate::{
     program::Tools,
-    tunnel::{INNER_MTU, SOCKET_BUFFER, Tunnel, eventually, run},
+    tunnel::{INNER_MTU, SOCKET_BUFFER, Tunnel},
 };
 
 pub(crate) fn start(tunnel: &mut Tunnel, tools: &Tools) -> Result<()> {

@@ -4,10 +4,11 @@ use std::process::Command;
 
 use ::lockgate::lab::{A, Side};
 use anyhow::Result;
+use lockgate_perf::process::{eventually, run};
 
 use crate::{
     program::Tools,
-    tunnel::{INNER_MTU, Tunnel, eventually, run},
+    tunnel::{INNER_MTU, Tunnel},
 };
 
 pub(crate) fn start(tunnel: &mut Tunnel, tools: &Tools) -> Result<()> {

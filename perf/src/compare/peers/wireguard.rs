@@ -11,12 +11,13 @@ use std::{
 
 use ::lockgate::lab::{A, Side};
 use anyhow::{Context, Result, bail};
+use lockgate_perf::process::eventually;
 
 use super::route_into;
 use crate::{
     program::{Program, Tools, first_existing},
     settings::DEVICE,
-    tunnel::{Tunnel, eventually},
+    tunnel::Tunnel,
 };
 
 pub(crate) fn start(tunnel: &mut Tunnel, tools: &Tools) -> Result<()> {
