@@ -189,7 +189,10 @@ impl Scene {
         };
         let carrier = Carrier::Udp { port: PORT };
         let pipeline = &mut self.b.pipelines[0];
-        pipeline.inbound_train(carrier, received, |inner| merger.push(inner, &mut write));
+        let room = &mut Default::default();
+        pipeline.inbound_train(carrier, received, room, |inner| {
+            merger.push(inner, &mut write)
+        });
         merger.finish(&mut write);
         pipeline.finish();
     }
