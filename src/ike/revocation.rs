@@ -8,6 +8,8 @@
 //! Only addresses in certificates whose path was verified are asked for, and every table here is
 //! bounded: what a peer can make us fetch and keep is what authorities of the configuration signed.
 
+mod places;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ use crate::crypto::x509::{Certificate, Crl, Path, Status, UnixTime, ocsp};
 use crate::crypto::{CryptoRng, PublicKey};
 
 use super::credentials::{Authority, LocalKey, Revocation};
+
+use places::{Source, Subject, crl_uris, is_place_named, says_peer, sent_lists, sources, subject};
 
 /// Names a wish in [`Input::Fetched`](super::Input::Fetched).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,9 +67,6 @@ pub(super) struct Knowledge {
     last: u64,
 }
 
-/// One certificate, by its issuer's key and its number.
-type Subject = ([u8; 20], Box<[u8]>);
-
 #[derive(Debug)]
 struct Answer {
     status: Status,
@@ -81,12 +82,6 @@ struct Pending {
     about: (Arc<Certificate>, Arc<Certificate>, Option<Vec<u8>>),
     /// IKE SAs that wait for the end of it.
     waiters: BTreeSet<u64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    List(String),
-    Answer(String, Subject),
 }
 
 /// What a verified path is worth.
@@ -436,85 +431,6 @@ enum Next {
     NobodyLeft,
 }
 
-fn subject(certificate: &Certificate, issuer: &Certificate) -> Subject {
-    (issuer.key().id(), certificate.serial().into())
-}
-
-/// Whether the certificate or the configuration names a place of revocation information, even one that
-/// cannot be asked.
-fn is_place_named(
-    question: &Question<'_>,
-    certificate: &Certificate,
-    issuer: &Certificate,
-) -> bool {
-    let has_place = |authority: &Authority| {
-        let Authority {
-            crl_uris,
-            ocsp_uris,
-            crls,
-            ..
-        } = authority;
-        !(crl_uris.is_empty() && ocsp_uris.is_empty() && crls.is_empty())
-    };
-    certificate.names_places() || authorities(question, issuer).any(has_place)
-}
-
-/// What the lists that the peer has sent along say.
-fn sent_lists(
-    question: &Question<'_>,
-    certificate: &Certificate,
-    issuer: &Certificate,
-) -> impl Iterator<Item = Status> {
-    let lists = question.lists.iter();
-    lists.map(|list| list.status(certificate, issuer, question.time))
-}
-
-/// Whether one of them is good for the certificate.
-fn says_peer(question: &Question<'_>, certificate: &Certificate, issuer: &Certificate) -> bool {
-    sent_lists(question, certificate, issuer).any(|status| status == Status::Good)
-}
-
-/// Who can be asked about a certificate, OCSP first, and whether the configuration names them.
-fn sources(
-    question: &Question<'_>,
-    certificate: &Arc<Certificate>,
-    issuer: &Arc<Certificate>,
-) -> Vec<(Source, bool)> {
-    let configured = authorities(question, issuer).flat_map(|authority| &authority.ocsp_uris);
-    let configured = configured.map(|uri| (uri, true));
-    let named = certificate.ocsp_uris().iter().map(|uri| (uri, false));
-    let responders = configured.chain(named).map(|(uri, configured)| {
-        let source = Source::Answer(uri.clone(), subject(certificate, issuer));
-        (source, configured)
-    });
-    let lists = crl_uris(question, certificate, issuer).into_iter();
-    let lists = lists.map(|(uri, configured)| (Source::List(uri), configured));
-    responders.chain(lists).take(MOST_SOURCES).collect()
-}
-
-fn crl_uris(
-    question: &Question<'_>,
-    certificate: &Arc<Certificate>,
-    issuer: &Arc<Certificate>,
-) -> Vec<(String, bool)> {
-    let configured = authorities(question, issuer).flat_map(|authority| &authority.crl_uris);
-    let configured = configured.map(|uri| (uri.clone(), true));
-    let named = certificate
-        .crl_uris()
-        .iter()
-        .map(|uri| (uri.clone(), false));
-    configured.chain(named).collect()
-}
-
-fn authorities<'a>(
-    question: &Question<'a>,
-    issuer: &Certificate,
-) -> impl Iterator<Item = &'a Authority> {
-    let key = issuer.key().id();
-    let all = question.authorities.iter();
-    all.filter(move |authority| authority.certificate.key().id() == key)
-}
-
 /// Drops any entry of a full table.
 fn make_room<K: Clone + Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, most: usize) {
     if table.len() >= most
@@ -531,10 +447,136 @@ const MOST_OWN: usize = 64;
 const MOST_OWN_BYTES: usize = 4096;
 const MOST_ASKED: usize = 1024;
 const MOST_PENDING: usize = 64;
-const MOST_SOURCES: usize = 8;
 const NONCE_LEN: usize = 16;
 /// Pause before a source is asked again about the same thing.
 const RETRY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+    use rcgen::{BasicConstraints, CertificateParams, CrlDistributionPoint, IsCa, Issuer, KeyPair};
+
+    /// Paths below one authority, whose certificates each name a place.
+    struct Site {
+        knowledge: Knowledge,
+        authority: (CertificateParams, KeyPair),
+        root: Arc<Certificate>,
+        now: Instant,
+        time: UnixTime,
+        rng: ChaCha20Rng,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+            let root = params.self_signed(&key).expect("signed");
+            Self {
+                knowledge: Knowledge::default(),
+                authority: (params, key),
+                root: Arc::new(Certificate::from_der(root.der()).expect("read")),
+                now: Instant::now(),
+                time: UnixTime::since_unix_epoch(Duration::from_secs(1_780_000_000)),
+                rng: ChaCha20Rng::seed_from_u64(1),
+            }
+        }
+
+        fn path(&self, uri: &str) -> Path {
+            let (key, (params, issuer)) = (KeyPair::generate().expect("a key"), &self.authority);
+            let mut leaf = CertificateParams::default();
+            leaf.not_before = rcgen::date_time_ymd(2025, 1, 1);
+            leaf.crl_distribution_points = vec![CrlDistributionPoint {
+                uris: vec![uri.to_owned()],
+            }];
+            let leaf = leaf.signed_by(&key, &Issuer::from_params(params, issuer));
+            let leaf = Certificate::from_der(leaf.expect("signed").der()).expect("read");
+            let anchors = [Arc::clone(&self.root)];
+            Path::build(&Arc::new(leaf), &[], &anchors, self.time).expect("a path")
+        }
+
+        fn judge(&mut self, ike: u64, path: &Path) -> Judgement {
+            let question = Question {
+                policy: Revocation::Strict,
+                authorities: &[],
+                lists: &[],
+                answers: &[],
+                now: self.now,
+                time: self.time,
+                timeout: Duration::from_secs(10),
+                waiter: Some(Waiter {
+                    ike,
+                    until: self.now + Duration::from_secs(10),
+                }),
+            };
+            self.knowledge.judge(path, &question, &mut self.rng)
+        }
+
+        /// The wish for a list, if there is a new one.
+        fn ask(&mut self, ike: u64, path: &Path) -> Option<FetchId> {
+            match self.judge(ike, path) {
+                Judgement::Await(fetches) => fetches.first().map(|fetch| fetch.id),
+                _ => panic!("it waits"),
+            }
+        }
+
+        fn end(&mut self, id: FetchId) {
+            let failed = Err("not there".to_owned());
+            let result = self.knowledge.on_fetched(id, failed, (self.now, self.time));
+            result.expect_err("not there");
+        }
+
+        fn woken(&mut self) -> Vec<u64> {
+            std::iter::from_fn(|| self.knowledge.wake()).collect()
+        }
+    }
+
+    #[test]
+    fn an_outcome_wakes_those_who_wait_for_it_and_nobody_else() {
+        let mut site = Site::new();
+        let (one, two) = (
+            site.path("http://one.example"),
+            site.path("http://two.example"),
+        );
+        let first = site.ask(1, &one).expect("nobody has asked");
+        let second = site.ask(2, &two).expect("nobody has asked");
+        assert_eq!(site.ask(3, &one), None, "it is being asked");
+        assert_eq!(site.ask(4, &two), None, "it is being asked");
+        assert!(site.woken().is_empty());
+        site.end(first);
+        assert_eq!(site.woken(), [1, 3]);
+        assert!(site.woken().is_empty(), "each once");
+        site.knowledge.expire(site.now + Duration::from_secs(10));
+        assert_eq!(site.woken(), [2, 4]);
+        let late = Err("late".to_owned());
+        let late = site
+            .knowledge
+            .on_fetched(second, late, (site.now, site.time));
+        assert_eq!((late, site.woken()), (Ok(()), vec![]));
+    }
+
+    #[test]
+    fn as_many_as_there_is_room_for_are_woken_from_the_crowd() {
+        let mut site = Site::new();
+        let asked = (0..64).map(|ike| {
+            let path = site.path(&format!("http://{ike}.example"));
+            site.ask(ike, &path).expect("there is room")
+        });
+        let asked: Vec<_> = asked.collect();
+        let path = site.path("http://last.example");
+        for ike in 100..103 {
+            assert_eq!(site.ask(ike, &path), None, "there is no room");
+        }
+        assert!(site.woken().is_empty());
+        site.end(asked[7]);
+        assert_eq!(site.knowledge.wake(), Some(7));
+        assert_eq!(site.knowledge.wake(), Some(100));
+        assert!(site.ask(100, &path).is_some(), "there is room");
+        assert!(site.woken().is_empty());
+        site.end(asked[8]);
+        assert_eq!(site.woken(), [8, 101, 102], "nothing takes the room");
+    }
+}
