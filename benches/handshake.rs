@@ -132,7 +132,8 @@ fn drain(endpoint: &mut Endpoint) -> (Option<(Path, Vec<u8>)>, bool) {
             | Output::Keepalive(_)
             | Output::Event(_)
             | Output::KeyLog(_)
-            | Output::Fetch(_) => {}
+            | Output::Fetch(_)
+            | Output::Route(_) => {}
         }
     }
     (sent, installed)

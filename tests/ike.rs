@@ -42,6 +42,8 @@ mod config;
 mod control;
 #[path = "ike/crash_tokens.rs"]
 mod crash_tokens;
+#[path = "ike/detours.rs"]
+mod detours;
 #[path = "ike/exchanges.rs"]
 mod exchanges;
 #[path = "ike/faults.rs"]

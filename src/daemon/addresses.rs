@@ -85,6 +85,15 @@ impl Control {
         self.addresses.not_before = now + start.elapsed() * 10;
     }
 
+    /// Tells the endpoint which of our addresses the routing table would use towards this one, if it has
+    /// any.
+    pub(super) fn tell_source_address(&mut self, remote: IpAddr, now: Instant) {
+        if let Ok(local) = netlink::source_address(remote, self.config.daemon.fwmark) {
+            let told = Input::SourceAddress { remote, local };
+            self.endpoint.handle(now, told);
+        }
+    }
+
     /// Tells the endpoint which of our addresses the routing table would use towards each peer.
     ///
     /// One call asks for so many peers only; the next call goes on from there.

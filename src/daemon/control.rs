@@ -305,6 +305,7 @@ impl Control {
                     self.endpoint.handle(now, Input::Fetched { id, result });
                 }
             }
+            Output::Route(remote) => self.tell_source_address(remote, now),
         }
     }
 

@@ -19,6 +19,16 @@ impl Endpoint {
         }
     }
 
+    /// Our address towards a configured peer, or towards a gateway that we are sent to.
+    pub(super) fn on_source(&mut self, remote: IpAddr, local: IpAddr) {
+        if self.cx.directory.is_host(remote) {
+            self.cx.sources.insert(remote, local);
+        }
+        for attempt in self.planned.iter_mut() {
+            attempt.detour.start_from(local, remote);
+        }
+    }
+
     /// The peers whose source addresses [`super::Input::Addresses`] should tell: where those that may
     /// be followed are, and where else they say they are.
     pub fn remote_addresses(&self) -> BTreeSet<IpAddr> {

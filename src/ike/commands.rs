@@ -444,6 +444,24 @@ impl Endpoint {
         under_way || self.planned.iter().any(is_it)
     }
 
+    /// What was to take the place of an IKE SA takes that of the one which a rekey has made.
+    pub(super) fn replace_heir(&mut self, old: u64, heir: u64) {
+        let name = self.table.get(heir).map(|sa| sa.core.name().to_owned());
+        let replaces_old = |sa: &IkeSa| sa.replaces() == Some(old);
+        let under_way = name.and_then(|name| self.table.find_by_name(&name, replaces_old));
+        if let Some(id) = under_way {
+            self.step(id, |sa, _| {
+                if let Some(attempt) = sa.attempt_mut() {
+                    attempt.replaces = Some(heir);
+                }
+            });
+        }
+        let planned = self.planned.iter_mut();
+        for attempt in planned.filter(|attempt| attempt.replaces == Some(old)) {
+            attempt.replaces = Some(heir);
+        }
+    }
+
     /// There is a newer IKE SA between the same two identities.
     fn is_outlived(&self, sa: &IkeSa) -> bool {
         let Some(established) = sa.established() else {

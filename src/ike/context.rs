@@ -60,7 +60,11 @@ pub(super) enum Effect {
     /// This one was authenticated; older ones of the same peer may have to go.
     Established { id: u64, initial_contact: bool },
     /// A replaced IKE SA leaves its children to this one.
-    Inherit { to: u64, inheritance: Inheritance },
+    Inherit {
+        from: u64,
+        to: u64,
+        inheritance: Box<Inheritance>,
+    },
     /// The peer uses an SA that was made by a rekey which is still contested.
     Claim { heir: u64 },
     /// This one was to replace another one, which is not contested any more.

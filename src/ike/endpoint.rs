@@ -70,9 +70,7 @@ impl Endpoint {
             Input::Timer => self.on_timer(),
             Input::Command { id, command } => self.on_command(id, command),
             Input::Sa(event) => self.on_sa_event(event),
-            Input::SourceAddress { remote, local } => {
-                self.cx.sources.insert(remote, local);
-            }
+            Input::SourceAddress { remote, local } => self.on_source(remote, local),
             Input::Addresses { own, sources } => self.on_addresses(own, sources),
             Input::TimeOfDay(time) => self.cx.set_clock(time),
             Input::Fetched { id, result } => self.on_fetched(id, result),
@@ -239,11 +237,18 @@ impl Endpoint {
                 self.table.put(*sa);
                 self.step(id, |sa, cx| sa.with_established(cx, |_, _, _| {}));
             }
-            Effect::Inherit { to, inheritance } => self.step(to, |sa, cx| {
-                sa.with_established(cx, |established, core, cx| {
-                    established.inherit(core, inheritance, cx);
+            Effect::Inherit {
+                from,
+                to,
+                inheritance,
+            } => {
+                self.step(to, |sa, cx| {
+                    sa.with_established(cx, |established, core, cx| {
+                        established.inherit(core, *inheritance, cx);
+                    });
                 });
-            }),
+                self.replace_heir(from, to);
+            }
             Effect::Claim { heir } => self.with_contested(heir, |established, core, cx| {
                 established.adopt_contested(core, cx);
             }),
@@ -311,6 +316,7 @@ impl Endpoint {
         };
         let local = connection
             .local_host(remote.ip())
+            .or_else(|| attempt.detour.local())
             .or_else(|| self.cx.sources.get(&remote.ip()).copied())
             .unwrap_or_else(unspecified);
         let port = match (connection.remote_port, connection.local_port) {
@@ -342,7 +348,7 @@ impl Endpoint {
                 .hold_acquires(wish.child.reqid, Acquire::First, now);
         }
         // A detour is not a try: anybody's answer may have named it.
-        let was_detour = attempt.detour.end();
+        let was_detour = attempt.detour.fail();
         attempt.tries = attempt.tries.saturating_add(u32::from(!was_detour));
         let limit = attempt.connection.keyingtries;
         let wait = match cause {

@@ -216,6 +216,8 @@ pub enum Output {
     /// Ask for revocation information, and answer with [`Input::Fetched`]. Without an answer in
     /// [`Settings::fetch_timeout`] there is none.
     Fetch(Fetch),
+    /// Find our address towards this one, and tell it with [`Input::SourceAddress`].
+    Route(IpAddr),
 }
 
 /// One IKE message.

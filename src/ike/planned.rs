@@ -52,6 +52,10 @@ impl Planned {
         self.attempts.values()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Attempt> {
+        self.attempts.values_mut()
+    }
+
     /// Those that `test` chooses, which are not planned any more.
     pub(super) fn take(
         &mut self,

@@ -15,7 +15,7 @@ use super::context::{Attempt, Context};
 use super::endpoint::Endpoint;
 use super::pad::{AddressPattern, Connection};
 use super::v2::{Datagram, IkeSa, Payloads, add_notify};
-use super::{CommandError, CommandOutcome, IdentityPattern, Path};
+use super::{CommandError, CommandOutcome, IdentityPattern, Output, Path};
 
 /// Whom a command redirects; what is absent fits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Redirected {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Detour {
     to: Option<Leg>,
+    /// One has led nowhere, and the configured gateway is asked to serve us itself.
+    failed: bool,
     /// When redirects were followed, the last few.
     followed: Vec<Instant>,
 }
@@ -42,6 +44,8 @@ pub(super) struct Detour {
 struct Leg {
     gateway: IpAddr,
     from: IpAddr,
+    /// Our address towards it, once it was told.
+    local: Option<IpAddr>,
 }
 
 impl Detour {
@@ -52,6 +56,9 @@ impl Detour {
         path: Path,
         cx: &Context,
     ) -> Result<Self, &'static str> {
+        if self.failed {
+            return Err("the last redirect led nowhere");
+        }
         let is_unicast = gateway.is_unicast();
         let Gateway::Address(gateway) = *gateway else {
             return Err("names are not resolved");
@@ -70,14 +77,37 @@ impl Detour {
         }
         followed.push(cx.now);
         Ok(Self {
-            to: Some(Leg { gateway, from }),
+            to: Some(Leg {
+                gateway,
+                from,
+                local: None,
+            }),
+            failed: false,
             followed,
         })
     }
 
-    /// Back to the configured gateway; whether it was left.
-    pub(super) fn end(&mut self) -> bool {
-        self.to.take().is_some()
+    /// It has led nowhere: back to the configured gateway. Whether that was left.
+    pub(super) fn fail(&mut self) -> bool {
+        let was_left = self.to.take().is_some();
+        self.failed |= was_left;
+        was_left
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Our address towards the gateway.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        self.to.and_then(|leg| leg.local)
+    }
+
+    /// Takes our address towards `remote`.
+    pub(super) fn start_from(&mut self, local: IpAddr, remote: IpAddr) {
+        if let Some(leg) = self.to.as_mut().filter(|leg| leg.gateway == remote) {
+            leg.local = Some(local);
+        }
     }
 
     /// The gateway that has sent us here.
@@ -167,7 +197,15 @@ impl Endpoint {
         if attempt.replaces.is_some_and(|old| self.is_replacing(old)) {
             return; // the wishes are those of the attempt that is under way
         }
-        self.connect(attempt);
+        let Some(remote) = attempt.destination().map(|remote| remote.ip()) else {
+            return self.connect(attempt);
+        };
+        let fixed = attempt.connection.local_host(remote);
+        if fixed.is_some() || self.cx.sources.contains_key(&remote) {
+            return self.connect(attempt);
+        }
+        self.cx.output(Output::Route(remote));
+        self.planned.add(self.cx.now + LOOK_UP, attempt);
     }
 }
 
@@ -193,3 +231,5 @@ impl Redirected {
 /// MAX_REDIRECTS within REDIRECT_LOOP_DETECT_PERIOD (RFC 5685 §7).
 const MAX_REDIRECTS: usize = 5;
 const LOOP_DETECT_PERIOD: Duration = Duration::from_secs(300);
+/// In which our address towards a gateway is told; without it the attempt begins all the same.
+const LOOK_UP: Duration = Duration::from_millis(1);

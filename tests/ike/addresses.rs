@@ -25,7 +25,7 @@ fn pool(last: u8) -> Pool {
 }
 
 /// A wants an address, B has a pool of so many.
-fn guest(side: Side, setup: &mut Setup, addresses: u8) {
+pub(crate) fn guest(side: Side, setup: &mut Setup, addresses: u8) {
     let child = &mut setup.children[0];
     match side {
         Side::A => {

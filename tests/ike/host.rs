@@ -1,6 +1,7 @@
 //! One gateway: its endpoint, its data plane, and a ledger of what it has told.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +27,9 @@ pub(crate) struct Host {
     pub(crate) nonces: Steering,
     /// Revocation information that is wanted and was not taken yet.
     pub(crate) fetches: Vec<Fetch>,
+    /// The own address that the routing table has towards everybody, if it is to be told.
+    pub(crate) route: Option<IpAddr>,
+    now: Instant,
     ledger: Ledger,
     last_command: u64,
 }
@@ -55,12 +59,15 @@ impl Host {
             opened_late: 0,
             nonces,
             fetches: Vec::new(),
+            route: None,
+            now,
             ledger: Ledger::default(),
             last_command: 0,
         }
     }
 
     pub(crate) fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.now = now;
         self.endpoint.handle(now, input);
     }
 
@@ -97,6 +104,12 @@ impl Host {
                     self.events.push(event);
                 }
                 Output::Fetch(fetch) => self.fetches.push(fetch),
+                Output::Route(remote) => {
+                    if let Some(local) = self.route {
+                        let told = Input::SourceAddress { remote, local };
+                        self.endpoint.handle(self.now, told);
+                    }
+                }
             }
         }
         sent

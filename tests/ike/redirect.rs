@@ -12,14 +12,14 @@ use super::network::{Fate, Sent};
 use super::pair::{Pair, initiate, millis, rekey_ike, seconds};
 
 /// The second address of B.
-const ELSEWHERE: &str = "192.0.2.22";
+pub(crate) const ELSEWHERE: &str = "192.0.2.22";
 
 fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// A name, or any address: also one that no configuration may name.
-fn gateway(text: &str) -> Gateway {
+pub(crate) fn gateway(text: &str) -> Gateway {
     let address = text.parse().map(Gateway::Address);
     address.unwrap_or_else(|_| text.parse().unwrap())
 }
@@ -32,7 +32,7 @@ fn follower(side: Side, setup: &mut Setup) {
     }
 }
 
-fn pair_with(change: impl Fn(Side, &mut Setup)) -> Pair {
+pub(crate) fn pair_with(change: impl Fn(Side, &mut Setup)) -> Pair {
     let mut pair = Pair::with(|side, setup| {
         follower(side, setup);
         change(side, setup);
@@ -43,13 +43,13 @@ fn pair_with(change: impl Fn(Side, &mut Setup)) -> Pair {
 }
 
 /// B sends everybody to its second address.
-fn sending_away(side: Side, setup: &mut Setup) {
+pub(crate) fn sending_away(side: Side, setup: &mut Setup) {
     if side == Side::B {
         setup.connection.redirect = Some(gateway(ELSEWHERE));
     }
 }
 
-fn up(pair: &mut Pair) {
+pub(crate) fn up(pair: &mut Pair) {
     let id = pair.command(Side::A, initiate("lan"));
     pair.settle();
     assert!(matches!(pair.result(Side::A, id), Some(Ok(_))));
@@ -57,7 +57,7 @@ fn up(pair: &mut Pair) {
 }
 
 /// Notifications of a message in clear.
-fn notifies(sent: &Sent) -> Vec<(NotifyType, Vec<u8>)> {
+pub(crate) fn notifies(sent: &Sent) -> Vec<(NotifyType, Vec<u8>)> {
     let (header, rest) = Header::parse(&sent.transmit.bytes).unwrap();
     let payloads = split(header.next_payload, rest);
     let notifies = payloads
@@ -70,7 +70,7 @@ fn notifies(sent: &Sent) -> Vec<(NotifyType, Vec<u8>)> {
 }
 
 #[track_caller]
-fn assert_at(pair: &Pair, place: &str) {
+pub(crate) fn assert_at(pair: &Pair, place: &str) {
     assert_eq!(pair.ike_sa(Side::A).remote.ip(), addr(place));
     assert_eq!(pair.ike_sa(Side::B).local.ip(), addr(place));
 }
@@ -134,8 +134,8 @@ fn whoever_is_where_it_is_sent_to_is_served() {
 }
 
 /// B answers IKE_SA_INIT before it knows that it sends away, as where another connection does not.
-fn redirected_in_auth() -> Pair {
-    let mut pair = pair_with(|_, _| {});
+pub(crate) fn redirected_in_auth(change: impl Fn(Side, &mut Setup)) -> Pair {
+    let mut pair = pair_with(change);
     pair.command(Side::A, initiate("lan"));
     let mut changed = pair.setup(Side::B).clone();
     sending_away(Side::B, &mut changed);
@@ -148,7 +148,7 @@ fn redirected_in_auth() -> Pair {
 
 #[test]
 fn an_initiator_that_has_proven_who_it_is_is_sent_elsewhere_without_a_child() {
-    let mut pair = redirected_in_auth();
+    let mut pair = redirected_in_auth(|_, _| {});
     pair.settle();
     pair.run_for(seconds(1));
     assert_at(&pair, ELSEWHERE);
@@ -166,7 +166,7 @@ fn every_lost_or_doubled_message_of_a_redirect_is_made_good() {
                 Fate::Late(millis(1500)),
             ] {
                 let mut pair = if in_auth {
-                    let mut pair = redirected_in_auth();
+                    let mut pair = redirected_in_auth(|_, _| {});
                     pair.net.spoil(number, fate);
                     pair
                 } else {
@@ -184,7 +184,7 @@ fn every_lost_or_doubled_message_of_a_redirect_is_made_good() {
     }
 }
 
-fn redirect(to: &str) -> Command {
+pub(crate) fn redirect(to: &str) -> Command {
     Command::Redirect {
         whom: Redirected {
             ike: Some("site".into()),

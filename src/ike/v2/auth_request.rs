@@ -267,7 +267,12 @@ impl HalfOpen {
                 return refuse(core, sealing, datagram, &error.into(), cx);
             }
         };
-        let leased = configuration::lease(&connection, &peer.remote_id, payloads, core, cx);
+        let elsewhere = connection.redirect_from(core.path);
+        let elsewhere = elsewhere.filter(|_| self.may_redirect);
+        let leased = match elsewhere {
+            Some(_) => Ok(None),
+            None => configuration::lease(&connection, &peer.remote_id, payloads, core, cx),
+        };
         core.connection = Some(Arc::clone(&connection));
         if let Verdict::Proven(how) = verdict {
             let message = format!("{} authenticated with {how}", peer.remote_id);
@@ -294,8 +299,12 @@ impl HalfOpen {
             mobike::announce(&mut response, &connection, core.path.local.ip(), cx);
         }
         sa.mobike = mobike;
-        let stays = !sa.redirect_at_once(core, self.may_redirect, &mut response, cx);
-        let wants_child = stays && (payloads.sa.is_some() || payloads.ts_i.is_some());
+        sa.redirection.is_supported = self.may_redirect;
+        if let Some(gateway) = elsewhere {
+            sa.redirect_at_once(core, gateway, &mut response, cx);
+        }
+        let asks_child = payloads.sa.is_some() || payloads.ts_i.is_some();
+        let wants_child = elsewhere.is_none() && asks_child;
         let mut child = wants_child
             .then(|| sa.first_child(core, exchange, (leased, payloads), &mut response, cx));
         if let Some(Ok(child)) = &mut child {

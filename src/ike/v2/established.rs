@@ -79,6 +79,7 @@ pub(in crate::ike) struct Inheritance {
     pub(super) lingering: Lingering,
     /// Addresses, and the path that is in use.
     pub(super) mobike: Option<(Mobike, Path)>,
+    pub(super) redirection: Redirection,
     pub(super) queue: VecDeque<Task>,
     pub(super) old: Box<IkeSaStatus>,
 }
@@ -137,10 +138,13 @@ impl Established {
         core.log(cx, "IKE", line);
         let ike = Box::new(self.status(core, false));
         cx.event(Event::IkeUp { ike });
-        cx.effects.push(Effect::Established {
-            id,
-            initial_contact,
-        });
+        // One that is there only to send the peer away replaces nothing that the peer still has.
+        if initial_contact || !self.redirection.is_leaving() {
+            cx.effects.push(Effect::Established {
+                id,
+                initial_contact,
+            });
+        }
     }
 
     fn register(&self, core: &Core, cx: &mut Context) {
@@ -493,6 +497,7 @@ impl Established {
             children,
             lingering,
             mobike,
+            redirection,
             queue,
             old,
         } = inheritance;
@@ -502,6 +507,7 @@ impl Established {
         }
         self.children.extend(children);
         self.lingering.inherit(lingering);
+        self.redirection = redirection;
         self.work.queue.extend(queue);
         self.watch_children(cx.now);
         self.succession = Succession::None;

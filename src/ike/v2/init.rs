@@ -1,6 +1,5 @@
 //! IKE_SA_INIT as initiator (RFC 7296 §1.2), and what both sides know after it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use crate::ike::negotiate::{
     check_answer, exchanges, has_additional, ike_suite, offer, proposal_texts,
 };
 use crate::ike::pad::Fragmentation;
+use crate::ike::redirect::Detour;
 use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::status::NatStatus;
 use crate::ike::{Discard, Path};
@@ -96,7 +96,7 @@ pub(super) struct InitOffer {
     proposals: Vec<SaProposal>,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
-    pub(super) redirected_from: Option<IpAddr>,
+    pub(super) detour: Detour,
 }
 
 /// A valid answer, or a wish to try again in another way.
@@ -142,7 +142,7 @@ impl InitSent {
             proposals,
             nonce: cx.nonce(),
             cookie: None,
-            redirected_from: attempt.detour.from(),
+            detour: attempt.detour.clone(),
         };
         core.log(cx, "IKE", format!("initiating IKE_SA to {}", path.remote));
         let request = send(&core, &offer, &exchange, cx);

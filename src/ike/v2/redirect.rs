@@ -55,17 +55,19 @@ impl Redirection {
     }
 }
 
-/// Says in IKE_SA_INIT that we go where we are sent to, or where we come from.
+/// Says in IKE_SA_INIT that we go where we are sent to, or where we come from. Whom a redirect has led
+/// nowhere says nothing, for the configured gateway to serve it.
 pub(super) fn announce(core: &Core, offer: &InitOffer, payloads: &mut PayloadWriter) {
     let connection = core.connection.as_ref();
     if !connection.is_some_and(|connection| connection.follow_redirects) {
         return;
     }
-    match offer.redirected_from {
+    match offer.detour.from() {
         Some(from) => {
             let from = Gateway::Address(from).encode(&[]);
             add_notify(payloads, NotifyType::REDIRECTED_FROM, &from);
         }
+        None if offer.detour.has_failed() => {}
         None => add_notify(payloads, NotifyType::REDIRECT_SUPPORTED, &[]),
     }
 }
@@ -133,24 +135,17 @@ impl Established {
         true
     }
 
-    /// Sends an initiator away that has proven who it is, if it goes; there is no child then (RFC 5685 §6).
+    /// Sends an initiator away that has proven who it is; there is no child then (RFC 5685 §6).
     pub(super) fn redirect_at_once(
         &mut self,
         core: &Core,
-        is_supported: bool,
+        gateway: &Gateway,
         response: &mut PayloadWriter,
         cx: &mut Context,
-    ) -> bool {
-        self.redirection.is_supported = is_supported;
-        let connection = core.connection.as_ref();
-        let gateway = connection.and_then(|connection| connection.redirect_from(core.path));
-        let Some(gateway) = gateway.filter(|_| is_supported) else {
-            return false;
-        };
+    ) {
         core.log(cx, "IKE", format!("redirecting the peer to {gateway}"));
         add(gateway, response);
         self.redirection.expect_leave(cx.now);
-        true
     }
 
     pub(super) fn begin_redirect(
@@ -161,7 +156,7 @@ impl Established {
     ) -> Pending {
         core.log(cx, "IKE", format!("redirecting the peer to {gateway}"));
         add(gateway, payloads);
-        Pending::Redirect
+        Pending::Redirect(gateway.clone())
     }
 
     /// The peer of an established IKE SA sends us to another gateway: sets up a new one there, which takes

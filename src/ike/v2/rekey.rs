@@ -383,10 +383,15 @@ impl Established {
             children: std::mem::take(&mut self.children),
             lingering: std::mem::take(&mut self.lingering),
             mobike: self.mobike.take().map(|mobike| (mobike, core.path)),
+            redirection: self.redirection.clone(),
             queue: self.work.take_inheritance(),
             old,
         };
-        cx.effects.push(Effect::Inherit { to, inheritance });
+        cx.effects.push(Effect::Inherit {
+            from: core.id,
+            to,
+            inheritance: Box::new(inheritance),
+        });
         self.followups.end(cx);
         cx.peers
             .remove(core.id, &self.peer.local_id, &self.peer.remote_id);
@@ -435,7 +440,6 @@ impl Established {
             cx,
         );
         sa.keep_reauth_time(self);
-        sa.redirection = self.redirection.clone();
         if !core.initiator {
             sa.liveness.expect_late_peer();
         }

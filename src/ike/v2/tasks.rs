@@ -65,7 +65,7 @@ pub(super) enum Pending {
     AnnounceAddresses,
     CheckRoute(RouteCheck),
     TellCrashToken,
-    Redirect,
+    Redirect(Gateway),
 }
 
 impl Task {
@@ -121,7 +121,7 @@ impl Pending {
                 "IKE_MOBIKE"
             }
             Self::TellCrashToken => "IKE_CRASH_TOKEN",
-            Self::Redirect => "IKE_REDIRECT",
+            Self::Redirect(_) => "IKE_REDIRECT",
         }
     }
 
@@ -135,7 +135,7 @@ impl Pending {
             | Self::AnnounceAddresses
             | Self::CheckRoute(_)
             | Self::TellCrashToken
-            | Self::Redirect => ExchangeType::INFORMATIONAL,
+            | Self::Redirect(_) => ExchangeType::INFORMATIONAL,
             Self::Child(request) if request.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::RekeyIke(rekey) if rekey.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
@@ -259,7 +259,13 @@ impl Work {
             .chain(delayed.into_iter().map(|(_, task)| task));
         let (inherited, rest) = all.partition::<VecDeque<_>, _>(Task::is_inherited);
         self.queue = rest;
-        inherited
+        // The peer may have replaced this IKE SA before it was told, and then does not listen here.
+        let unanswered = self.outstanding.as_ref().map(|sent| &sent.pending);
+        let redirect = match unanswered {
+            Some(Pending::Redirect(gateway)) => Some(Task::Redirect(gateway.clone())),
+            _ => None,
+        };
+        redirect.into_iter().chain(inherited).collect()
     }
 
     /// Ends everything that waits. A peer that is dead takes nothing with it that was asked for:
@@ -301,7 +307,7 @@ impl Work {
                 | Pending::AnnounceAddresses
                 | Pending::CheckRoute(_)
                 | Pending::TellCrashToken
-                | Pending::Redirect,
+                | Pending::Redirect(_),
             )
             | None => {}
         }
@@ -504,7 +510,7 @@ impl Established {
                 Ok(payloads) => self.on_route_answer(core, &check, &payloads, cx),
                 Err(error) => Fate::Ends(End::Failed(error.to_string())),
             },
-            Pending::Redirect => {
+            Pending::Redirect(_) => {
                 self.redirection.expect_leave(cx.now);
                 Fate::Stays
             }

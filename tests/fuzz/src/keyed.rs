@@ -171,7 +171,7 @@ impl World {
                 }
                 Output::Event(event) => self.note(event),
                 Output::Update(update) => self.install(update),
-                Output::Keepalive(_) | Output::KeyLog(_) | Output::Fetch(_) => {}
+                Output::Keepalive(_) | Output::KeyLog(_) | Output::Fetch(_) | Output::Route(_) => {}
             }
         }
     }

@@ -1,0 +1,143 @@
+//! Redirects that lead nowhere, cross other exchanges or come in the middle of something: what there was
+//! stays until there is something better.
+
+use std::collections::BTreeSet;
+
+use lockgate::ike::{AddressPattern, Input, Unique};
+use lockgate::wire::ikev2::NotifyType;
+use lockgate::wire::isakmp::ExchangeType;
+
+use super::addresses::guest;
+use super::config::Side;
+use super::pair::{initiate, millis, rekey, rekey_ike, seconds};
+use super::redirect::{
+    ELSEWHERE, assert_at, gateway, notifies, pair_with, redirect, redirected_in_auth, sending_away,
+    up,
+};
+
+/// Where nobody answers.
+const NOWHERE: &str = "203.0.113.9";
+
+#[test]
+fn a_redirect_that_crosses_a_rekey_leaves_nothing_behind() {
+    for side in Side::BOTH {
+        for rekey_first in [false, true] {
+            for delay in (0..60).step_by(4) {
+                let mut pair = pair_with(|_, _| {});
+                up(&mut pair);
+                let mut commands = [(Side::B, redirect(ELSEWHERE)), (side, rekey_ike())];
+                if rekey_first {
+                    commands.reverse();
+                }
+                let [(one, first), (two, second)] = commands;
+                pair.command(one, first);
+                pair.run_for(millis(delay));
+                pair.command(two, second);
+                pair.run_for(seconds(60));
+                let place = pair.ike_sas(Side::A);
+                assert_eq!(place.len(), 1, "{side:?} {rekey_first} {delay}");
+                assert_at(&pair, ELSEWHERE);
+                pair.assert_clean(1);
+                pair.finish();
+            }
+        }
+    }
+}
+
+#[test]
+fn whom_a_redirect_leads_nowhere_is_served_by_the_gateway_that_it_came_from() {
+    let mut pair = pair_with(|side, setup| {
+        if side == Side::B {
+            setup.connection.redirect = Some(gateway(NOWHERE));
+        }
+        setup.connection.keyingtries = 1;
+    });
+    let id = pair.command(Side::A, initiate("lan"));
+    pair.run_for(seconds(60));
+    assert!(matches!(pair.result(Side::A, id), Some(Ok(_))));
+    assert_at(&pair, "192.0.2.2");
+    let detours = pair.net.from(Side::A, 0);
+    let detours = detours.iter().filter(|sent| {
+        let first = notifies(sent)
+            .iter()
+            .any(|(kind, _)| *kind == NotifyType::REDIRECTED_FROM);
+        sent.is(ExchangeType::IKE_SA_INIT, false) && first
+    });
+    let spis: BTreeSet<_> = detours.map(|sent| sent.header.initiator_spi.0).collect();
+    assert_eq!(spis.len(), 1, "it was tried once");
+    pair.assert_clean(1);
+    pair.finish();
+}
+
+#[test]
+fn an_established_peer_whom_a_redirect_leads_nowhere_comes_back() {
+    let mut pair = pair_with(|_, setup| setup.connection.keyingtries = 1);
+    up(&mut pair);
+    pair.gapless = false;
+    pair.command(Side::B, redirect(NOWHERE));
+    pair.run_for(seconds(120));
+    assert_at(&pair, "192.0.2.2");
+    pair.assert_clean(1);
+    pair.finish();
+}
+
+/// The tunnel that there is stays until there is one elsewhere.
+#[test]
+fn a_new_authentication_that_is_redirected_ends_nothing_here() {
+    let mut pair = pair_with(|_, setup| setup.connection.unique = Unique::Replace);
+    up(&mut pair);
+    let before = pair.ike_sa(Side::B).id;
+    pair.start_traffic(millis(3));
+    pair.command(Side::A, rekey(None, true));
+    let mut changed = pair.setup(Side::B).clone();
+    changed.connection.redirect = Some(gateway(NOWHERE));
+    pair.run_for(millis(15));
+    let now = pair.now;
+    pair.host(Side::B).reload(now, changed.pad());
+    pair.collect();
+    pair.run_for(seconds(5));
+    pair.stop_traffic();
+    assert_eq!(pair.lost_packets, 0);
+    let sas = pair.ike_sas(Side::B);
+    assert!(sas.iter().any(|sa| sa.id == before), "{sas:?}");
+}
+
+#[test]
+fn a_peer_that_is_redirected_takes_no_address() {
+    let mut pair = redirected_in_auth(|side, setup| guest(side, setup, 4));
+    pair.run_for(millis(1));
+    let before = pair.net.sent();
+    while !pair
+        .net
+        .from(Side::B, before)
+        .iter()
+        .any(|sent| sent.is(ExchangeType::IKE_AUTH, true))
+    {
+        pair.run_for(millis(1));
+    }
+    let endpoint = &pair.host(Side::B).endpoint;
+    assert_eq!(endpoint.leases("guests").count(), 0);
+}
+
+/// An address that was not told would be hashed as 0.0.0.0, and every path would seem translated.
+#[test]
+fn a_detour_starts_from_the_address_that_the_routing_table_has_for_it() {
+    let mut pair = pair_with(|side, setup| {
+        sending_away(side, setup);
+        if side == Side::A {
+            setup.connection.local_addrs = vec![AddressPattern::Any];
+        }
+    });
+    let (now, local) = (pair.now, Side::A.addr());
+    let remote = Side::B.addr();
+    pair.host(Side::A)
+        .handle(now, Input::SourceAddress { remote, local });
+    pair.host(Side::A).route = Some(local);
+    pair.command(Side::A, initiate("lan"));
+    pair.run_for(seconds(1));
+    pair.assert_tunnels(1);
+    assert_at(&pair, ELSEWHERE);
+    assert!(!pair.ike_sa(Side::A).nat.any());
+    assert!(!pair.ike_sa(Side::B).nat.any());
+    pair.finish();
+}
