@@ -4,13 +4,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, net::UdpSocket};
 
 use lockgate::wire::{
-    ikev2::{NotifyType, PayloadWriter, message_bytes},
-    isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadType},
+    ikev2::{Notify, NotifyType, PayloadWriter, message_bytes},
+    isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadChain, PayloadType},
     vici::Value,
 };
 
 use crate::support::{
-    eventually,
+    PATIENCE, eventually,
     lab::{Family, Gateway, Lab, Plan, Side},
     traffic::assert_reaches,
 };
@@ -34,7 +34,14 @@ fn every_hostile_message_raises_its_own_counter_and_changes_nothing() {
         .gateway_a
         .run(|| UdpSocket::bind((Side::A.outer(Family::V4), 0)))
         .unwrap();
-    let inputs = [headers(), chains(), handshakes(), claims(spis)];
+    let inputs = [
+        headers(),
+        chains(),
+        proposals(),
+        handshakes(),
+        claims(spis),
+        fragments(spis),
+    ];
     for input in inputs.into_iter().flatten() {
         let before = discards(&b);
         let target = SocketAddr::new(Side::B.outer(Family::V4), input.port);
@@ -52,8 +59,73 @@ fn every_hostile_message_raises_its_own_counter_and_changes_nothing() {
         assert_eq!(gateway.ike_sas().len(), 1);
         assert_eq!(gateway.child_sas().len(), 1);
     }
-    assert_eq!(b.ask("stats", &[]).get("half-open").unwrap_or("0"), "0");
+    assert_eq!(half_open(&b), "0");
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+}
+
+/// B14: what lacks an algorithm, or has one too many, is refused with a word, and nothing is kept of it.
+#[test]
+fn offers_that_make_no_suite_are_refused_and_leave_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let [_, b] = lab.tunnel(&Plan::default());
+    let sender = lab
+        .gateway_a
+        .run(|| UdpSocket::bind((Side::A.outer(Family::V4), 0)))
+        .unwrap();
+    sender.set_read_timeout(Some(PATIENCE)).unwrap();
+    // AES-256-GCM with a tag of 16 bytes, PRF_HMAC_SHA2_384, AUTH_HMAC_SHA2_256_128, X25519.
+    let (gcm, prf): ((u8, u16), (u8, u16)) = ((1, 20), (2, 6));
+    let (integrity, x25519, no_exchange) = ((3, 12), (4, 31), (4, 0));
+    let offers: [(&str, &[(u8, u16)]); 7] = [
+        ("no key exchange", &[gcm, prf]),
+        ("the key exchange NONE", &[gcm, prf, no_exchange]),
+        ("no PRF", &[gcm, x25519]),
+        ("no cipher", &[prf, x25519]),
+        ("an AEAD with integrity", &[gcm, prf, integrity, x25519]),
+        ("an unknown PRF", &[gcm, (2, 900), x25519]),
+        ("a private type", &[gcm, prf, x25519, (241, 1)]),
+    ];
+    for (name, transforms) in offers {
+        let mut payloads = handshake();
+        payloads[0].1 = proposal(transforms);
+        let target = SocketAddr::new(Side::B.outer(Family::V4), 500);
+        sender.send_to(&init(&payloads), target).unwrap();
+        let mut answer = [0; 1500];
+        let len = sender.recv(&mut answer).expect(name);
+        let (header, chain) = Header::parse(&answer[..len]).unwrap();
+        assert!(header.flags.response(), "{name}");
+        let kinds = PayloadChain::new(header.next_payload, chain).map(|payload| {
+            let payload = payload.unwrap();
+            assert_eq!(payload.kind, PayloadType::NOTIFY, "{name}");
+            Notify::parse(payload.body).unwrap().kind
+        });
+        let kinds: Vec<_> = kinds.collect();
+        assert_eq!(kinds, [NotifyType::NO_PROPOSAL_CHOSEN], "{name}");
+    }
+    assert_eq!(half_open(&b), "0");
+    assert_eq!(b.ike_sas().len(), 1);
+}
+
+/// The body of an SA payload with one proposal of these types and identifiers; ciphers get 256 bits.
+fn proposal(transforms: &[(u8, u16)]) -> Vec<u8> {
+    let count = transforms.len();
+    let mut body = vec![0, 0, 0, 0, 1, 1, 0, u8::try_from(count).unwrap()];
+    for (place, (kind, id)) in transforms.iter().enumerate() {
+        let key: &[u8] = if *kind == 1 { &[0x80, 14, 1, 0] } else { &[] };
+        let more = if place + 1 < count { 3 } else { 0 };
+        let [high, low] = id.to_be_bytes();
+        body.extend([more, 0, 0, u8::try_from(8 + key.len()).unwrap()]);
+        body.extend([*kind, 0, high, low]);
+        body.extend(key);
+    }
+    body[3] = u8::try_from(body.len()).unwrap();
+    body
+}
+
+fn half_open(gateway: &Gateway) -> String {
+    let stats = gateway.ask("stats", &[]);
+    let ikesas = stats.get_section("ikesas").unwrap();
+    ikesas.get("half-open").unwrap().to_owned()
 }
 
 /// B1 to B6 of a header: too short, lengths, versions, SPIs, flags, exchanges and message IDs.
@@ -134,6 +206,80 @@ fn chains() -> Vec<Input> {
     inputs
 }
 
+/// B13: proposals that cannot be read.
+fn proposals() -> Vec<Input> {
+    let [(_, good), ..] = &handshake()[..] else {
+        unreachable!("an SA payload comes first")
+    };
+    let change = |at: usize, value: u8| {
+        let mut body = good.clone();
+        body[at] = value;
+        body
+    };
+    let bodies = [
+        ("no proposal at all", Vec::new()),
+        ("half a proposal", good[..20].to_vec()),
+        ("more proposals announced", change(0, 2)),
+        ("an unknown flag at a proposal", change(0, 7)),
+        ("a proposal of 0 bytes", change(3, 0)),
+        ("a proposal of 255 bytes", change(3, 255)),
+        ("proposal number 0", change(4, 0)),
+        ("an SPI of 3 bytes", change(6, 3)),
+        ("an SPI of 8 bytes", change(6, 8)),
+        ("an SPI of 255 bytes", change(6, 255)),
+        ("no transform", change(7, 0)),
+        ("two transforms of three", change(7, 2)),
+        ("four transforms of three", change(7, 4)),
+        ("255 transforms of three", change(7, 255)),
+        ("the last transform in the middle", change(8, 0)),
+        ("a transform of 7 bytes", change(11, 7)),
+        ("a transform of 255 bytes", change(11, 255)),
+        ("an attribute of 256 bytes", change(16, 0)),
+    ];
+    let inputs = bodies.into_iter().map(|(name, body)| {
+        let mut payloads = handshake();
+        payloads[0].1 = body;
+        input(name, init(&payloads), "bad-payload")
+    });
+    inputs.collect()
+}
+
+/// B17: fragments of the tunnel that is up, by someone without its keys.
+fn fragments((initiator, responder): (IkeSpi, IkeSpi)) -> Vec<Input> {
+    let header = Header {
+        initiator_spi: initiator,
+        responder_spi: responder,
+        next_payload: PayloadType::NONE,
+        version: Header::VERSION_2_0,
+        exchange: ExchangeType::INFORMATIONAL,
+        flags: Flags::new(true, false),
+        message_id: 2,
+        length: 0,
+    };
+    let numbers = [
+        ("fragment 0 of 2", [0, 2], "malformed"),
+        ("fragment 3 of 2", [3, 2], "malformed"),
+        ("fragment 0 of 0", [0, 0], "malformed"),
+        ("fragment 1 of 0", [1, 0], "malformed"),
+        ("fragment 65535 of 65535", [65535, 65535], "fragment-limit"),
+        ("fragment 1 of 2, forged", [1, 2], "integrity-failed"),
+    ];
+    let fragment = |(name, [number, total], counter): (&str, [u16; 2], _)| {
+        let body = [&number.to_be_bytes(), &total.to_be_bytes(), &[0x5a; 60][..]].concat();
+        let mut writer = PayloadWriter::new();
+        writer.add(PayloadType::SKF, &body);
+        input(name, message_bytes(header, writer.finish()), counter)
+    };
+    let mut first = handshake();
+    first.insert(
+        0,
+        (PayloadType::SKF, [&[0, 1, 0, 2], &[0x5a; 60][..]].concat()),
+    );
+    let in_clear = input("a fragment in IKE_SA_INIT", init(&first), "malformed");
+    let numbers = numbers.into_iter().map(fragment);
+    numbers.chain([in_clear]).collect()
+}
+
 /// B11, B15 and B16: a handshake with a payload missing, or with one of no use.
 fn handshakes() -> Vec<Input> {
     let mut inputs = Vec::new();
@@ -211,14 +357,9 @@ fn input(name: &str, bytes: Vec<u8>, counter: &'static str) -> Input {
 /// What a correct IKE_SA_INIT request for the lab's tunnel holds.
 fn handshake() -> Payloads {
     // AES-256-GCM with a tag of 16 bytes, PRF_HMAC_SHA2_384, X25519.
-    let proposal = [
-        &[0, 0, 0, 36, 1, 1, 0, 3][..],
-        &[3, 0, 0, 12, 1, 0, 0, 20, 0x80, 14, 1, 0],
-        &[3, 0, 0, 8, 2, 0, 0, 6],
-        &[0, 0, 0, 8, 4, 0, 0, 31],
-    ];
+    let proposal = proposal(&[(1, 20), (2, 6), (4, 31)]);
     vec![
-        (PayloadType::SA, proposal.concat()),
+        (PayloadType::SA, proposal),
         (PayloadType::KE, [&[0, 31, 0, 0], &[9; 32][..]].concat()),
         (PayloadType::NONCE, vec![7; 32]),
     ]
