@@ -22,7 +22,7 @@ use crate::{config::DaemonConfig, crypto::Secret};
 #[derive(Debug)]
 pub(super) struct StateDir {
     folder: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// What was found there, or put there.
@@ -73,7 +73,7 @@ impl StateDir {
         })?;
         Ok(Self {
             folder: folder.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -100,6 +100,13 @@ impl StateDir {
         file.persist_noclobber(path)?;
         File::open(&self.folder)?.sync_all()?;
         Ok(secret)
+    }
+}
+
+/// A process that is just being started has a copy of the descriptor, which would keep the lock.
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock); // what cannot be unlocked is closed
     }
 }
 
@@ -219,5 +226,15 @@ mod tests {
         }
         std::os::unix::fs::symlink(&path, home.path().join("link")).expect("a new name");
         assert!(dir.secret("link").is_err());
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_does_not_keep_the_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = StateDir::open(folder.path()).expect("the first one gets it");
+        let copy = first.lock.try_clone().expect("a copy");
+        drop(first);
+        StateDir::open(folder.path()).expect("it is free again");
+        drop(copy);
     }
 }
