@@ -172,7 +172,7 @@ fn rsa_with_the_padding_and_hash_that_are_asked_for() {
     for (padding, theirs) in [("pss", "ike:rsa/pss"), ("pkcs1", "ike:rsa")] {
         let mut sides = Sides::certified();
         for side in &mut sides.lockgate {
-            side.push_str(&format!(", auth = \"rsa/{padding}-sha384\""));
+            side.push_str(&format!(", auth = \"ike:rsa/{padding}-sha384\""));
         }
         for side in &mut sides.strongswan {
             *side = side.replace("pubkey", &format!("{theirs}-sha384"));
@@ -203,7 +203,7 @@ fn a_peer_that_does_not_know_digital_signatures_gets_and_sends_the_methods_of_ol
         if kind == Kind::Rsa {
             sides.lockgate = [
                 "auth = \"psk\", id = \"gw-a.example\"".to_owned(),
-                "auth = \"rsa-sha1\", id = \"gw-b.example\"".to_owned(),
+                "auth = \"ike:rsa-sha1\", id = \"gw-b.example\"".to_owned(),
             ];
             sides.strongswan[1] = "auth = psk\n id = gw-a.example".to_owned();
         }
