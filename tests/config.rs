@@ -244,6 +244,7 @@ fn every_key_of_a_connection_is_read() {
         unique = "replace"
         childless = "prefer"
         follow_redirects = true
+        resumption = true
         redirect = "gw.example"
         keyingtries = 0
         rekey_time = "2h"
@@ -288,6 +289,7 @@ fn every_key_of_a_connection_is_read() {
     assert_eq!(connection.unique, Unique::Replace);
     assert_eq!(connection.childless, Childless::Prefer);
     assert!(connection.follow_redirects);
+    assert!(connection.resumption);
     assert_eq!(connection.redirect, "gw.example".parse().ok());
     assert_eq!(connection.keyingtries, 0);
     assert_eq!(

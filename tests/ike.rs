@@ -90,6 +90,10 @@ mod reauth;
 mod redirect;
 #[path = "ike/reload.rs"]
 mod reload;
+#[path = "ike/resumption.rs"]
+mod resumption;
+#[path = "ike/resumption_hostile.rs"]
+mod resumption_hostile;
 #[path = "ike/revocation.rs"]
 mod revocation;
 #[path = "ike/schedules.rs"]

@@ -59,6 +59,7 @@ pub(super) fn read(
             .read("follow_redirects", value::boolean)
             .unwrap_or(false),
         redirect: section.read("redirect", gateway),
+        resumption: section.read("resumption", value::boolean).unwrap_or(false),
         dpd_delay: section
             .read("dpd_delay", value::duration)
             .unwrap_or(DPD_DELAY),

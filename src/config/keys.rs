@@ -133,6 +133,7 @@ pub(super) static CONNECTION: Schema = Schema {
         ("mobike", Yes),
         ("follow_redirects", Yes),
         ("redirect", Yes),
+        ("resumption", Yes),
         ("dpd_delay", Yes),
         ("keyingtries", Yes),
         ("unique", Yes),

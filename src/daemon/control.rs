@@ -61,7 +61,7 @@ pub(super) struct Control {
     pub(super) failures: Failures,
     pub(super) key_log: Option<KeyLog>,
     /// Held, so that nobody else uses it.
-    pub(super) _state: State,
+    pub(super) state: State,
     /// Absent where nobody may ask for them.
     pub(super) metrics: Option<Metrics>,
     pub(super) fetcher: Fetcher,
@@ -205,10 +205,20 @@ impl Control {
     }
 
     /// The clock may be set at any time, so the endpoint is told in every turn.
-    fn tell_time(&mut self, now: Instant) {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let time = UnixTime::since_unix_epoch(since.unwrap_or_default());
+    pub(super) fn tell_time(&mut self, now: Instant) {
+        let time = time_of_day();
         self.endpoint.handle(now, Input::TimeOfDay(time));
+    }
+
+    /// Keys of tickets are made and changed only where somebody is to get tickets.
+    pub(super) fn tell_ticket_keys(&mut self, now: Instant) {
+        let mut connections = self.config.pad.connections.iter();
+        if connections.any(|connection| connection.resumption)
+            && let folder = &self.config.daemon.state_dir
+            && let Some(keys) = self.state.ticket_keys(folder, time_of_day().as_secs())
+        {
+            self.endpoint.handle(now, Input::TicketKeys(keys));
+        }
     }
 
     fn take_signals(&mut self, now: Instant) {
@@ -349,6 +359,7 @@ impl Control {
         self.sample(now);
         self.tell_source_addresses(now);
         self.refresh_routes();
+        self.tell_ticket_keys(now);
         if let Some(metrics) = &mut self.metrics {
             metrics.retry();
         }
@@ -533,6 +544,11 @@ impl Control {
         };
         self.vici.respond(client, answer);
     }
+}
+
+fn time_of_day() -> UnixTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since.unwrap_or_default())
 }
 
 fn count(number: usize) -> u64 {

@@ -365,7 +365,7 @@ impl Parts {
             ledger: Ledger::default(),
             failures: Failures::default(),
             key_log: self.key_log,
-            _state: self.state,
+            state: self.state,
             metrics: self.metrics,
             fetcher: self.fetcher,
             log_limit: RateLimit::default(),
@@ -380,6 +380,8 @@ impl Parts {
         };
         control.tell_source_addresses(now);
         control.tell_addresses(now);
+        control.tell_time(now);
+        control.tell_ticket_keys(now);
         control
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io::{self, Read, Write},
+    ops::Range,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +17,7 @@ use rustix::{
 };
 use tempfile::NamedTempFile;
 
-use crate::{config::DaemonConfig, crypto::Secret};
+use crate::{config::DaemonConfig, crypto::Secret, ike::TicketKeys};
 
 /// The folder, which is this process's own as long as this value lives.
 #[derive(Debug)]
@@ -30,7 +31,9 @@ pub(super) struct StateDir {
 pub(super) struct State {
     /// For crash detection tokens, if they are wanted.
     pub(super) crash_secret: Option<Arc<Secret>>,
-    _dir: Option<StateDir>,
+    dir: Option<StateDir>,
+    /// The keys of tickets were looked at, and will be when this is over: seconds since 1970.
+    looked_at: Range<u64>,
 }
 
 impl State {
@@ -44,7 +47,8 @@ impl State {
             let crash_secret = dir.secret("qcd.secret")?;
             Ok(Self {
                 crash_secret: Some(Arc::new(crash_secret)),
-                _dir: Some(dir),
+                dir: Some(dir),
+                ..Self::default()
             })
         });
         loaded.unwrap_or_else(|error| {
@@ -52,6 +56,30 @@ impl State {
             tracing::warn!(%folder, %error, "no crash detection tokens for peers");
             Self::default()
         })
+    }
+
+    /// Keys for tickets, if there are other ones than before. `time` is in seconds since 1970.
+    pub(super) fn ticket_keys(&mut self, folder: &Path, time: u64) -> Option<TicketKeys> {
+        if self.looked_at.contains(&time) {
+            return None;
+        }
+        let dir = match self.dir.take() {
+            Some(dir) => Ok(dir),
+            None => StateDir::open(folder),
+        };
+        let found = dir.and_then(|dir| self.dir.insert(dir).ticket_keys(time));
+        match found {
+            Ok((keys, lifetime)) => {
+                self.looked_at = lifetime;
+                Some(keys)
+            }
+            Err(error) => {
+                let folder = folder.display();
+                tracing::warn!(%folder, %error, "no new keys for the tickets of peers");
+                self.looked_at = time..time.saturating_add(RETRY);
+                None
+            }
+        }
     }
 }
 
@@ -83,23 +111,73 @@ impl StateDir {
         let path = self.folder.join(name);
         let mut options = OpenOptions::new();
         match options.read(true).custom_flags(FLAGS).open(&path) {
-            Ok(file) => read(file),
+            Ok(file) => read(file, &[SECRET_LEN]),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(&path),
             Err(error) => Err(error),
         }
     }
 
     fn create(&self, path: &Path) -> io::Result<Secret> {
-        let mut bytes = vec![0; SECRET_LEN];
-        let drawn = SysRng.try_fill_bytes(&mut bytes);
-        drawn.map_err(|error| io::Error::other(error.to_string()))?;
-        let secret = Secret::from(bytes);
+        let secret = draw()?;
+        self.write(&secret)?.persist_noclobber(path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(secret)
+    }
+
+    /// A file that has no name yet.
+    fn write(&self, secret: &Secret) -> io::Result<NamedTempFile> {
         let mut file = NamedTempFile::new_in(&self.folder)?; // mode 0600
         file.write_all(secret.as_bytes())?;
         file.as_file().sync_all()?;
-        file.persist_noclobber(path)?;
+        Ok(file)
+    }
+
+    /// The keys of tickets at this time, and how long they stay. One that is too old, or from a time to
+    /// come, gives its place to a new one and is kept besides it.
+    fn ticket_keys(&self, time: u64) -> io::Result<(TicketKeys, Range<u64>)> {
+        let path = self.folder.join("tickets.keys");
+        let mut options = OpenOptions::new();
+        let records = match options.read(true).custom_flags(FLAGS).open(&path) {
+            Ok(file) => Some(read(file, &[RECORD_LEN, 2 * RECORD_LEN])?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let records = records.as_ref().map_or(&[][..], Secret::as_bytes);
+        let (records, _) = records.as_chunks::<RECORD_LEN>();
+        let mut records = records.iter().filter_map(|record| {
+            let (made, key) = record.split_first_chunk::<8>()?;
+            let made = u64::from_be_bytes(*made);
+            Some((lifetime(made), Secret::copy_from(key)))
+        });
+        let newest = records.next();
+        if let Some((lifetime, current)) = newest {
+            if lifetime.contains(&time) {
+                let previous = records.next().map(|(_, key)| key);
+                return Ok((TicketKeys { current, previous }, lifetime));
+            }
+            return self.replace_ticket_keys(&path, time, Some((lifetime.start, current)));
+        }
+        self.replace_ticket_keys(&path, time, None)
+    }
+
+    fn replace_ticket_keys(
+        &self,
+        path: &Path,
+        time: u64,
+        previous: Option<(u64, Secret)>,
+    ) -> io::Result<(TicketKeys, Range<u64>)> {
+        let current = draw()?;
+        let mut records = Vec::with_capacity(2 * RECORD_LEN);
+        records.extend_from_slice(&time.to_be_bytes());
+        records.extend_from_slice(current.as_bytes());
+        if let Some((made, key)) = &previous {
+            records.extend_from_slice(&made.to_be_bytes());
+            records.extend_from_slice(key.as_bytes());
+        }
+        self.write(&Secret::from(records))?.persist(path)?;
         File::open(&self.folder)?.sync_all()?;
-        Ok(secret)
+        let previous = previous.map(|(_, key)| key);
+        Ok((TicketKeys { current, previous }, lifetime(time)))
     }
 }
 
@@ -110,13 +188,27 @@ impl Drop for StateDir {
     }
 }
 
-fn read(file: File) -> io::Result<Secret> {
+/// When a key seals that was made at this time.
+fn lifetime(made: u64) -> Range<u64> {
+    made..made.saturating_add(TicketKeys::LIFE.as_secs())
+}
+
+fn draw() -> io::Result<Secret> {
+    let mut bytes = vec![0; SECRET_LEN];
+    let drawn = SysRng.try_fill_bytes(&mut bytes);
+    drawn.map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Secret::from(bytes))
+}
+
+/// What is in a file of one of these lengths.
+fn read(file: File, lengths: &[usize]) -> io::Result<Secret> {
     check(&file.metadata()?)?;
-    let mut bytes = Vec::with_capacity(SECRET_LEN + 1);
-    let length = u64::try_from(SECRET_LEN + 1).unwrap_or(u64::MAX);
-    file.take(length).read_to_end(&mut bytes)?;
+    let longest = lengths.iter().max().map_or(0, |length| length + 1);
+    let mut bytes = Vec::with_capacity(longest);
+    let longest = u64::try_from(longest).unwrap_or(u64::MAX);
+    file.take(longest).read_to_end(&mut bytes)?;
     let secret = Secret::from(bytes);
-    if secret.len() == SECRET_LEN {
+    if lengths.contains(&secret.len()) {
         return Ok(secret);
     }
     Err(io::Error::other(
@@ -157,6 +249,10 @@ fn check(metadata: &Metadata) -> io::Result<()> {
 }
 
 const SECRET_LEN: usize = 32;
+/// When a key was made, in seconds since 1970, and the key.
+const RECORD_LEN: usize = 8 + SECRET_LEN;
+/// Seconds after which a folder that failed is tried again.
+const RETRY: u64 = 3600;
 const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
 const OTHERS: u32 = 0o077;
 const OTHERS_WRITE: u32 = 0o022;
@@ -209,6 +305,50 @@ mod tests {
         check_folder(&metadata, ours).expect("it is ours");
         let error = check_folder(&metadata, ours + 1).expect_err("it is not theirs");
         assert!(error.to_string().contains("belongs to user"), "{error}");
+    }
+
+    #[test]
+    fn keys_of_tickets_are_kept_for_a_day_and_the_last_one_for_another() {
+        let home = tempfile::tempdir().expect("a folder");
+        let state = || State::default();
+        let keys = |state: &mut State, time| state.ticket_keys(home.path(), time);
+        let day = 24 * 3600;
+        let mut first = state();
+        let one = keys(&mut first, 1000).expect("it is made");
+        assert!(one.previous.is_none());
+        assert_eq!(mode(&home.path().join("tickets.keys")), 0o600);
+        assert!(keys(&mut first, 999 + day).is_none(), "nothing new");
+        drop(first);
+        let mut second = state();
+        let same = keys(&mut second, 2000).expect("it is there");
+        assert_eq!(same.current, one.current);
+        let two = keys(&mut second, 1000 + day).expect("it is time");
+        assert_ne!(two.current, one.current);
+        assert_eq!(two.previous.as_ref(), Some(&one.current));
+        drop(second);
+        let mut third = state();
+        let same = keys(&mut third, 1001 + day).expect("they are there");
+        assert_eq!(same.current, two.current);
+        assert_eq!(same.previous, two.previous);
+        // The clock was set back: nothing is sealed with a key of a time to come.
+        let back = keys(&mut third, 500).expect("it is time");
+        assert_eq!(back.previous, Some(two.current));
+    }
+
+    #[test]
+    fn keys_of_tickets_that_others_may_have_read_or_cut_are_not_used() {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut state = State::default();
+        state.ticket_keys(home.path(), 1000).expect("it is made");
+        let path = home.path().join("tickets.keys");
+        fs::write(&path, [1; RECORD_LEN + 1]).expect("it is ours");
+        assert!(State::default().ticket_keys(home.path(), 2000).is_none());
+        drop(state);
+        let mut state = State::default();
+        assert!(state.ticket_keys(home.path(), 2000).is_none());
+        fs::remove_file(&path).expect("it is ours");
+        assert!(state.ticket_keys(home.path(), 2001).is_none(), "not yet");
+        assert!(state.ticket_keys(home.path(), 2000 + RETRY).is_some());
     }
 
     #[test]

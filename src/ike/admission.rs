@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::alert::{Alert, AlertKind, Subject};
 use crate::crypto::CryptoRng;
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
+use crate::wire::isakmp::ExchangeType;
 
 use super::cookie::CookieJar;
 use super::crash_token::TokenLimits;
@@ -151,13 +152,16 @@ impl Endpoint {
             payloads: &payloads,
             connections,
         };
+        if header.exchange == ExchangeType::IKE_SESSION_RESUME {
+            let always = sender.proven || sender.configured;
+            let resumed = request.resume(&mut self.cx);
+            let sa = resumed.map_err(|error| self.refuse_ticket(datagram, error, always))?;
+            self.admit(datagram, sender, sa);
+            return Ok(());
+        }
         match request.answer(&mut self.cx) {
             Ok(sa) => {
-                self.make_room(datagram);
-                if !sender.configured {
-                    self.admission.opened_by_strangers.push_back(sa.core.id);
-                }
-                self.table.put(sa);
+                self.admit(datagram, sender, sa);
                 Ok(())
             }
             Err(ExchangeError::InvalidPublic) => Err(Discard::BadPublicValue),
@@ -174,10 +178,20 @@ impl Endpoint {
         }
     }
 
+    /// Keeps a half-open IKE SA.
+    fn admit(&mut self, datagram: &Datagram<'_>, sender: Sender, sa: IkeSa) {
+        self.make_room(datagram);
+        if !sender.configured {
+            self.admission.opened_by_strangers.push_back(sa.core.id);
+        }
+        self.table.put(sa);
+    }
+
     /// Tells a stranger why not, and keeps nothing. `always`: whatever others have been told.
     fn refuse_init(&mut self, datagram: &Datagram<'_>, error: &ExchangeError, always: bool) {
         let remote = datagram.remote();
-        let line = format!("refused IKE_SA_INIT of {remote}: {error}");
+        let exchange = datagram.header.exchange;
+        let line = format!("refused {exchange} of {remote}: {error}");
         self.alert_of_init(datagram, error.alert_kind(Subject::Ike), line);
         if always || self.admission.allow_reply(self.cx.now) {
             let mut payloads = PayloadWriter::new();

@@ -20,6 +20,7 @@ use super::pools::Pools;
 use super::rate::RateLimit;
 use super::redirect::Detour;
 use super::revocation::{Fetch, Judgement, Knowledge, Own, Question};
+use super::tickets::Tickets;
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
     Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, KeyLogLine, Output,
@@ -44,6 +45,7 @@ pub(super) struct Context {
     /// Our addresses from peers, by connection, and the IKE SA that has them.
     virtual_ips: HashMap<String, (u64, Vec<IpAddr>)>,
     pub(super) revocation: Knowledge,
+    pub(super) tickets: Tickets,
     /// The time of day at a time.
     clock: (Instant, UnixTime),
     rng: Box<dyn CryptoRng + Send>,
@@ -71,8 +73,10 @@ pub(super) enum Effect {
     Withdrawn { heir: u64 },
     /// The peer could not be reached or refused.
     Failed(Failure),
-    /// The peer has named another gateway.
-    Redirect(Attempt),
+    /// There is another way: another gateway that the peer has named, or without a ticket.
+    Connect(Attempt),
+    /// The peer goes on from the IKE SA with these SPIs.
+    Resumed { spis: (IkeSpi, IkeSpi) },
     /// Children were closed and are wanted again, after this pause.
     Restart(Attempt, Duration),
     /// This one is due for a new authentication.
@@ -111,6 +115,8 @@ pub(super) struct Attempt {
     /// The IKE SA that this one replaces by a new authentication.
     pub(super) replaces: Option<u64>,
     pub(super) detour: Detour,
+    /// It may begin with a ticket.
+    pub(super) may_resume: bool,
 }
 
 impl Attempt {
@@ -122,6 +128,7 @@ impl Attempt {
             tries: 0,
             replaces: None,
             detour: Detour::default(),
+            may_resume: true,
         }
     }
 
@@ -226,6 +233,7 @@ impl Context {
             pools: Pools::default(),
             virtual_ips: HashMap::new(),
             revocation: Knowledge::default(),
+            tickets: Tickets::default(),
             clock: (now, UnixTime::since_unix_epoch(Duration::ZERO)),
             rng,
             outputs: VecDeque::new(),
@@ -283,6 +291,11 @@ impl Context {
 
     pub(super) fn rng(&mut self) -> &mut dyn CryptoRng {
         &mut *self.rng
+    }
+
+    /// Tickets, and what to make one with.
+    pub(super) fn tickets_and_rng(&mut self) -> (&Tickets, &mut dyn CryptoRng) {
+        (&self.tickets, &mut *self.rng)
     }
 
     /// Takes the time of day.

@@ -44,6 +44,10 @@ pub enum Discard {
     BadCookie,
     /// A crash detection token that is not the peer's.
     BadCrashToken,
+    /// A ticket that is not one of ours, or one of the peer's that is none.
+    BadTicket,
+    /// A ticket of ours that has expired, was used, or is for what has changed since.
+    StaleTicket,
     /// A redirect that is not allowed or leads nowhere.
     BadRedirect,
     /// Too many half-open IKE SAs from this address.
@@ -62,7 +66,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Malformed,
         Self::TooLong,
         Self::WrongVersion,
@@ -83,6 +87,8 @@ impl Discard {
         Self::CookieRequired,
         Self::BadCookie,
         Self::BadCrashToken,
+        Self::BadTicket,
+        Self::StaleTicket,
         Self::BadRedirect,
         Self::HalfOpenLimit,
         Self::NoConnection,
@@ -123,6 +129,8 @@ impl Discard {
             Self::CookieRequired => "cookie-required",
             Self::BadCookie => "bad-cookie",
             Self::BadCrashToken => "bad-crash-token",
+            Self::BadTicket => "bad-ticket",
+            Self::StaleTicket => "stale-ticket",
             Self::BadRedirect => "bad-redirect",
             Self::HalfOpenLimit => "half-open-limit",
             Self::NoConnection => "no-connection",

@@ -17,7 +17,7 @@ use super::planned::Planned;
 use super::retransmit::jittered;
 use super::revocation::{FetchId, Fetched};
 use super::table::Table;
-use super::v2::{Datagram, End, Established, IkeSa, InitSent};
+use super::v2::{Datagram, End, Established, IkeSa, InitSent, ResumeSent};
 use super::{Discard, IkeSaStatus, Input, Lease, Output, Pad, Path, Settings};
 
 /// One IKE speaker, with every SA it has.
@@ -73,6 +73,7 @@ impl Endpoint {
             Input::SourceAddress { remote, local } => self.on_source(remote, local),
             Input::Addresses { own, sources } => self.on_addresses(own, sources),
             Input::TimeOfDay(time) => self.cx.set_clock(time),
+            Input::TicketKeys(keys) => self.cx.tickets.set_keys(keys),
             Input::Fetched { id, result } => self.on_fetched(id, result),
         }
     }
@@ -171,7 +172,11 @@ impl Endpoint {
         if header.initiator_spi.is_zero() {
             return Err(Discard::BadHeader);
         }
-        if header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response() {
+        let is_first = matches!(
+            header.exchange,
+            ExchangeType::IKE_SA_INIT | ExchangeType::IKE_SESSION_RESUME
+        );
+        if is_first && !header.flags.response() {
             return self.on_init_request(&datagram);
         }
         if self.take_crash_tokens(&datagram)? {
@@ -187,14 +192,13 @@ impl Endpoint {
             self.refuse_spi(&datagram);
             return Err(Discard::UnknownIkeSpi);
         };
-        let is_first_answer = header.exchange == ExchangeType::IKE_SA_INIT;
         let known = sa.core.remote_spi();
         let remote = if header.flags.initiator() {
             header.initiator_spi
         } else {
             header.responder_spi
         };
-        let fits = remote == known || (is_first_answer && known.is_zero());
+        let fits = remote == known || (is_first && known.is_zero());
         if sa.core.initiator == header.flags.initiator() || !fits {
             return Err(Discard::BadHeader);
         }
@@ -260,7 +264,8 @@ impl Endpoint {
                 initial_contact,
             } => self.on_established(id, initial_contact),
             Effect::Failed(failure) => self.on_failure(failure),
-            Effect::Redirect(attempt) => self.follow_redirect(attempt),
+            Effect::Connect(attempt) => self.go_on(attempt),
+            Effect::Resumed { spis } => self.forget_resumed(spis),
             Effect::Restart(attempt, wait) => {
                 let wait = jittered(wait, 50, self.cx.rng());
                 self.planned.add(self.cx.now + wait, attempt);
@@ -328,7 +333,11 @@ impl Endpoint {
             local: (local, port).into(),
             remote,
         };
-        if let Some(sa) = InitSent::start(attempt, path, &mut self.cx) {
+        let sa = match self.cx.take_ticket(&attempt, path) {
+            Some(held) => Some(ResumeSent::start(attempt, held, path, &mut self.cx)),
+            None => InitSent::start(attempt, path, &mut self.cx),
+        };
+        if let Some(sa) = sa {
             self.table.put(sa);
         }
         self.settle();
@@ -349,6 +358,7 @@ impl Endpoint {
         }
         // A detour is not a try: anybody's answer may have named it.
         let was_detour = attempt.detour.fail();
+        attempt.may_resume = true;
         attempt.tries = attempt.tries.saturating_add(u32::from(!was_detour));
         let limit = attempt.connection.keyingtries;
         let wait = match cause {
@@ -454,14 +464,19 @@ impl Endpoint {
         });
     }
 
+    /// Ends an IKE SA that the peer does not know any more.
+    pub(super) fn destroy_forgotten(&mut self, id: u64) {
+        let end = End::Superseded("the peer has started anew");
+        self.step(id, |sa, cx| sa.destroy(end, cx));
+    }
+
     /// An IKE SA of ours was authenticated: applies the unique policy (RFC 7296 §2.4).
     fn on_established(&mut self, id: u64, initial_contact: bool) {
         for (gone, why) in self.superseded_by(id, initial_contact) {
             let end = match why {
                 // The peer has forgotten it, so there is nobody to tell.
                 Superseded::Forgotten => {
-                    let end = End::Superseded("the peer has started anew");
-                    self.step(gone, |sa, cx| sa.destroy(end, cx));
+                    self.destroy_forgotten(gone);
                     continue;
                 }
                 Superseded::Unwanted => End::Superseded("a newer IKE_SA of the same peer"),
@@ -483,6 +498,7 @@ impl Endpoint {
         let old = self.cx.reconfigure(pad);
         let directory = Arc::clone(&self.cx.directory);
         self.cx.revocation.clear();
+        self.cx.tickets.reconfigure(&directory);
         self.cx.set_policies();
         for (at, mut attempt) in self.planned.take(|_| true) {
             let connection = directory.connection(&attempt.connection.name);

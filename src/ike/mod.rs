@@ -51,10 +51,12 @@ mod rate;
 mod redirect;
 mod retransmit;
 pub mod revocation;
+mod session;
 mod sources;
 pub mod status;
 mod strangers;
 mod table;
+mod tickets;
 mod v2;
 
 use std::net::{IpAddr, SocketAddr};
@@ -80,6 +82,7 @@ pub use pools::{Lease, Pool};
 pub use redirect::Redirected;
 pub use revocation::{Fetch, FetchId, Fetched};
 pub use status::{ChildState, ChildStatus, IkeSaStatus, IkeState, NatStatus};
+pub use tickets::TicketKeys;
 
 use crate::crypto::Secret;
 use crate::crypto::x509::UnixTime;
@@ -140,6 +143,9 @@ pub enum Input<'a> {
     /// of later inputs; told again whenever the clock may have been set. Before the first one no
     /// certificate is valid.
     TimeOfDay(UnixTime),
+    /// What tickets are sealed with from now on (RFC 5723); before that we make none. Those of peers are
+    /// taken in any case.
+    TicketKeys(TicketKeys),
     /// The end of [`Output::Fetch`].
     Fetched {
         /// Of the wish.

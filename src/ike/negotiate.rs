@@ -121,6 +121,32 @@ pub(super) fn ike_suite(proposal: &SaProposal) -> Option<IkeSuite> {
         .then_some(suite)
 }
 
+/// A proposal of which [`ike_suite`] makes this suite.
+pub(super) fn proposal_of(suite: &IkeSuite) -> SaProposal {
+    let CipherSuite {
+        encryption: id,
+        key_bits,
+        integrity,
+    } = suite.cipher;
+    let key_bits = Some(key_bits).filter(|bits| *bits > 0);
+    let cipher = [Transform::Encryption { id, key_bits }];
+    let rest = [
+        Transform::Prf(suite.prf),
+        Transform::KeyExchange(suite.key_exchange),
+    ];
+    let additional = suite.additional.iter();
+    let additional =
+        additional.map(|(number, method)| Transform::AdditionalKeyExchange { number, method });
+    let transforms = cipher
+        .into_iter()
+        .chain(integrity.map(Transform::Integrity));
+    SaProposal {
+        protocol: ProtocolId::Ike,
+        spi: Vec::new(),
+        transforms: transforms.chain(rest).chain(additional).collect(),
+    }
+}
+
 /// The same for ESP.
 pub(super) fn esp_suite(proposal: &SaProposal) -> Option<EspSuite> {
     let suite = EspSuite {

@@ -113,6 +113,8 @@ pub struct Connection {
     pub follow_redirects: bool,
     /// Send the peer to another gateway.
     pub redirect: Option<Gateway>,
+    /// Ask for tickets and give them, to resume a lost IKE SA with (RFC 5723).
+    pub resumption: bool,
     /// Check a silent peer after this time; zero for never.
     pub dpd_delay: Duration,
     /// Rekey the IKE SA after this time; zero for never.
@@ -403,6 +405,15 @@ impl Connection {
         hosts
             .filter(|host| host.is_ipv4() == towards.is_ipv4())
             .find(|host| !host.is_unspecified())
+    }
+
+    /// Our identity: as configured, or as our certificate has it, or our address.
+    pub(super) fn local_identity(&self, addr: IpAddr) -> Identity {
+        let certified = || self.local.method.default_identity();
+        let configured = self.local.id.clone();
+        configured
+            .or_else(certified)
+            .unwrap_or_else(|| Identity::from_addr(addr))
     }
 
     /// Whether the peer may use this PPK.

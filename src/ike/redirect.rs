@@ -189,8 +189,8 @@ impl Endpoint {
         })
     }
 
-    /// Goes on with a gateway that another one has named.
-    pub(super) fn follow_redirect(&mut self, attempt: Attempt) {
+    /// Goes on with an attempt in another way.
+    pub(super) fn go_on(&mut self, attempt: Attempt) {
         if self.closing {
             return self.give_up(attempt, "shutting down");
         }

@@ -40,6 +40,7 @@ impl ExchangeType {
     pub const IKE_AUTH: Self = Self(35);
     pub const CREATE_CHILD_SA: Self = Self(36);
     pub const INFORMATIONAL: Self = Self(37);
+    pub const IKE_SESSION_RESUME: Self = Self(38);
     pub const IKE_INTERMEDIATE: Self = Self(43);
     pub const IKE_FOLLOWUP_KE: Self = Self(44);
 }
@@ -51,6 +52,7 @@ impl fmt::Display for ExchangeType {
             Self::IKE_AUTH => f.write_str("IKE_AUTH"),
             Self::CREATE_CHILD_SA => f.write_str("CREATE_CHILD_SA"),
             Self::INFORMATIONAL => f.write_str("INFORMATIONAL"),
+            Self::IKE_SESSION_RESUME => f.write_str("IKE_SESSION_RESUME"),
             Self::IKE_INTERMEDIATE => f.write_str("IKE_INTERMEDIATE"),
             Self::IKE_FOLLOWUP_KE => f.write_str("IKE_FOLLOWUP_KE"),
             Self(number) => write!(f, "EXCHANGE_{number}"),

@@ -1,5 +1,8 @@
 //! An IKEv2 peer made by hand: it holds real keys, and says what a test wants it to say.
 
+#[path = "actor/resume.rs"]
+mod resume;
+
 use lockgate::crypto::kdf::{IkeKeys, psk_auth, skeyseed};
 use lockgate::crypto::kex::KeyExchange;
 use lockgate::crypto::prf::Prf;
@@ -440,12 +443,17 @@ fn packet_key(secret: &Secret) -> PacketKey {
 
 /// An IKE_SA_INIT request in clear.
 pub(crate) fn init_request(spi: IkeSpi, payloads: Payloads) -> Vec<u8> {
+    first_request(ExchangeType::IKE_SA_INIT, spi, payloads)
+}
+
+/// A request in clear that opens an IKE SA.
+pub(crate) fn first_request(exchange: ExchangeType, spi: IkeSpi, payloads: Payloads) -> Vec<u8> {
     let header = Header {
         initiator_spi: spi,
         responder_spi: IkeSpi::ZERO,
         next_payload: PayloadType::NONE,
         version: Header::VERSION_2_0,
-        exchange: ExchangeType::IKE_SA_INIT,
+        exchange,
         flags: Flags::new(true, false),
         message_id: 0,
         length: 0,

@@ -77,6 +77,8 @@ pub(crate) struct Setup {
     pub(crate) more: Vec<Connection>,
     pub(crate) authorities: Vec<Authority>,
     pub(crate) time_of_day: UnixTime,
+    /// What tickets are sealed with, the current one first; none are made without.
+    pub(crate) ticket_keys: Vec<u8>,
 }
 
 impl Setup {
@@ -98,6 +100,7 @@ impl Setup {
             more: Vec::new(),
             authorities: Vec::new(),
             time_of_day: UnixTime::since_unix_epoch(Duration::from_secs(NOW)),
+            ticket_keys: Vec::new(),
         }
     }
 
@@ -121,6 +124,11 @@ impl Setup {
             }],
             authorities: self.authorities.clone(),
         })
+    }
+
+    /// The time of day when this much time has passed.
+    pub(crate) fn later(&self, time: Duration) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(self.time_of_day.as_secs()) + time)
     }
 
     /// Adds a second child, which protects 10.101.0.0/24 === 10.102.0.0/24.
@@ -159,6 +167,7 @@ fn connection(side: Side) -> Connection {
         mobike: false,
         follow_redirects: false,
         redirect: None,
+        resumption: false,
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,

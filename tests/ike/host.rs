@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use lockgate::crypto::Secret;
 use lockgate::ike::{
     Command, CommandError, CommandId, CommandOutcome, Discard, Endpoint, Event, Fetch, IkeSaStatus,
-    Input, KeyLogLine, Output, Pad, Path, Transmit,
+    Input, KeyLogLine, Output, Pad, Path, TicketKeys, Transmit,
 };
 use lockgate::ipsec::{SaEvent, SaUpdate};
 
@@ -50,6 +51,9 @@ impl Host {
         let plane = Plane::new(settings.workers);
         let mut endpoint = Endpoint::new(settings, setup.pad(), Box::new(random), now);
         endpoint.handle(now, Input::TimeOfDay(setup.time_of_day));
+        if let Some(keys) = ticket_keys(&setup.ticket_keys) {
+            endpoint.handle(now, Input::TicketKeys(keys));
+        }
         Self {
             endpoint,
             plane,
@@ -176,6 +180,15 @@ impl Host {
     pub(crate) fn told(&self) -> (usize, usize) {
         (self.ledger.ikes.len(), self.ledger.children.len())
     }
+}
+
+/// Keys that are made of these bytes, the current one first.
+pub(crate) fn ticket_keys(seeds: &[u8]) -> Option<TicketKeys> {
+    let mut keys = seeds.iter().map(|seed| Secret::from(vec![*seed; 32]));
+    Some(TicketKeys {
+        current: keys.next()?,
+        previous: keys.next(),
+    })
 }
 
 impl Ledger {

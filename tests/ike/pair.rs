@@ -179,7 +179,12 @@ impl Pair {
         self.restarts += 1;
         let seed = 7_000_000 + self.restarts;
         self.gapless = false;
-        let host = Host::new(&self.setups[side.index()], seed, self.now);
+        let setup = &mut self.setups[side.index()];
+        let restarted = Setup {
+            time_of_day: setup.later(self.now - self.start),
+            ..setup.clone()
+        };
+        let host = Host::new(&restarted, seed, self.now);
         *self.host(side) = host;
         self.collect();
     }

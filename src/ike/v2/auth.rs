@@ -36,6 +36,8 @@ use super::offer::{Offer, Unanswered, fail_waiters};
 use super::ppk::{self, PpkKeys, PpkUse};
 use super::protect::{AuthKeys, SaKeys};
 use super::redirect;
+use super::resume;
+use super::resumption;
 use super::siblings::Kin;
 use super::tasks::Task;
 use super::window::{Outstanding, Window};
@@ -49,6 +51,8 @@ pub(in crate::ike) struct AuthSent {
     auth: AuthKeys,
     /// The same with a PPK, if the peer takes it.
     with_ppk: Option<PpkKeys>,
+    /// The keys have a PPK in them.
+    has_ppk: bool,
     local_id: Identity,
     nat: NatStatus,
     outstanding: Outstanding<Option<Offer>>,
@@ -67,16 +71,31 @@ impl AuthSent {
     ) -> State {
         let nat = done.nat.unwrap_or_default();
         done.exchange.int_auth = opening.int_auth.octets(message_id);
-        let Opening { mut keys, auth, .. } = opening;
+        let Opening {
+            mut keys,
+            auth,
+            ppk: mixed,
+            ..
+        } = opening;
+        let resumed = done.resumed.as_deref();
+        let has_ppk = mixed.is_some() || resumed.is_some_and(|session| session.has_ppk);
         let connection = Arc::clone(&attempt.connection);
-        let local_id = core.local_identity(&connection);
-        let expected = connection.remote.id.exact();
+        let (local_id, expected) = match resumed {
+            Some(session) => (session.local_id.clone(), Some(&session.remote_id)),
+            None => (
+                core.local_identity(&connection),
+                connection.remote.id.exact(),
+            ),
+        };
         let pad = Arc::clone(&cx.pad);
         let id_body = local_id.to_payload_body();
         let (method, ids) = (&connection.local.method, (&local_id, expected));
         let prove = |auth: &AuthKeys| {
             let octets = Octets::of_initiator(keys.prf, &done.exchange, auth, &id_body);
-            prove(cx, method, ids, &octets, &done.peer)
+            match resumed {
+                Some(_) => Ok(OurProof::of_session(&octets, &auth.initiator)),
+                None => prove(cx, method, ids, &octets, &done.peer),
+            }
         };
         let ppk = connection.ppk_id.as_ref();
         let ppk = ppk.and_then(|id| Some((id, pad.ppk(id)?)));
@@ -96,7 +115,8 @@ impl AuthSent {
         let first_contact = connection.unique != Unique::Never
             && attempt.replaces.is_none()
             && !cx.peers.knows(&local_id, &connection.remote.id);
-        let mut payloads = identity_payloads(&id_body, first_contact, &connection, &proof);
+        let asks = resumed.is_none().then_some(&*connection);
+        let mut payloads = identity_payloads(&id_body, first_contact, expected, asks, &proof);
         if let Some((id, _)) = ppk {
             add_notify(&mut payloads, NotifyType::PPK_IDENTITY, &id.encode());
         }
@@ -110,6 +130,7 @@ impl AuthSent {
             Offer::new(wish, owner, &core.ends_to_be(&connection), false, cx)
         });
         crash_token::announce(core, &mut payloads, cx);
+        resumption::request(&connection, &mut payloads);
         configuration::add_request(&connection, &mut payloads, cx);
         if let Some(offer) = &offer {
             offer.encode(&mut payloads, None, None);
@@ -129,6 +150,7 @@ impl AuthSent {
             keys,
             auth,
             with_ppk,
+            has_ppk,
             local_id,
             nat,
             outstanding: Outstanding {
@@ -217,6 +239,7 @@ impl AuthSent {
             Some(mixed) => {
                 ppk::log_use(core, &mixed.name, cx);
                 (self.keys.sk_d, self.auth) = (mixed.sk_d, mixed.auth);
+                self.has_ppk = true;
             }
             None if self.attempt.connection.ppk_required && self.done.ppk == PpkUse::Auth => {
                 return Err(AuthenticationError::NoPpk);
@@ -243,6 +266,12 @@ impl AuthSent {
         let body = required(payloads.id_r, "IDr")?;
         let remote_id = Identity::from_payload(&IdPayload::parse(body)?);
         let proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
+        let octets = Octets::of_responder(self.keys.prf, &self.done.exchange, &self.auth, body);
+        if let Some(session) = &self.done.resumed {
+            let key = &self.auth.responder;
+            let verdict = resume::verify(session, &remote_id, &proof, &octets, key)?;
+            return Ok((remote_id, verdict));
+        }
         let connection = &self.attempt.connection;
         if !connection.remote.id.matches(&remote_id) {
             return Err(AuthenticationError::OtherIdentity {
@@ -255,7 +284,7 @@ impl AuthSent {
             local: &self.local_id,
             remote: &remote_id,
             proof,
-            octets: Octets::of_responder(self.keys.prf, &self.done.exchange, &self.auth, body),
+            octets,
             sent: Sent::read(&payloads.certificates),
             waiter,
         };
@@ -286,6 +315,7 @@ impl AuthSent {
             attempt,
             done,
             keys,
+            has_ppk,
             local_id,
             nat,
             outstanding,
@@ -309,6 +339,7 @@ impl AuthSent {
         sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
         sa.mobike = Mobike::negotiate(&attempt.connection, true, payloads);
         sa.redirection.detour = attempt.detour;
+        sa.note_proof(&attempt.connection, has_ppk, done.resumed.as_deref(), cx);
         sa.announce(
             core,
             payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
@@ -316,6 +347,8 @@ impl AuthSent {
         );
         sa.take_auth_lifetime(core, payloads, cx);
         sa.take_crash_token(payloads);
+        sa.take_ticket(payloads, cx);
+        sa.ask_for_ticket();
         for id in attempt.waiters {
             cx.finish_command(id, Ok(sa.outcome(core, None)));
         }
@@ -352,7 +385,12 @@ impl AuthSent {
     }
 
     fn end(self: Box<Self>, core: &Core, reason: String, cause: Cause, cx: &mut Context) -> State {
-        fail(core, self.take_back(cx), reason, cause, cx)
+        let resumed = self.done.resumed.is_some() && cause != Cause::Cancelled;
+        let attempt = self.take_back(cx);
+        if resumed {
+            return resume::fall_back(core, attempt, &reason, cx);
+        }
+        fail(core, attempt, reason, cause, cx)
     }
 
     /// The attempt, with all that it was to bring.
@@ -530,38 +568,27 @@ pub(super) fn log_proof(core: &Core, local: &Identity, proof: &OurProof, cx: &mu
     core.log(cx, "IKE", message);
 }
 
-/// IDi, certificates and requests for them, INITIAL_CONTACT, IDr and AUTH of the request.
+/// IDi, certificates, INITIAL_CONTACT, IDr and AUTH of the request; `asks`: for certificates, too.
 fn identity_payloads(
     id_body: &[u8],
     first_contact: bool,
-    connection: &Connection,
+    expected: Option<&Identity>,
+    asks: Option<&Connection>,
     proof: &OurProof,
 ) -> PayloadWriter {
     let mut payloads = PayloadWriter::new();
     payloads.add(PayloadType::ID_I, id_body);
     add_certificates(&mut payloads, &proof.certificates);
-    add_requests(&mut payloads, [connection]);
-    auth_methods::announce(&mut payloads, [connection]);
+    if let Some(connection) = asks {
+        add_requests(&mut payloads, [connection]);
+        auth_methods::announce(&mut payloads, [connection]);
+    }
     if first_contact {
         add_notify(&mut payloads, NotifyType::INITIAL_CONTACT, &[]);
     }
-    if let Some(expected) = connection.remote.id.exact() {
+    if let Some(expected) = expected {
         payloads.add(PayloadType::ID_R, &expected.to_payload_body());
     }
     proof.add_auth(&mut payloads);
     payloads
-}
-
-/// Moves to the ports of UDP encapsulation. A peer that was reached on another port than 500 is
-/// taken to be there already.
-pub(super) fn float(core: &mut Core, cx: &Context) {
-    core.path.local = with_port(core.path.local, cx.settings.port_nat_t);
-    if core.path.remote.port() == 500 {
-        core.path.remote = with_port(core.path.remote, 4500);
-    }
-}
-
-/// Whether a connection's identity is `asked`, which a peer named in IDr.
-pub(super) fn is_our_identity(core: &Core, connection: &Connection, asked: &Identity) -> bool {
-    core.local_identity(connection).is_same(asked)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::ike::context::Context;
 use crate::ike::pad::Connection;
+use crate::ike::session::Session;
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 
 use super::Core;
@@ -12,12 +13,26 @@ use super::child::early;
 use super::established::Established;
 use super::message::{Payloads, add_notify};
 
-/// Adds AUTH_LIFETIME in seconds to the last answer of IKE_AUTH, where the configuration has one.
-pub(super) fn add_auth_lifetime(connection: &Connection, response: &mut PayloadWriter) {
+/// Adds AUTH_LIFETIME in seconds to the last answer of IKE_AUTH, where the configuration has one: what is
+/// left of it, if the authentication is older than the IKE SA.
+pub(super) fn add_auth_lifetime(
+    connection: &Connection,
+    resumed: Option<&Session>,
+    response: &mut PayloadWriter,
+    cx: &Context,
+) {
     if connection.reauth_time.is_zero() {
         return;
     }
-    let seconds = connection.reauth_time.as_secs();
+    let unproven_at = resumed.and_then(|session| session.unproven_at);
+    let left = unproven_at.map(|end| {
+        let left = end.saturating_duration_since(cx.now);
+        left.saturating_sub(connection.over_time)
+    });
+    let lifetime = left.map_or(connection.reauth_time, |left| {
+        left.min(connection.reauth_time)
+    });
+    let seconds = lifetime.as_secs();
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
     add_notify(response, NotifyType::AUTH_LIFETIME, &seconds.to_be_bytes());
 }

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use crate::crypto::kdf::ChildKeys;
 use crate::ike::alert::Subject;
-use crate::ike::context::Context;
+use crate::ike::context::{Context, Effect};
 use crate::ike::directory::Directory;
 use crate::ike::narrow::{choose_child, has_more};
 use crate::ike::negotiate::{choose_esp, choose_ike};
 use crate::ike::pad::{Childless, Connection, Unique};
 use crate::ike::revocation::Waiter;
+use crate::ike::session::Session;
 use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::Malformed;
@@ -19,9 +20,9 @@ use crate::wire::ikev2::{
 };
 use crate::wire::isakmp::PayloadType;
 
-use super::auth::{is_our_identity, log_proof};
+use super::auth::log_proof;
 use super::auth_lifetime::add_auth_lifetime;
-use super::authentication::{Claim, Octets, Verdict, is_method_of, prove};
+use super::authentication::{Claim, Octets, OurProof, Verdict, is_method_of, prove};
 use super::certificates::{Sent, add_certificates};
 use super::child::{Agreed, ChildSa, esp_path};
 use super::configuration;
@@ -53,12 +54,14 @@ pub(in crate::ike) struct Refused {
 type Leased = Result<Option<Vec<Attribute>>, ExchangeError>;
 
 /// A peer that has proven its identity, as far as is known.
-struct Authenticated {
-    connection: Arc<Connection>,
-    peer: Peer,
+pub(super) struct Authenticated {
+    pub(super) connection: Arc<Connection>,
+    pub(super) peer: Peer,
     /// The keys to go on with.
-    with_ppk: Option<PpkKeys>,
-    verdict: Verdict,
+    pub(super) with_ppk: Option<PpkKeys>,
+    /// Those have a post-quantum preshared key in them.
+    pub(super) has_ppk: bool,
+    pub(super) verdict: Verdict,
 }
 
 /// A request whose check needs revocation information.
@@ -107,8 +110,14 @@ impl HalfOpen {
         let payloads = held.opened.payloads();
         let checked = payloads.and_then(|payloads| {
             opening.check_done()?;
-            let known = (&opening, held.waiter(core));
-            let authenticated = self.authenticate(core, known, &payloads, cx)?;
+            let authenticated = match self.done.resumed.as_deref() {
+                Some(session) => self.authenticate_resumed(session, core, &opening, &payloads, cx),
+                None => {
+                    let known = (&opening, held.waiter(core));
+                    self.authenticate(core, known, &payloads, cx)
+                }
+            }?;
+            check_policy(core, &authenticated, &payloads, cx)?;
             Ok((authenticated, payloads))
         });
         let (authenticated, payloads) = match checked {
@@ -141,7 +150,6 @@ impl HalfOpen {
         let remote_id = Identity::from_payload(&IdPayload::parse(body)?);
         let asked = payloads.id_r.map(IdPayload::parse).transpose()?;
         let asked = asked.as_ref().map(Identity::from_payload);
-        payloads.cp.map(Configuration::parse).transpose()?;
         let mut proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
         let selectors = asked_selectors(payloads).ok();
         let ids = (&remote_id, asked.as_ref());
@@ -168,20 +176,9 @@ impl HalfOpen {
             waiter,
         };
         let verdict = claim.check(&connection.remote.method, cx)?;
-        let is_childless = payloads.sa.is_none() && payloads.ts_i.is_none();
-        if is_childless && connection.childless == Childless::Never {
-            return Err(ExchangeError::Missing("SA"));
-        }
-        // A new authentication comes from where the old one was, and a peer that has restarted says so.
-        let addr = core.path.remote.ip();
-        if connection.unique == Unique::Keep
-            && payloads.notify(NotifyType::INITIAL_CONTACT).is_none()
-            && cx.peers.has_elsewhere(&local_id, &remote_id, addr)
-        {
-            return Err(AuthenticationError::NotUnique(remote_id).into());
-        }
         Ok(Authenticated {
             connection,
+            has_ppk: with_ppk.is_some() || mixed.is_some(),
             with_ppk,
             peer: Peer {
                 local_id,
@@ -245,6 +242,7 @@ impl HalfOpen {
             connection,
             peer,
             with_ppk,
+            has_ppk,
             verdict,
         } = authenticated;
         let uses_ppk = with_ppk.is_some();
@@ -260,7 +258,12 @@ impl HalfOpen {
         let mut support = self.done.peer.clone();
         support.learn(payloads);
         let ids = (&peer.local_id, Some(&peer.remote_id));
-        let mut proof = match prove(cx, &connection.local.method, ids, &octets, &support) {
+        let resumed = self.done.resumed.as_deref();
+        let proof = match resumed {
+            Some(_) => Ok(OurProof::of_session(&octets, &auth.responder)),
+            None => prove(cx, &connection.local.method, ids, &octets, &support),
+        };
+        let mut proof = match proof {
             Ok(proof) => proof,
             Err(error) => {
                 let sealing = (keys, self.window);
@@ -287,14 +290,13 @@ impl HalfOpen {
         if uses_ppk {
             add_notify(&mut response, NotifyType::PPK_IDENTITY, &[]);
         }
-        if let Some(connection) = &core.connection {
-            add_auth_lifetime(connection, &mut response);
-        }
+        add_auth_lifetime(&connection, resumed, &mut response, cx);
         crash_token::announce(core, &mut response, cx);
 
         let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
         sa.take_crash_token(payloads);
+        sa.note_proof(&connection, has_ppk, resumed, cx);
         if mobike.is_some() {
             mobike::announce(&mut response, &connection, core.path.local.ip(), cx);
         }
@@ -303,6 +305,7 @@ impl HalfOpen {
         if let Some(gateway) = elsewhere {
             sa.redirect_at_once(core, gateway, &mut response, cx);
         }
+        sa.grant_ticket(core, payloads, &mut response, cx);
         let asks_child = payloads.sa.is_some() || payloads.ts_i.is_some();
         let wants_child = elsewhere.is_none() && asks_child;
         let mut child = wants_child
@@ -311,6 +314,10 @@ impl HalfOpen {
             child.open_outbound(cx); // what the peer sends after our answer may be answered at once
         }
         sa.answer(core, datagram, response, cx);
+        if let Some(Session { spis, .. }) = resumed {
+            cx.tickets.void(*spis);
+            cx.effects.push(Effect::Resumed { spis: *spis });
+        }
         sa.announce(
             core,
             payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
@@ -327,6 +334,39 @@ impl HalfOpen {
         sa.start_next(core, cx);
         State::Established(Box::new(sa))
     }
+}
+
+/// Whether a connection's identity is `asked`, which a peer named in IDr.
+fn is_our_identity(core: &Core, connection: &Connection, asked: &Identity) -> bool {
+    core.local_identity(connection).is_same(asked)
+}
+
+/// What a connection asks of a peer that is known.
+fn check_policy(
+    core: &Core,
+    authenticated: &Authenticated,
+    payloads: &Payloads<'_>,
+    cx: &Context,
+) -> Result<(), ExchangeError> {
+    let Authenticated {
+        connection, peer, ..
+    } = authenticated;
+    payloads.cp.map(Configuration::parse).transpose()?;
+    let is_childless = payloads.sa.is_none() && payloads.ts_i.is_none();
+    if is_childless && connection.childless == Childless::Never {
+        return Err(ExchangeError::Missing("SA"));
+    }
+    // A new authentication comes from where the old one was, and a peer that has restarted says so.
+    let addr = core.path.remote.ip();
+    if connection.unique == Unique::Keep
+        && payloads.notify(NotifyType::INITIAL_CONTACT).is_none()
+        && cx
+            .peers
+            .has_elsewhere(&peer.local_id, &peer.remote_id, addr)
+    {
+        return Err(AuthenticationError::NotUnique(peer.remote_id.clone()).into());
+    }
+    Ok(())
 }
 
 impl Established {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::crypto::prf::Prf;
 use crate::crypto::signature::{HASH_IDENTITY, Hash, KeyKind, Scheme};
 use crate::crypto::x509::{Certificate, Path};
-use crate::crypto::{PresharedKey, PublicKey, Secret};
+use crate::crypto::{PresharedKey, PublicKey, Secret, constant_time_eq};
 use crate::ike::Identity;
 use crate::ike::context::Context;
 use crate::ike::credentials::{LocalKey, LocalMethod, RemoteMethod, Revocation, Trust};
@@ -64,6 +64,18 @@ impl Octets {
 
     fn mac(&self, key: &PresharedKey) -> Secret {
         key.auth(self.prf, self.bytes.as_bytes())
+    }
+
+    /// AUTH of one side of a resumed IKE SA: by its own SK_p, and without a key pad (RFC 5723 §4.3.3).
+    fn session_mac(&self, sk_p: &Secret) -> Secret {
+        self.prf.mac(sk_p.as_bytes(), &[self.bytes.as_bytes()])
+    }
+
+    /// Whether AUTH proves that its sender knows the IKE SA that is resumed.
+    pub(super) fn is_proof_of_session(&self, sk_p: &Secret, proof: &AuthPayload<'_>) -> bool {
+        let expected = self.session_mac(sk_p);
+        proof.method == AuthMethod::SHARED_KEY_MIC
+            && constant_time_eq(expected.as_bytes(), proof.data)
     }
 }
 
@@ -183,6 +195,17 @@ pub(super) struct OurProof {
 }
 
 impl OurProof {
+    /// That we know the IKE SA that is resumed.
+    pub(super) fn of_session(octets: &Octets, sk_p: &Secret) -> Self {
+        Self {
+            method: AuthMethod::SHARED_KEY_MIC,
+            data: octets.session_mac(sk_p),
+            certificates: Vec::new(),
+            questioned: None,
+            how: "the keys of the last IKE_SA".to_owned(),
+        }
+    }
+
     /// The Authentication Data.
     pub(super) fn data(&self) -> &[u8] {
         self.data.as_bytes()
@@ -310,7 +333,7 @@ impl Claim<'_> {
             remote: self.remote.to_string(),
         })?;
         let expected = self.octets.mac(&secret.secret);
-        if crate::crypto::constant_time_eq(expected.as_bytes(), self.proof.data) {
+        if constant_time_eq(expected.as_bytes(), self.proof.data) {
             return Ok(Verdict::Proven("a shared secret".to_owned()));
         }
         let claimed = self.remote.clone();

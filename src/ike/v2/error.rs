@@ -78,6 +78,8 @@ pub(in crate::ike) enum AuthenticationError {
     NoPpk,
     #[error("the peer uses another post-quantum preshared key")]
     OtherPpk,
+    #[error("the IKE_SA cannot be resumed: {0}")]
+    Resumption(&'static str),
 }
 
 impl From<AuthenticationError> for ExchangeError {

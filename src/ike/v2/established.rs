@@ -24,6 +24,7 @@ use super::message::Datagram;
 use super::mobike::Mobike;
 use super::protect::SaKeys;
 use super::redirect::Redirection;
+use super::resumption::Resumption;
 use super::tasks::{Pending, Task, Work};
 use super::window::{Arrival, Window};
 use super::{Core, State, fill_status};
@@ -44,6 +45,7 @@ pub(in crate::ike) struct Established {
     /// `None`: the addresses stay, unless a NAT changes them.
     pub(super) mobike: Option<Mobike>,
     pub(super) redirection: Redirection,
+    pub(super) resumption: Resumption,
     /// Which IKE SA takes over, if one does.
     pub(super) succession: Succession,
     /// When to look whether the peer sends on a Child SA that it made.
@@ -68,9 +70,9 @@ pub(super) struct Clock {
     established: Instant,
     rekey_at: Option<Instant>,
     pub(super) reauth_at: Option<Instant>,
-    expires_at: Option<Instant>,
+    pub(super) expires_at: Option<Instant>,
     /// The authentication is good until then, whatever is rekeyed (RFC 4478).
-    unproven_at: Option<Instant>,
+    pub(super) unproven_at: Option<Instant>,
 }
 
 /// What a replaced IKE SA leaves to its successor.
@@ -113,6 +115,7 @@ impl Established {
             crash_token: None,
             mobike: None,
             redirection: Redirection::new(core),
+            resumption: Resumption::default(),
             succession: Succession::None,
             switch_at: None,
             clock: Clock::new(core, cx),
@@ -125,6 +128,7 @@ impl Established {
     pub(super) fn announce(&mut self, core: &Core, initial_contact: bool, cx: &mut Context) {
         let id = core.id;
         self.register(core, cx);
+        cx.tickets.forget(core.name());
         let Peer {
             local_id,
             remote_id,
@@ -447,6 +451,7 @@ impl Established {
     pub(super) fn close(mut self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
         cx.peers
             .remove(core.id, &self.peer.local_id, &self.peer.remote_id);
+        self.leave_ticket(core, &end, cx);
         let ike = Box::new(self.status(core, false));
         let mut wishes = Vec::new();
         for child in std::mem::take(&mut self.children) {
@@ -513,6 +518,7 @@ impl Established {
         self.succession = Succession::None;
         self.register(core, cx);
         self.tell_crash_token(core, cx);
+        self.ask_for_ticket();
         let new = Box::new(self.status(core, true));
         let line = format!("IKE_SA {}[{}] rekeyed to [{}]", core.name(), old.id, new.id);
         core.log(cx, "IKE", line);

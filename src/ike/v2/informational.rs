@@ -32,6 +32,7 @@ impl Established {
         }
         self.on_redirect(core, payloads, cx);
         self.on_addresses(core, datagram, payloads, &mut response, cx);
+        self.grant_ticket(core, payloads, &mut response, cx);
 
         let esp = payloads
             .deletes

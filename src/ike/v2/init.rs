@@ -1,6 +1,5 @@
 //! IKE_SA_INIT as initiator (RFC 7296 §1.2), and what both sides know after it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::Secret;
@@ -15,14 +14,15 @@ use crate::ike::nat;
 use crate::ike::negotiate::{
     check_answer, exchanges, has_additional, ike_suite, offer, proposal_texts,
 };
-use crate::ike::pad::Fragmentation;
+use crate::ike::pad::{Connection, Fragmentation};
 use crate::ike::redirect::Detour;
 use crate::ike::retransmit::{Overdue, Retransmit};
+use crate::ike::session::Session;
 use crate::ike::status::NatStatus;
 use crate::ike::{Discard, Path};
 use crate::ipsec::Reqid;
 use crate::wire::ikev2::{Gateway, KePayload, NotifyType, PayloadWriter, message_bytes};
-use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
+use crate::wire::isakmp::{ExchangeType, PayloadType};
 use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
 use super::authentication::{PeerSupport, add_hash_algorithms};
@@ -33,7 +33,7 @@ use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted
 use super::ppk::PpkUse;
 use super::protect::{AuthKeys, SaKeys};
 use super::redirect;
-use super::{Core, IkeSa, State, VirtualIps};
+use super::{Core, IkeSa, State};
 
 /// The two messages and nonces of IKE_SA_INIT, which AUTH covers, and what it covers besides.
 #[derive(Debug)]
@@ -60,14 +60,51 @@ pub(super) struct InitDone {
     pub(super) peer: PeerSupport,
     pub(super) fragments: FragmentRules,
     pub(super) ppk: PpkUse,
+    /// What it goes on from, instead of a key exchange.
+    pub(super) resumed: Option<Box<Session>>,
+}
+
+/// What the first two messages settle besides keys.
+pub(super) struct Features {
+    pub(super) nat: Option<NatStatus>,
+    pub(super) childless: bool,
+    pub(super) fragments: FragmentRules,
+}
+
+impl Features {
+    /// As initiator: takes the answer, and the responder's SPI from it.
+    pub(super) fn of_answer(
+        core: &mut Core,
+        connection: &Connection,
+        datagram: &Datagram<'_>,
+        payloads: &Payloads<'_>,
+        cx: &Context,
+    ) -> Self {
+        core.responder_spi = datagram.header.responder_spi;
+        if core.path.local.ip().is_unspecified() {
+            core.path.local = datagram.path.local;
+        }
+        let force = connection.encap;
+        let childless = payloads.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
+        let ours = connection.fragmentation;
+        Self {
+            nat: nat::detect(&payloads.notifies, core.spis(), core.path, force),
+            childless: childless.is_some(),
+            fragments: FragmentRules::negotiate(ours, payloads, &cx.settings),
+        }
+    }
 }
 
 impl InitDone {
-    /// Keys of the IKE SA (RFC 7296 §2.14).
+    /// Keys of the IKE SA (RFC 7296 §2.14, RFC 5723 §5.1).
     pub(super) fn derive(&self, core: &Core, cx: &Context) -> (SaKeys, AuthKeys) {
         let prf = Prf::new(self.suite.prf).expect("negotiation accepts only PRFs we have");
         let (ni, nr) = (&self.exchange.ni, &self.exchange.nr);
-        self.keys(&skeyseed(prf, (ni, nr), &self.shared), core, cx)
+        let seed = match &self.resumed {
+            Some(session) => session.skeyseed(prf, ni, nr),
+            None => skeyseed(prf, (ni, nr), &self.shared),
+        };
+        self.keys(&seed, core, cx)
     }
 
     /// The same for an SKEYSEED that comes from more than one key exchange.
@@ -92,11 +129,11 @@ pub(in crate::ike) struct InitSent {
     refusal: Option<NotifyType>,
 }
 
-pub(super) struct InitOffer {
+struct InitOffer {
     proposals: Vec<SaProposal>,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
-    pub(super) detour: Detour,
+    detour: Detour,
 }
 
 /// A valid answer, or a wish to try again in another way.
@@ -128,16 +165,7 @@ impl InitSent {
             }));
             return None;
         };
-        let core = Core {
-            id: cx.next_id(),
-            initiator_spi: cx.ike_spi(),
-            responder_spi: IkeSpi::ZERO,
-            initiator: true,
-            path,
-            connection: Some(Arc::clone(&attempt.connection)),
-            init_from: None,
-            virtual_ips: VirtualIps::default(),
-        };
+        let core = Core::begin(&attempt, path, cx);
         let offer = InitOffer {
             proposals,
             nonce: cx.nonce(),
@@ -234,15 +262,7 @@ impl InitSent {
             cx.discard(Discard::BadPublicValue);
             return State::InitSent(self);
         };
-        core.responder_spi = datagram.header.responder_spi;
-        if core.path.local.ip().is_unspecified() {
-            core.path.local = datagram.path.local;
-        }
-        let force = self.attempt.connection.encap;
-        let nat = nat::detect(&payloads.notifies, core.spis(), core.path, force);
-        let childless = payloads.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
-        let ours = self.attempt.connection.fragmentation;
-        let fragments = FragmentRules::negotiate(ours, payloads, &cx.settings);
+        let features = Features::of_answer(core, &self.attempt.connection, datagram, payloads, cx);
         let ppk = self.announced_ppk(payloads);
         let done = InitDone {
             exchange: InitExchange {
@@ -254,11 +274,12 @@ impl InitSent {
             },
             suite: chosen.suite,
             shared,
-            nat,
-            childless: childless.is_some(),
+            nat: features.nat,
+            childless: features.childless,
             peer: PeerSupport::from_init(payloads),
-            fragments,
+            fragments: features.fragments,
             ppk,
+            resumed: None,
         };
         intermediate::start(self.attempt, done, core, cx)
     }
@@ -269,12 +290,7 @@ impl InitSent {
         datagram: &Datagram<'_>,
         payloads: &Payloads<'a>,
     ) -> Result<InitAnswer<'a>, Discard> {
-        if datagram.header.message_id != 0 || datagram.header.flags.initiator() {
-            return Err(Discard::BadHeader);
-        }
-        if datagram.remote() != core.path.remote {
-            return Err(Discard::Unauthenticated);
-        }
+        check_first_answer(core, datagram)?;
         if payloads.sa.is_none() {
             return self.check_refusal(payloads);
         }
@@ -300,21 +316,9 @@ impl InitSent {
     }
 
     fn check_refusal<'a>(&self, payloads: &Payloads<'a>) -> Result<InitAnswer<'a>, Discard> {
-        let bounded = |answer| {
-            if self.restarts < MAX_RESTARTS {
-                Ok(answer)
-            } else {
-                Err(Discard::TooManyRestarts)
-            }
-        };
-        if let Some(cookie) = payloads.notify(NotifyType::COOKIE) {
-            if !(1..=64).contains(&cookie.data.len()) {
-                return Err(Discard::BadPayload);
-            }
-            if self.offer.cookie.as_deref() == Some(cookie.data) {
-                return Err(Discard::StaleRequest);
-            }
-            return bounded(InitAnswer::Cookie(cookie.data));
+        let sent = self.offer.cookie.as_deref();
+        if let Some(cookie) = asked_cookie(payloads, sent, self.restarts)? {
+            return Ok(InitAnswer::Cookie(cookie));
         }
         if let Some(notify) = payloads.notify(NotifyType::INVALID_KE_PAYLOAD) {
             let group = wanted_group(notify).ok_or(Discard::BadPayload)?;
@@ -322,7 +326,8 @@ impl InitSent {
             if !offered || group == self.exchange.group() {
                 return Err(Discard::NotOffered);
             }
-            return bounded(InitAnswer::OtherGroup(group));
+            check_restarts(self.restarts)?;
+            return Ok(InitAnswer::OtherGroup(group));
         }
         if self.attempt.connection.follow_redirects
             && let Some(gateway) = redirect::gateway(payloads, &self.offer.nonce)
@@ -429,6 +434,59 @@ pub(super) fn fail(
     State::Gone
 }
 
+/// Whether an answer may be one to our first request.
+pub(super) fn check_first_answer(core: &Core, datagram: &Datagram<'_>) -> Result<(), Discard> {
+    if datagram.header.message_id != 0 || datagram.header.flags.initiator() {
+        return Err(Discard::BadHeader);
+    }
+    if datagram.remote() != core.path.remote {
+        return Err(Discard::Unauthenticated);
+    }
+    Ok(())
+}
+
+/// The cookie that an answer wants back, if it does.
+pub(super) fn asked_cookie<'a>(
+    payloads: &Payloads<'a>,
+    sent: Option<&[u8]>,
+    restarts: u8,
+) -> Result<Option<&'a [u8]>, Discard> {
+    let Some(cookie) = payloads.notify(NotifyType::COOKIE) else {
+        return Ok(None);
+    };
+    if !(1..=64).contains(&cookie.data.len()) {
+        return Err(Discard::BadPayload);
+    }
+    if sent == Some(cookie.data) {
+        return Err(Discard::StaleRequest);
+    }
+    check_restarts(restarts)?;
+    Ok(Some(cookie.data))
+}
+
+fn check_restarts(restarts: u8) -> Result<(), Discard> {
+    if restarts < MAX_RESTARTS {
+        return Ok(());
+    }
+    Err(Discard::TooManyRestarts)
+}
+
+/// Says where we are and what we understand, as every first request does.
+pub(super) fn add_features(
+    core: &Core,
+    detour: &Detour,
+    payloads: &mut PayloadWriter,
+    cx: &mut Context,
+) {
+    let connection = core.connection.as_ref();
+    let force = connection.is_some_and(|conn| conn.encap);
+    nat::add_notifies(payloads, core.spis(), core.path, force, cx.rng());
+    if connection.is_some_and(|conn| conn.fragmentation != Fragmentation::No) {
+        fragment::announce(payloads);
+    }
+    redirect::announce(core, detour, payloads);
+}
+
 fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context) -> Retransmit {
     let mut payloads = PayloadWriter::new();
     if let Some(cookie) = &offer.cookie {
@@ -439,12 +497,8 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
     });
     add_ke(&mut payloads, exchange.group(), exchange.public());
     payloads.add(PayloadType::NONCE, &offer.nonce);
-    let force = core.connection.as_ref().is_some_and(|conn| conn.encap);
-    nat::add_notifies(&mut payloads, core.spis(), core.path, force, cx.rng());
+    add_features(core, &offer.detour, &mut payloads, cx);
     let connection = core.connection.as_ref();
-    if connection.is_some_and(|conn| conn.fragmentation != Fragmentation::No) {
-        fragment::announce(&mut payloads);
-    }
     let has_ppk = connection.is_some_and(|conn| conn.ppk_id.is_some());
     if has_ppk || has_additional(&offer.proposals) {
         add_notify(
@@ -457,7 +511,6 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
         PpkUse::announce(connection, &mut payloads);
     }
     add_hash_algorithms(&mut payloads);
-    redirect::announce(core, offer, &mut payloads);
     let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
     let message = message_bytes(header, payloads.finish()).into();
     cx.send(core.path, &message);

@@ -21,14 +21,14 @@ use super::authentication::{PeerSupport, add_hash_algorithms};
 use super::certificates::add_requests;
 use super::error::ExchangeError;
 use super::fragment::{self, FragmentRules};
-use super::init::{InitDone, InitExchange};
+use super::init::{Features, InitDone, InitExchange};
 use super::intermediate::{self, Opening};
 use super::message::{Datagram, Payloads, add_ke, add_notify};
 use super::ppk::PpkUse;
 use super::window::{Arrival, Window};
-use super::{Core, IkeSa, State, VirtualIps, fill_status};
+use super::{Core, IkeSa, State, fill_status};
 
-/// A peer's IKE_SA_INIT request that may be answered.
+/// A peer's IKE_SA_INIT or IKE_SESSION_RESUME request that may be answered.
 pub(in crate::ike) struct InitRequest<'a> {
     pub(in crate::ike) datagram: Datagram<'a>,
     pub(in crate::ike) payloads: &'a Payloads<'a>,
@@ -36,7 +36,7 @@ pub(in crate::ike) struct InitRequest<'a> {
     pub(in crate::ike) connections: Vec<&'a Arc<Connection>>,
 }
 
-/// We have answered IKE_SA_INIT and wait for IKE_AUTH.
+/// We have answered IKE_SA_INIT or IKE_SESSION_RESUME and wait for IKE_AUTH.
 pub(in crate::ike) struct HalfOpen {
     /// The chosen proposal, to find a connection that allows it.
     pub(super) proposal: SaProposal,
@@ -56,7 +56,7 @@ pub(in crate::ike) struct HalfOpen {
 impl InitRequest<'_> {
     /// Negotiates, answers and waits for IKE_AUTH.
     pub(in crate::ike) fn answer(self, cx: &mut Context) -> Result<IkeSa, ExchangeError> {
-        let (header, path) = (&self.datagram.header, self.datagram.path);
+        let path = self.datagram.path;
         let mut proposals = self.payloads.proposals()?;
         let follows = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
         let intermediate = self.payloads.notify(follows).is_some();
@@ -70,23 +70,8 @@ impl InitRequest<'_> {
             return Err(ExchangeError::OtherGroup(choice.suite.key_exchange));
         }
         let kex::Answer { public, shared } = kex::answer(ke.group, ke.data, cx.rng())?;
-        let core = Core {
-            id: cx.next_id(),
-            initiator_spi: header.initiator_spi,
-            responder_spi: cx.ike_spi(),
-            initiator: false,
-            path,
-            connection: None,
-            init_from: Some(path.remote),
-            virtual_ips: VirtualIps::default(),
-        };
+        let core = Core::answer(&self.datagram, cx);
         let nr = cx.nonce();
-        let nat = nat::detect(
-            &self.payloads.notifies,
-            (core.initiator_spi, IkeSpi::ZERO),
-            path,
-            connection.encap,
-        );
 
         let mut payloads = PayloadWriter::new();
         payloads.add_with(PayloadType::SA, |out| {
@@ -94,22 +79,11 @@ impl InitRequest<'_> {
         });
         add_ke(&mut payloads, ke.group, &public);
         payloads.add(PayloadType::NONCE, &nr);
-        if nat.is_some() {
-            nat::add_notifies(&mut payloads, core.spis(), path, connection.encap, cx.rng());
-        }
-        let childless = self.accepts_childless();
-        if childless {
-            add_notify(&mut payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
-        }
+        let features = self.settle_features(&core, connection, &mut payloads, cx);
         if intermediate {
             add_notify(&mut payloads, follows, &[]);
         }
         let ppk = PpkUse::accept(&cx.pad, self.payloads, &mut payloads);
-        let ours = connection.fragmentation;
-        let fragments = FragmentRules::negotiate(ours, self.payloads, &cx.settings);
-        if fragments.is_negotiated() {
-            fragment::announce(&mut payloads);
-        }
         let peer = PeerSupport::from_init(self.payloads);
         if peer.knows_signature_method() {
             add_hash_algorithms(&mut payloads);
@@ -121,32 +95,55 @@ impl InitRequest<'_> {
         let response = message_bytes(header, payloads.finish());
         cx.transmit(path, response.clone());
 
-        let half_open = HalfOpen {
-            proposal: choice.proposal,
-            done: InitDone {
-                exchange: InitExchange {
-                    request: self.datagram.bytes.to_vec(),
-                    response,
-                    ni: ni.to_vec(),
-                    nr,
-                    int_auth: Vec::new(),
-                },
-                suite: choice.suite,
-                shared,
-                nat,
-                childless,
-                peer,
-                fragments,
-                ppk,
+        let done = InitDone {
+            exchange: InitExchange {
+                request: self.datagram.bytes.to_vec(),
+                response,
+                ni: ni.to_vec(),
+                nr,
+                int_auth: Vec::new(),
             },
-            intermediate,
-            may_redirect: is_supported(self.payloads),
-            window: Window::new(0, intermediate::FIRST_ID),
-            opening: None,
-            waiting: None,
-            expires: cx.now + cx.settings.half_open_timeout,
+            suite: choice.suite,
+            shared,
+            nat: features.nat,
+            childless: features.childless,
+            peer,
+            fragments: features.fragments,
+            ppk,
+            resumed: None,
         };
-        Ok(IkeSa::new(core, State::HalfOpen(Box::new(half_open))))
+        let half_open = HalfOpen::begin(choice.proposal, done, intermediate, self.payloads, cx);
+        Ok(IkeSa::new(core, half_open))
+    }
+
+    /// Says what we understand of what the initiator does, as every first answer does.
+    pub(super) fn settle_features(
+        &self,
+        core: &Core,
+        connection: &Connection,
+        response: &mut PayloadWriter,
+        cx: &mut Context,
+    ) -> Features {
+        let (notifies, path, force) = (&self.payloads.notifies, core.path, connection.encap);
+        let asked = (core.initiator_spi, IkeSpi::ZERO);
+        let nat = nat::detect(notifies, asked, path, force);
+        if nat.is_some() {
+            nat::add_notifies(response, core.spis(), path, force, cx.rng());
+        }
+        let childless = self.accepts_childless();
+        if childless {
+            add_notify(response, NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        }
+        let ours = connection.fragmentation;
+        let fragments = FragmentRules::negotiate(ours, self.payloads, &cx.settings);
+        if fragments.is_negotiated() {
+            fragment::announce(response);
+        }
+        Features {
+            nat,
+            childless,
+            fragments,
+        }
     }
 
     /// One of the connections that it may be for accepts an IKE SA without a child (RFC 6023).
@@ -173,6 +170,26 @@ impl InitRequest<'_> {
 }
 
 impl HalfOpen {
+    /// After the answer to the first request, which has these payloads.
+    pub(super) fn begin(
+        proposal: SaProposal,
+        done: InitDone,
+        intermediate: bool,
+        request: &Payloads<'_>,
+        cx: &Context,
+    ) -> State {
+        State::HalfOpen(Box::new(Self {
+            proposal,
+            done,
+            intermediate,
+            may_redirect: is_supported(request),
+            window: Window::new(0, intermediate::FIRST_ID),
+            opening: None,
+            waiting: None,
+            expires: cx.now + cx.settings.half_open_timeout,
+        }))
+    }
+
     pub(super) fn on_request(
         self: Box<Self>,
         core: &mut Core,
@@ -181,7 +198,7 @@ impl HalfOpen {
     ) -> State {
         let header = &datagram.header;
         match header.exchange {
-            ExchangeType::IKE_SA_INIT => {
+            ExchangeType::IKE_SA_INIT | ExchangeType::IKE_SESSION_RESUME => {
                 cx.discard(Discard::Retransmission);
                 cx.transmit(datagram.path, self.done.exchange.response.clone());
                 State::HalfOpen(self)

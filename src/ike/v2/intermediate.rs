@@ -16,8 +16,9 @@ use crate::ipsec::Reqid;
 use crate::wire::Malformed;
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use crate::wire::isakmp::ExchangeType;
+use crate::wire::proposal::AdditionalExchanges;
 
-use super::auth::{AuthSent, float, wants_childless};
+use super::auth::{AuthSent, wants_childless};
 use super::auth_request::refuse;
 use super::child::End;
 use super::error::{AuthenticationError, ExchangeError};
@@ -29,7 +30,7 @@ use super::message::{Datagram, Payloads, add_notify, notify_name};
 use super::ppk::{self, PpkUse};
 use super::protect::{AuthKeys, SaKeys};
 use super::window::Outstanding;
-use super::{Core, State, fill_status};
+use super::{Core, State, fill_status, with_port};
 
 /// The keys of an IKE SA that is not authenticated, and how they came about.
 pub(super) struct Opening {
@@ -62,11 +63,16 @@ impl Gain<'_> {
 impl Opening {
     pub(super) fn new(done: &InitDone, core: &Core, cx: &Context) -> Self {
         let (keys, auth) = done.derive(core, cx);
+        // What is resumed has done them.
+        let additional = match &done.resumed {
+            Some(_) => &AdditionalExchanges::NONE,
+            None => &done.suite.additional,
+        };
         Self {
             keys,
             auth,
             int_auth: IntAuth::default(),
-            exchanges: KeyExchanges::new(&done.suite.additional),
+            exchanges: KeyExchanges::new(additional),
             ppk_due: done.ppk == PpkUse::Intermediate,
             ppk: None,
         }
@@ -158,7 +164,7 @@ pub(super) fn start(attempt: Attempt, done: InitDone, core: &mut Core, cx: &mut 
     {
         float(core, cx);
     }
-    if attempt.connection.ppk_required && done.ppk == PpkUse::No {
+    if attempt.connection.ppk_required && done.ppk == PpkUse::No && done.resumed.is_none() {
         let reason = AuthenticationError::NoPpk.to_string();
         return fail(
             core,
@@ -389,6 +395,15 @@ impl Opening {
             }
         }
         Ok(gain)
+    }
+}
+
+/// Moves to the ports of UDP encapsulation. A peer that was reached on another port than 500 is
+/// taken to be there already.
+fn float(core: &mut Core, cx: &Context) {
+    core.path.local = with_port(core.path.local, cx.settings.port_nat_t);
+    if core.path.remote.port() == 500 {
+        core.path.remote = with_port(core.path.remote, 4500);
     }
 }
 

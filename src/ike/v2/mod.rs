@@ -3,6 +3,7 @@
 //! ```text
 //! InitSent ─► (IntermediateSent) ─► AuthSent ─┐
 //!                                             ├─► Established ─► Gone
+//! ResumeSent ─────────────────────► AuthSent ─┤       │
 //! HalfOpen ───────────────────────────────────┘       │
 //!     └─► Refused ─► Gone                             └─► (rekey) another Established
 //! ```
@@ -42,6 +43,9 @@ mod protect;
 mod redirect;
 mod rekey;
 mod rekey_child;
+mod resume;
+mod resume_request;
+mod resumption;
 mod siblings;
 mod tasks;
 mod transport;
@@ -55,7 +59,7 @@ use crate::ipsec::Reqid;
 use crate::wire::isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadType};
 use crate::wire::proposal::IkeSuite;
 
-use super::context::Context;
+use super::context::{Attempt, Context};
 use super::pad::Connection;
 use super::status::{IkeSaStatus, IkeState, NatStatus};
 use super::{Alert, AlertKind, Discard, Event, Identity, Path};
@@ -68,6 +72,7 @@ pub(super) use fragment::Outgoing;
 pub(super) use init::InitSent;
 pub(super) use init_request::{HalfOpen, InitRequest};
 pub(super) use message::{Datagram, Payloads, add_notify};
+pub(super) use resume::ResumeSent;
 pub(super) use tasks::Task;
 
 /// One IKE SA in any state.
@@ -95,6 +100,7 @@ pub(super) struct Core {
 /// How far an IKE SA is. A step consumes a state and yields the next.
 pub(super) enum State {
     InitSent(Box<InitSent>),
+    ResumeSent(Box<ResumeSent>),
     IntermediateSent(Box<intermediate::IntermediateSent>),
     AuthSent(Box<auth::AuthSent>),
     HalfOpen(Box<HalfOpen>),
@@ -104,6 +110,34 @@ pub(super) enum State {
 }
 
 impl Core {
+    /// Of an IKE SA that we are about to open.
+    fn begin(attempt: &Attempt, path: Path, cx: &mut Context) -> Self {
+        Self {
+            id: cx.next_id(),
+            initiator_spi: cx.ike_spi(),
+            responder_spi: IkeSpi::ZERO,
+            initiator: true,
+            path,
+            connection: Some(Arc::clone(&attempt.connection)),
+            init_from: None,
+            virtual_ips: VirtualIps::default(),
+        }
+    }
+
+    /// Of an IKE SA that a peer opens with this request.
+    fn answer(request: &Datagram<'_>, cx: &mut Context) -> Self {
+        Self {
+            id: cx.next_id(),
+            initiator_spi: request.header.initiator_spi,
+            responder_spi: cx.ike_spi(),
+            initiator: false,
+            path: request.path,
+            connection: None,
+            init_from: Some(request.remote()),
+            virtual_ips: VirtualIps::default(),
+        }
+    }
+
     pub(super) fn local_spi(&self) -> IkeSpi {
         if self.initiator {
             self.initiator_spi
@@ -221,12 +255,9 @@ impl Core {
         cx.event(Event::IkeDown { ike, reason });
     }
 
-    /// Our identity: as configured, or as our certificate has it, or our address.
+    /// Our identity towards this peer.
     fn local_identity(&self, connection: &Connection) -> Identity {
-        let certified = || connection.local.method.default_identity();
-        let default = || Identity::from_addr(self.path.local.ip());
-        let configured = connection.local.id.clone();
-        configured.or_else(certified).unwrap_or_else(default)
+        connection.local_identity(self.path.local.ip())
     }
 }
 
@@ -241,6 +272,9 @@ impl IkeSa {
         let response = datagram.header.flags.response();
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
             State::InitSent(sa) if response && exchange == ExchangeType::IKE_SA_INIT => {
+                sa.on_response(core, datagram, cx)
+            }
+            State::ResumeSent(sa) if response && exchange == ExchangeType::IKE_SESSION_RESUME => {
                 sa.on_response(core, datagram, cx)
             }
             State::IntermediateSent(sa)
@@ -277,6 +311,7 @@ impl IkeSa {
         let core = &mut self.core;
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
             State::InitSent(sa) => sa.on_timer(core, cx),
+            State::ResumeSent(sa) => sa.on_timer(core, cx),
             State::IntermediateSent(sa) => sa.on_timer(core, cx),
             State::AuthSent(sa) => sa.on_timer(core, cx),
             State::HalfOpen(sa) => sa.on_timer(core, cx),
@@ -310,7 +345,7 @@ impl IkeSa {
         let gone = attempt.reconfigure(connection);
         let ends = !gone.is_empty() && attempt.is_idle();
         cx.cancel(gone);
-        if ends && matches!(self.state, State::InitSent(_)) {
+        if ends && matches!(self.state, State::InitSent(_) | State::ResumeSent(_)) {
             self.destroy(End::Terminated, cx);
         }
     }
@@ -319,6 +354,7 @@ impl IkeSa {
     pub(super) fn destroy(&mut self, end: End, cx: &mut Context) {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::InitSent(sa) => sa.abandon(&self.core, end, cx),
+            State::ResumeSent(sa) => sa.abandon(&self.core, &end, cx),
             State::IntermediateSent(sa) => sa.abandon(&self.core, &end, cx),
             State::AuthSent(sa) => sa.abandon(&self.core, end, cx),
             State::Established(sa) => sa.close(&self.core, end, cx),
@@ -329,6 +365,7 @@ impl IkeSa {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::InitSent(sa) => Some(sa.deadline()),
+            State::ResumeSent(sa) => Some(sa.deadline()),
             State::IntermediateSent(sa) => Some(sa.deadline()),
             State::AuthSent(sa) => Some(sa.deadline()),
             State::HalfOpen(sa) => Some(sa.deadline()),
@@ -355,9 +392,10 @@ impl IkeSa {
     }
 
     /// Not established, but on its way to be, by our own request.
-    pub(super) fn attempt_mut(&mut self) -> Option<&mut super::context::Attempt> {
+    pub(super) fn attempt_mut(&mut self) -> Option<&mut Attempt> {
         match &mut self.state {
             State::InitSent(sa) => Some(sa.attempt_mut()),
+            State::ResumeSent(sa) => Some(sa.attempt_mut()),
             State::IntermediateSent(sa) => Some(sa.attempt_mut()),
             State::AuthSent(sa) => Some(sa.attempt_mut()),
             _ => None,
@@ -368,6 +406,7 @@ impl IkeSa {
     pub(super) fn replaces(&self) -> Option<u64> {
         match &self.state {
             State::InitSent(sa) => sa.attempt().replaces,
+            State::ResumeSent(sa) => sa.attempt().replaces,
             State::IntermediateSent(sa) => sa.attempt().replaces,
             State::AuthSent(sa) => sa.attempt().replaces,
             _ => None,
@@ -378,6 +417,7 @@ impl IkeSa {
     pub(super) fn connects_for(&self, reqid: Reqid) -> bool {
         match &self.state {
             State::InitSent(sa) => sa.wants(reqid),
+            State::ResumeSent(sa) => sa.wants(reqid),
             State::IntermediateSent(sa) => sa.wants(reqid),
             State::AuthSent(sa) => sa.wants(reqid),
             _ => false,
@@ -388,7 +428,10 @@ impl IkeSa {
     pub(super) fn is_connecting(&self) -> bool {
         matches!(
             self.state,
-            State::InitSent(_) | State::IntermediateSent(_) | State::AuthSent(_)
+            State::InitSent(_)
+                | State::ResumeSent(_)
+                | State::IntermediateSent(_)
+                | State::AuthSent(_)
         )
     }
 
@@ -414,7 +457,9 @@ impl IkeSa {
             State::IntermediateSent(sa) => sa.status(&self.core),
             State::AuthSent(sa) => sa.status(&self.core),
             State::HalfOpen(sa) => sa.status(&self.core),
-            State::InitSent(_) | State::Refused(_) | State::Gone => self.core.status(),
+            State::InitSent(_) | State::ResumeSent(_) | State::Refused(_) | State::Gone => {
+                self.core.status()
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::wire::ikev2::{Gateway, NotifyType, PayloadWriter};
 
 use super::child::End;
 use super::established::Established;
-use super::init::{InitOffer, fail};
+use super::init::fail;
 use super::message::{Payloads, add_notify};
 use super::tasks::{Pending, Task};
 use super::{Core, State};
@@ -37,6 +37,11 @@ impl Redirection {
         }
     }
 
+    /// Whether we set up the IKE SA, or the one that a rekey has made it of.
+    pub(super) fn we_began(&self) -> bool {
+        self.began
+    }
+
     /// The peer has been told where to go, and has some time for it.
     pub(super) fn expect_leave(&mut self, now: Instant) {
         self.leave_at = Some(now + TIME_TO_LEAVE);
@@ -57,17 +62,17 @@ impl Redirection {
 
 /// Says in IKE_SA_INIT that we go where we are sent to, or where we come from. Whom a redirect has led
 /// nowhere says nothing, for the configured gateway to serve it.
-pub(super) fn announce(core: &Core, offer: &InitOffer, payloads: &mut PayloadWriter) {
+pub(super) fn announce(core: &Core, detour: &Detour, payloads: &mut PayloadWriter) {
     let connection = core.connection.as_ref();
     if !connection.is_some_and(|connection| connection.follow_redirects) {
         return;
     }
-    match offer.detour.from() {
+    match detour.from() {
         Some(from) => {
             let from = Gateway::Address(from).encode(&[]);
             add_notify(payloads, NotifyType::REDIRECTED_FROM, &from);
         }
-        None if offer.detour.has_failed() => {}
+        None if detour.has_failed() => {}
         None => add_notify(payloads, NotifyType::REDIRECT_SUPPORTED, &[]),
     }
 }
@@ -97,7 +102,7 @@ pub(super) fn go(
 ) -> State {
     log_follow(core, gateway, cx);
     cx.effects
-        .push(Effect::Redirect(Attempt { detour, ..attempt }));
+        .push(Effect::Connect(Attempt { detour, ..attempt }));
     State::Gone
 }
 
@@ -180,7 +185,7 @@ impl Established {
         };
         log_follow(core, &gateway, cx);
         self.redirection.detour = detour.clone();
-        cx.effects.push(Effect::Redirect(Attempt {
+        cx.effects.push(Effect::Connect(Attempt {
             replaces: Some(core.id),
             detour,
             ..Attempt::new(connection, self.wishes())

@@ -155,6 +155,7 @@ impl Established {
         response.add(PayloadType::NONCE, &nr);
         add_ke(&mut response, group, &public);
         crash_token::announce_for((peer_spi, spi), false, &mut response, cx);
+        self.promise_ticket(payloads, &mut response, cx);
 
         let terms = NegotiatedIke {
             suite: choice.suite,
@@ -395,6 +396,7 @@ impl Established {
         self.followups.end(cx);
         cx.peers
             .remove(core.id, &self.peer.local_id, &self.peer.remote_id);
+        self.leave_ticket(core, &End::Replaced, cx);
         self.stop_clock();
         self.switch_at = None;
         self.succession = Succession::replaced(cx.now);
@@ -440,6 +442,7 @@ impl Established {
             cx,
         );
         sa.keep_reauth_time(self);
+        sa.resumption = self.resumption.of_successor();
         if !core.initiator {
             sa.liveness.expect_late_peer();
         }

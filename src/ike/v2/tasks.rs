@@ -41,6 +41,8 @@ pub(in crate::ike) enum Task {
     CheckRoute,
     /// Give the peer our crash detection token.
     TellCrashToken,
+    /// Ask the peer for a ticket.
+    RequestTicket,
     /// Send the peer to another gateway.
     Redirect(Gateway),
 }
@@ -65,6 +67,7 @@ pub(super) enum Pending {
     AnnounceAddresses,
     CheckRoute(RouteCheck),
     TellCrashToken,
+    RequestTicket,
     Redirect(Gateway),
 }
 
@@ -79,6 +82,7 @@ impl Task {
             Self::Liveness => "IKE_DPD",
             Self::UpdateAddresses | Self::AnnounceAddresses | Self::CheckRoute => "IKE_MOBIKE",
             Self::TellCrashToken => "IKE_CRASH_TOKEN",
+            Self::RequestTicket => "IKE_TICKET",
             Self::Redirect(_) => "IKE_REDIRECT",
         }
     }
@@ -121,6 +125,7 @@ impl Pending {
                 "IKE_MOBIKE"
             }
             Self::TellCrashToken => "IKE_CRASH_TOKEN",
+            Self::RequestTicket => "IKE_TICKET",
             Self::Redirect(_) => "IKE_REDIRECT",
         }
     }
@@ -135,6 +140,7 @@ impl Pending {
             | Self::AnnounceAddresses
             | Self::CheckRoute(_)
             | Self::TellCrashToken
+            | Self::RequestTicket
             | Self::Redirect(_) => ExchangeType::INFORMATIONAL,
             Self::Child(request) if request.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::RekeyIke(rekey) if rekey.follows_up() => ExchangeType::IKE_FOLLOWUP_KE,
@@ -287,6 +293,7 @@ impl Work {
                 | Task::AnnounceAddresses
                 | Task::CheckRoute
                 | Task::TellCrashToken
+                | Task::RequestTicket
                 | Task::Redirect(_) => {}
             }
         }
@@ -307,6 +314,7 @@ impl Work {
                 | Pending::AnnounceAddresses
                 | Pending::CheckRoute(_)
                 | Pending::TellCrashToken
+                | Pending::RequestTicket
                 | Pending::Redirect(_),
             )
             | None => {}
@@ -428,6 +436,7 @@ impl Established {
             Task::CheckRoute => self.begin_check_route(core, payloads, cx),
             Task::Redirect(gateway) => Some(Self::begin_redirect(core, &gateway, payloads, cx)),
             Task::TellCrashToken => Some(Self::begin_tell_crash_token(core, payloads, cx)),
+            Task::RequestTicket => Some(Self::begin_request_ticket(payloads)),
             Task::DeleteIke(end, waiters) => {
                 payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
                 core.log(cx, "IKE", format!("deleting IKE_SA: {end}"));
@@ -512,6 +521,12 @@ impl Established {
             },
             Pending::Redirect(_) => {
                 self.redirection.expect_leave(cx.now);
+                Fate::Stays
+            }
+            Pending::RequestTicket => {
+                if let Ok(payloads) = &payloads {
+                    self.take_ticket(payloads, cx);
+                }
                 Fate::Stays
             }
             Pending::AnnounceAddresses | Pending::DeleteUnwanted | Pending::TellCrashToken => {

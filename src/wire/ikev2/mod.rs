@@ -9,6 +9,7 @@ mod exchange;
 mod identity;
 mod notify;
 mod redirect;
+mod ticket;
 mod writer;
 
 pub use auth_methods::AuthAnnouncement;
@@ -20,4 +21,5 @@ pub use exchange::{KePayload, Nonce};
 pub use identity::{AuthMethod, AuthPayload, IdPayload, IdType};
 pub use notify::{Notify, NotifyType};
 pub use redirect::Gateway;
+pub use ticket::TicketGrant;
 pub use writer::{PayloadWriter, message_bytes};

@@ -55,6 +55,11 @@ impl NotifyType {
     pub const REDIRECT_SUPPORTED: Self = Self(16406);
     pub const REDIRECT: Self = Self(16407);
     pub const REDIRECTED_FROM: Self = Self(16408);
+    pub const TICKET_LT_OPAQUE: Self = Self(16409);
+    pub const TICKET_REQUEST: Self = Self(16410);
+    pub const TICKET_ACK: Self = Self(16411);
+    pub const TICKET_NACK: Self = Self(16412);
+    pub const TICKET_OPAQUE: Self = Self(16413);
     pub const EAP_ONLY_AUTHENTICATION: Self = Self(16417);
     pub const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
     pub const QUICK_CRASH_DETECTION: Self = Self(16419);
@@ -126,6 +131,11 @@ impl fmt::Display for NotifyType {
             Self::REDIRECT_SUPPORTED => "REDIRECT_SUPPORTED",
             Self::REDIRECT => "REDIRECT",
             Self::REDIRECTED_FROM => "REDIRECTED_FROM",
+            Self::TICKET_LT_OPAQUE => "TICKET_LT_OPAQUE",
+            Self::TICKET_REQUEST => "TICKET_REQUEST",
+            Self::TICKET_ACK => "TICKET_ACK",
+            Self::TICKET_NACK => "TICKET_NACK",
+            Self::TICKET_OPAQUE => "TICKET_OPAQUE",
             Self::EAP_ONLY_AUTHENTICATION => "EAP_ONLY_AUTHENTICATION",
             Self::CHILDLESS_IKEV2_SUPPORTED => "CHILDLESS_IKEV2_SUPPORTED",
             Self::QUICK_CRASH_DETECTION => "QUICK_CRASH_DETECTION",
