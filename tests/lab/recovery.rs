@@ -69,6 +69,36 @@ fn a_survivor_notices_the_death_of_its_peer_and_restarts_the_tunnel() {
     });
 }
 
+/// The keys of tickets outlive the responder, so its peer goes on from the IKE SA that was lost (RFC 5723).
+#[test]
+fn a_killed_responder_is_resumed_with_when_it_is_back() {
+    let Some(lab) = Lab::new() else { return };
+    let plan = Plan {
+        connection: "resumption = true\ndpd_delay = \"1s\"\nkeyingtries = 0".to_owned(),
+        ..Plan::default()
+    };
+    let restarting = Plan {
+        child: "dpd_action = \"restart\"".to_owned(),
+        ..plan.clone()
+    };
+    let mut b = lab.start(Side::B, &plan.config(Side::B));
+    let a = lab.start(Side::A, &restarting.config(Side::A));
+    a.initiate("net");
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+
+    b.process.kill();
+    let b = lab.start(Side::B, &plan.config(Side::B));
+    eventually("the tunnel is up again", || {
+        (b.child_sas().len() == 1).then_some(())
+    });
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+    let said = b.process.output();
+    assert!(
+        said.contains("authenticated with the keys of its last IKE_SA"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_peer_that_stays_dead_is_forgotten() {
     let Some(lab) = Lab::new() else { return };
