@@ -2,8 +2,8 @@
 //!
 //! For IPv4 the SPD is mirrored as XFRM policies: clear text that a policy protects is blocked on
 //! its way out, in and through, and the tunnel device is exempt. The kernel has that exemption for
-//! IPv4 only, so for both families the routing of [`super::routes`] adds a second layer: unreachable
-//! routes below those to the tunnel device, and rules that drop forwarded clear text from the
+//! IPv4 only, so the routing of [`super::routes`] adds a second layer: for both families unreachable
+//! routes below those to the tunnel device, and for IPv6 rules that drop forwarded clear text from the
 //! peer's side. Both layers stay when the process crashes and are taken over by the next start.
 
 use std::{collections::HashSet, io};

@@ -4,7 +4,7 @@
 //! 4488  our own outer packets (fwmark)          ─► 4501
 //! 4489  from the tunnel device                  ─► 4500
 //! 4490  from this machine                       ─► 4492
-//! 4491  clear text from outside: bypass ─► 4492, protected or discarded ─► dropped
+//! 4491  clear text from outside: bypass ─► 4492, discarded or (IPv6) protected ─► dropped
 //! 4492  bypass ─► 4501, discard ─► refused, in the order of the SPD
 //! 4500  not our own outer packets: table 4500   remote_ts to the device, local_ts thrown back
 //! 4501  (the rules of everybody else follow)
@@ -147,12 +147,13 @@ impl Plan {
         ]);
     }
 
-    /// Clear text that is forwarded from the peer's side to ours.
+    /// Clear text that is forwarded from the peer's side to ours. That of protected IPv4 meets the guard's
+    /// policies, which are looked up, while rules are read one by one for each packet.
     fn add_inbound_rules(&mut self, reach: &Reach, ipv6: bool, guard: bool) {
         let action = match reach.verdict {
             Verdict::Bypass => RuleAction::Goto(OUTBOUND),
             Verdict::Discard => RuleAction::Blackhole,
-            Verdict::Protect if guard => RuleAction::Blackhole,
+            Verdict::Protect if guard && ipv6 => RuleAction::Blackhole,
             Verdict::Protect => return,
         };
         if reach.verdict == Verdict::Protect && reach::is_inside(&reach.local, &reach.remote) {

@@ -147,6 +147,11 @@ fn headers() -> Vec<Input> {
         input("an answer to us", change(19, 0x20), "unknown-ike-spi"),
         input("message ID 1", change(23, 1), "bad-header"),
         input("message ID 2^24", change(20, 1), "bad-header"),
+        input(
+            "a resumption without a ticket",
+            change(18, 38),
+            "bad-payload",
+        ),
         input("20 000 bytes", long(20_000), "too-long"),
         Input {
             port: 4500,
@@ -168,7 +173,7 @@ fn headers() -> Vec<Input> {
             "wrong-version",
         ));
     }
-    for exchange in [0, 33, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 240, 255] {
+    for exchange in [0, 33, 35, 36, 37, 39, 40, 41, 42, 43, 44, 240, 255] {
         let bytes = change(18, exchange);
         inputs.push(input(
             &format!("exchange {exchange}"),
