@@ -178,6 +178,7 @@ fn protect(arguments: &Arguments, device: &Tun) -> Result<()> {
         table: usual.routing_table,
         mark: usual.fwmark,
         guard: true,
+        mirrored: true,
     })?;
     routes.update(&spd).context("cannot set the routes")
 }

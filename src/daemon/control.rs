@@ -330,8 +330,12 @@ impl Control {
                 *path_mtu = self.path_mtu(path).unwrap_or(*path_mtu);
             }
             SaUpdate::SetPolicies(spd) => {
-                if let Some(Err(error)) = self.guard.as_mut().map(|guard| guard.update(spd)) {
-                    tracing::error!(%error, "the guard does not follow the policies");
+                if let Some(guard) = &mut self.guard {
+                    let followed = guard.update(spd);
+                    self.routes.set_mirrored(followed.is_ok());
+                    if let Err(error) = followed {
+                        tracing::error!(%error, "the guard does not follow the policies");
+                    }
                 }
                 let virtual_ips = self.endpoint.virtual_ips().collect();
                 if let Err(error) = self.routes.set_virtual_ips(virtual_ips) {

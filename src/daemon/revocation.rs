@@ -27,7 +27,7 @@ use ureq::{
 use crate::{
     crypto::x509::{Crl, ocsp},
     ike::{Fetch, FetchId, Fetched},
-    io::netlink,
+    io::netlink::{self, routing::Routing},
 };
 
 type Outcome = (FetchId, Result<Fetched, String>);
@@ -215,9 +215,12 @@ impl Resolver for PublicResolver {
     }
 }
 
-/// Whether packets to this address stay on this machine, as far as that can be found out.
+/// Whether packets to this address stay on this machine, as far as that can be found out: it is one of
+/// ours, or in a prefix of which all are.
 fn is_ours(ip: IpAddr) -> bool {
-    netlink::source_address(ip, 0).is_ok_and(|source| source == ip)
+    let listed = Routing::open().and_then(|mut routing| routing.addresses());
+    listed.is_ok_and(|own| own.contains(&ip))
+        || netlink::source_address(ip, 0).is_ok_and(|source| source == ip)
 }
 
 /// Whether a certificate may name this address.
@@ -238,6 +241,7 @@ const WHOLE: Duration = Duration::from_secs(8);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::netns;
     use std::{io::Write, net::TcpListener};
 
     fn wish(uri: String, configured: bool) -> Fetch {
@@ -277,16 +281,24 @@ mod tests {
     }
 
     /// Which addresses there are depends on the machine.
+    /// The routing table has the first address of a prefix as source for the second.
     #[test]
     fn every_address_of_this_machine_is_known_as_such() {
-        let mut routing = netlink::routing::Routing::open().expect("netlink");
-        for address in routing.addresses().expect("a list") {
-            let link_local = matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
-            if !link_local && !address.is_loopback() {
-                assert!(is_ours(address), "{address}");
-            }
+        let Some(namespace) = netns::for_test("addresses") else {
+            return;
+        };
+        namespace.up("lo").expect("a loopback device");
+        let own = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"];
+        for (address, len) in own.into_iter().zip([24, 24, 64, 64]) {
+            let address = format!("{address}/{len}").parse().expect("an address");
+            namespace.add_address("lo", address).expect("added");
         }
-        assert!(!is_ours("198.51.100.1".parse().expect("an address")));
+        namespace.run(move || {
+            for address in own {
+                assert!(is_ours(address.parse().expect("an address")), "{address}");
+            }
+            assert!(!is_ours("198.51.100.1".parse().expect("an address")));
+        });
     }
 
     #[test]

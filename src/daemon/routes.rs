@@ -40,6 +40,8 @@ pub struct Settings {
     pub mark: u32,
     /// Whether protected traffic is refused while there is no tunnel device.
     pub guard: bool,
+    /// Whether the guard's policies drop clear text of protected IPv4. Where they do not, rules have to.
+    pub mirrored: bool,
 }
 
 /// Routes and rules that belong together.
@@ -123,7 +125,7 @@ impl Plan {
             },
         ]);
         for reach in reaches {
-            self.add_inbound_rules(reach, ipv6, settings.guard);
+            self.add_inbound_rules(reach, settings.guard && (ipv6 || !settings.mirrored));
         }
         self.rules.push(Rule::new(ipv6, OUTBOUND, RuleAction::Nop));
         for (place, reach) in reaches.iter().enumerate() {
@@ -149,11 +151,12 @@ impl Plan {
 
     /// Clear text that is forwarded from the peer's side to ours. That of protected IPv4 meets the guard's
     /// policies, which are looked up, while rules are read one by one for each packet.
-    fn add_inbound_rules(&mut self, reach: &Reach, ipv6: bool, guard: bool) {
+    fn add_inbound_rules(&mut self, reach: &Reach, drop: bool) {
+        let ipv6 = reach.is_ipv6();
         let action = match reach.verdict {
             Verdict::Bypass => RuleAction::Goto(OUTBOUND),
             Verdict::Discard => RuleAction::Blackhole,
-            Verdict::Protect if guard && ipv6 => RuleAction::Blackhole,
+            Verdict::Protect if drop => RuleAction::Blackhole,
             Verdict::Protect => return,
         };
         if reach.verdict == Verdict::Protect && reach::is_inside(&reach.local, &reach.remote) {
@@ -269,6 +272,11 @@ impl Routes {
     /// From now on the routes lead to this device.
     pub fn set_device(&mut self, index: u32) {
         self.settings.index = Some(index);
+    }
+
+    /// Whether the guard's policies are those of the SPD that [`Self::update`] gets next.
+    pub fn set_mirrored(&mut self, mirrored: bool) {
+        self.settings.mirrored = mirrored;
     }
 
     /// Puts the addresses that peers have given us on the tunnel device, and takes those away that are no

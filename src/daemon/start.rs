@@ -167,6 +167,7 @@ impl Kernel {
             table: config.routing_table,
             mark: config.fwmark,
             guard: guarded,
+            mirrored: true,
         };
         let mut routes = Routes::open(settings).map_err(failed("cannot open rtnetlink"))?;
         let present = patiently(

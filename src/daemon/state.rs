@@ -144,20 +144,23 @@ impl StateDir {
         };
         let records = records.as_ref().map_or(&[][..], Secret::as_bytes);
         let (records, _) = records.as_chunks::<RECORD_LEN>();
-        let mut records = records.iter().filter_map(|record| {
+        let records = records.iter().filter_map(|record| {
             let (made, key) = record.split_first_chunk::<8>()?;
-            let made = u64::from_be_bytes(*made);
-            Some((lifetime(made), Secret::copy_from(key)))
+            Some((u64::from_be_bytes(*made), Secret::copy_from(key)))
         });
-        let newest = records.next();
-        if let Some((lifetime, current)) = newest {
-            if lifetime.contains(&time) {
-                let previous = records.next().map(|(_, key)| key);
-                return Ok((TicketKeys { current, previous }, lifetime));
-            }
-            return self.replace_ticket_keys(&path, time, Some((lifetime.start, current)));
+        let mut records: Vec<_> = records
+            .filter(|(made, _)| *made > time || time < opens_until(*made))
+            .collect();
+        let current = records
+            .iter()
+            .position(|(made, _)| lifetime(*made).contains(&time));
+        if let Some(current) = current {
+            let (made, current) = records.remove(current);
+            let previous = records.pop().map(|(_, key)| key);
+            return Ok((TicketKeys { current, previous }, lifetime(made)));
         }
-        self.replace_ticket_keys(&path, time, None)
+        let last = records.into_iter().max_by_key(|(made, _)| *made);
+        self.replace_ticket_keys(&path, time, last)
     }
 
     fn replace_ticket_keys(
@@ -191,6 +194,11 @@ impl Drop for StateDir {
 /// When a key seals that was made at this time.
 fn lifetime(made: u64) -> Range<u64> {
     made..made.saturating_add(TicketKeys::LIFE.as_secs())
+}
+
+/// When the last ticket has expired that a key has sealed which was made at this time.
+fn opens_until(made: u64) -> u64 {
+    made.saturating_add(2 * TicketKeys::LIFE.as_secs())
 }
 
 fn draw() -> io::Result<Secret> {
@@ -332,7 +340,15 @@ mod tests {
         assert_eq!(same.previous, two.previous);
         // The clock was set back: nothing is sealed with a key of a time to come.
         let back = keys(&mut third, 500).expect("it is time");
-        assert_eq!(back.previous, Some(two.current));
+        assert_eq!(back.previous.as_ref(), Some(&two.current));
+        // It is right again, and so is the key.
+        drop(third);
+        let mut fourth = state();
+        let again = keys(&mut fourth, 2000 + day).expect("they are there");
+        assert_eq!(again.current, two.current);
+        // Nobody finds a key whose tickets have all expired.
+        let late = keys(&mut fourth, 1000 + 3 * day).expect("it is time");
+        assert!(late.previous.is_none());
     }
 
     #[test]

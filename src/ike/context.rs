@@ -134,6 +134,9 @@ impl Attempt {
 
     /// Follows a changed configuration. Wishes for children that are gone from it are returned.
     pub(super) fn reconfigure(&mut self, connection: &Arc<Connection>) -> Vec<Wish> {
+        if !connection.follow_redirects || connection.remote_addrs != self.connection.remote_addrs {
+            self.detour = Detour::default();
+        }
         self.connection = Arc::clone(connection);
         let mut gone = Vec::new();
         for mut wish in std::mem::take(&mut self.wishes) {

@@ -87,11 +87,19 @@ impl Detour {
         })
     }
 
-    /// It has led nowhere: back to the configured gateway. Whether that was left.
+    /// The last try has failed, a detour or not; returns which. After a detour the configured gateway is
+    /// next, and is to serve us itself; after that one redirects are followed again.
     pub(super) fn fail(&mut self) -> bool {
-        let was_left = self.to.take().is_some();
-        self.failed |= was_left;
-        was_left
+        self.failed = self.to.take().is_some();
+        self.failed
+    }
+
+    /// The way to a gateway that serves us.
+    pub(super) fn arrived(self) -> Self {
+        Self {
+            failed: false,
+            ..self
+        }
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -233,3 +241,24 @@ const MAX_REDIRECTS: usize = 5;
 const LOOP_DETECT_PERIOD: Duration = Duration::from_secs(300);
 /// In which our address towards a gateway is told; without it the attempt begins all the same.
 const LOOK_UP: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_the_configured_gateway_has_failed_as_well_redirects_are_followed_again() {
+        let address = |last| IpAddr::from([192, 0, 2, last]);
+        let mut detour = Detour {
+            to: Some(Leg {
+                gateway: address(9),
+                from: address(2),
+                local: None,
+            }),
+            ..Detour::default()
+        };
+        assert!(detour.fail() && detour.has_failed());
+        assert!(!detour.clone().arrived().has_failed());
+        assert!(!detour.fail() && !detour.has_failed());
+    }
+}

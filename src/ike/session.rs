@@ -1,10 +1,12 @@
 //! What is kept of an IKE SA, so that another one can go on from it (RFC 5723 §5).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::Secret;
 use crate::crypto::prf::Prf;
+use crate::crypto::x509::Certificate;
 use crate::wire::ikev2::IdPayload;
 use crate::wire::isakmp::IkeSpi;
 use crate::wire::proposal::{IkeSuite, PrfId, SaProposal};
@@ -147,9 +149,17 @@ pub(super) fn credential(
         let secret = directory.secret(local, Some(remote));
         secret.map_or(&[][..], |shared| shared.secret.secret().as_bytes())
     };
-    let digest = |label: &[u8], secret: &[u8], keys: &[&[u8]]| {
-        // Each key is DER, which has its length in itself.
-        let parts: Vec<_> = [label].into_iter().chain(keys.iter().copied()).collect();
+    let digest = |label: &[u8], secret: &[u8], fields: &[&[u8]]| {
+        let lengths: Vec<_> = fields
+            .iter()
+            .map(|field| field.len().to_be_bytes())
+            .collect();
+        let fields = lengths
+            .iter()
+            .map(<[u8; _]>::as_slice)
+            .zip(fields.iter().copied());
+        let fields = fields.flat_map(|(length, field)| [length, field]);
+        let parts: Vec<_> = std::iter::once(label).chain(fields).collect();
         prf.mac(secret, &parts)
     };
     let ours = match &connection.local.method {
@@ -162,12 +172,23 @@ pub(super) fn credential(
     let theirs = match &connection.remote.method {
         RemoteMethod::Psk => digest(b"remote secret", shared(), &[]),
         RemoteMethod::Signature(trust) => {
-            let raw = trust.keys.iter().map(|key| key.spki());
-            let certificates = trust.certificates.iter().chain(&trust.authorities);
-            let certified = certificates.map(|certificate| certificate.key().spki());
-            let policies = trust.policies.iter().map(String::as_bytes);
-            let all: Vec<_> = raw.chain(certified).chain(policies).collect();
-            digest(b"remote keys", &[], &all)
+            let of = |certificate: &Arc<Certificate>| certificate.key().spki().to_vec();
+            let raw = trust.keys.iter().map(|key| key.spki().to_vec());
+            let policies = trust
+                .policies
+                .iter()
+                .map(|policy| policy.clone().into_bytes());
+            let lists: [(&[u8], Vec<Vec<u8>>); 4] = [
+                (b"raw", raw.collect()),
+                (b"certificates", trust.certificates.iter().map(of).collect()),
+                (b"authorities", trust.authorities.iter().map(of).collect()),
+                (b"policies", policies.collect()),
+            ];
+            let each = lists.map(|(label, list)| {
+                let fields: Vec<_> = list.iter().map(Vec::as_slice).collect();
+                digest(label, &[], &fields)
+            });
+            digest(b"remote keys", &[], &each.each_ref().map(Secret::as_bytes))
         }
     };
     prf.mac(ours.as_bytes(), &[theirs.as_bytes()])

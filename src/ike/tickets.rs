@@ -179,8 +179,9 @@ impl Tickets {
         }
     }
 
-    /// Keeps a ticket for when its connection is wanted again.
-    pub(super) fn hold(&mut self, held: Held) {
+    /// Keeps a ticket for when its connection is wanted again, and none whose time is over.
+    pub(super) fn hold(&mut self, held: Held, now: Instant) {
+        self.held.retain(|_, held| held.expires > now);
         self.held.insert(held.session.connection.clone(), held);
     }
 
@@ -249,19 +250,21 @@ impl Context {
         self.tickets.open(ticket, self.date())
     }
 
-    /// Takes the ticket that an attempt can begin with. A new authentication never does (RFC 4478).
+    /// Takes the ticket that an attempt can begin with. A new authentication never does (RFC 4478). One
+    /// that does not fit stays: our address may be another one at the next attempt.
     pub(super) fn take_ticket(&mut self, attempt: &Attempt, path: Path) -> Option<Held> {
         let connection = &attempt.connection;
-        let held = &mut self.tickets.held;
-        let is_there = held.get(&connection.name)?.remote == path.remote.ip();
-        if attempt.replaces.is_some() || !attempt.may_resume || !is_there {
+        let held = self.tickets.held.get(&connection.name)?;
+        let (local, session) = (path.local.ip(), &held.session);
+        let fits = attempt.replaces.is_none()
+            && attempt.may_resume
+            && held.remote == path.remote.ip()
+            && held.expires > self.now
+            && session.fits(connection, local, &self.directory);
+        if !fits {
             return None;
         }
-        let held = held.remove(&connection.name)?;
-        let fits = held
-            .session
-            .fits(connection, path.local.ip(), &self.directory);
-        (held.expires > self.now && fits).then_some(held)
+        self.tickets.held.remove(&connection.name)
     }
 }
 

@@ -114,6 +114,21 @@ fn behind_a_nat_checksums_become_those_of_the_addresses_that_the_receiver_knows(
 }
 
 #[test]
+fn a_nat_is_no_obstacle_to_a_checksum_behind_destination_options() {
+    let vector = &Vector::all()[SIX];
+    let inner = hex(&vector.inner);
+    for options in [1, 2] {
+        let mut headers = [60, 0, 1, 4, 0, 0, 0, 0].repeat(options);
+        let last = headers.len() - 8;
+        headers[last] = inner[6];
+        let (mut sa, packet) = with_headers(60, &headers);
+        let mut esp = seal(&mut sa, &packet);
+        let (opened, _) = open(&mut vector.server(true), &mut esp).expect("opened");
+        assert_eq!(opened[40 + headers.len()..], hex(&vector.translated)[40..]);
+    }
+}
+
+#[test]
 fn a_wrong_checksum_stays_wrong_behind_a_nat() {
     let vector = &Vector::all()[20]; // TCP with 64 bytes
     let mut packet = hex(&vector.inner);

@@ -14,6 +14,7 @@ fn settings(index: Option<u32>) -> Settings {
         table: 4500,
         mark: 0x4c47,
         guard: true,
+        mirrored: true,
     }
 }
 
@@ -112,6 +113,14 @@ fn rules_do_not_grow_with_the_tunnels_of_ipv4_and_drop_clear_text_of_ipv6() {
         ("10.1.0.0/24", "10.3.0.0/24", PROTECT),
     ]);
     assert_eq!(one, two);
+    let alone = Settings {
+        mirrored: false,
+        ..settings(Some(7))
+    };
+    let policies = spd(&[("10.1.0.0/24", "10.2.0.0/24", PROTECT)]);
+    let rules_alone = Plan::new(&policies, &[], &alone).rules;
+    let mut dropping = rules_alone.iter().map(|rule| (rule.priority, &rule.action));
+    assert!(dropping.any(|rule| rule == (FROM_OUTSIDE, &RuleAction::Blackhole)));
     let ipv6 = rules(&[("2001:db8:1::/64", "2001:db8:2::/64", PROTECT)]);
     let dropping = ipv6.iter().find(|rule| rule.priority == FROM_OUTSIDE);
     let dropping = dropping.expect("a rule");

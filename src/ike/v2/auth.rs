@@ -338,7 +338,7 @@ impl AuthSent {
         let mut sa = Established::new(core, peer, keys, nat, window, cx);
         sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
         sa.mobike = Mobike::negotiate(&attempt.connection, true, payloads);
-        sa.redirection.detour = attempt.detour;
+        sa.redirection.detour = attempt.detour.arrived();
         sa.note_proof(&attempt.connection, has_ppk, done.resumed.as_deref(), cx);
         sa.announce(
             core,

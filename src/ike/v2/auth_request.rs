@@ -117,7 +117,8 @@ impl HalfOpen {
                     self.authenticate(core, known, &payloads, cx)
                 }
             }?;
-            check_policy(core, &authenticated, &payloads, cx)?;
+            let resumes = self.done.resumed.is_some();
+            check_policy(core, (&authenticated, resumes), &payloads, cx)?;
             Ok((authenticated, payloads))
         });
         let (authenticated, payloads) = match checked {
@@ -344,7 +345,7 @@ fn is_our_identity(core: &Core, connection: &Connection, asked: &Identity) -> bo
 /// What a connection asks of a peer that is known.
 fn check_policy(
     core: &Core,
-    authenticated: &Authenticated,
+    (authenticated, resumes): (&Authenticated, bool),
     payloads: &Payloads<'_>,
     cx: &Context,
 ) -> Result<(), ExchangeError> {
@@ -356,9 +357,11 @@ fn check_policy(
     if is_childless && connection.childless == Childless::Never {
         return Err(ExchangeError::Missing("SA"));
     }
-    // A new authentication comes from where the old one was, and a peer that has restarted says so.
+    // A new authentication comes from where the old one was, a peer that has restarted says so, and what is
+    // resumed goes.
     let addr = core.path.remote.ip();
     if connection.unique == Unique::Keep
+        && !resumes
         && payloads.notify(NotifyType::INITIAL_CONTACT).is_none()
         && cx
             .peers

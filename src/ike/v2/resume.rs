@@ -163,7 +163,7 @@ impl ResumeSent {
             }
             Some(Overdue::GiveUp) => {
                 // Nobody has used it, so it is as good when the peer is back (RFC 5723 §4.3.1).
-                cx.tickets.hold(self.held);
+                cx.tickets.hold(self.held, cx.now);
                 fall_back(core, self.attempt, "the peer does not answer", cx)
             }
         }

@@ -68,7 +68,8 @@ impl Established {
             self.resumption.has_ppk = has_ppk;
         }
         if let Some(session) = resumed {
-            self.clock.unproven_at = session.unproven_at;
+            let both = [self.clock.unproven_at, session.unproven_at];
+            self.clock.unproven_at = both.into_iter().flatten().min();
             let both = [self.clock.reauth_at, session.reauth_at];
             self.clock.reauth_at = both.into_iter().flatten().min();
         }
@@ -194,12 +195,13 @@ impl Established {
         }
         if let (Some((opaque, expires)), Some(session)) = (ticket, self.session(core)) {
             let remote = core.path.remote.ip();
-            cx.tickets.hold(Held {
+            let held = Held {
                 opaque,
                 expires,
                 remote,
                 session,
-            });
+            };
+            cx.tickets.hold(held, cx.now);
         }
     }
 }

@@ -68,21 +68,31 @@ fn payload_v6(packet: &[u8]) -> Result<(u8, &[u8]), DropReason> {
     if version >> 4 != 6 {
         return Err(DropReason::NotTransportable);
     }
-    let (mut next, mut rest) = (protocol, payload);
-    while next == protocol::DESTINATION_OPTIONS {
-        let &[after, length, ..] = rest else {
-            return Err(DropReason::InnerMalformed);
-        };
-        let behind = rest.get(8 + usize::from(length) * 8..);
-        (next, rest) = (after, behind.ok_or(DropReason::InnerMalformed)?);
-    }
-    match next {
+    match behind_options(protocol, payload)
+        .ok_or(DropReason::InnerMalformed)?
+        .0
+    {
         // They stand in front of ESP, if anywhere.
         protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT => {
             Err(DropReason::NotTransportable)
         }
         _ => Ok((protocol, payload)),
     }
+}
+
+/// What follows the destination options that `payload` may start with, and where; `None` if they do not
+/// end in it.
+fn behind_options(mut next: u8, payload: &[u8]) -> Option<(u8, usize)> {
+    let mut start = 0;
+    while next == protocol::DESTINATION_OPTIONS {
+        let &[after, length, ..] = payload.get(start..)? else {
+            return None;
+        };
+        next = after;
+        start += 8 + usize::from(length) * 8;
+        payload.get(start..)?;
+    }
+    Some((next, start))
 }
 
 impl TransportEnds {
@@ -147,6 +157,13 @@ impl TransportEnds {
         if self.here == self.there {
             return;
         }
+        let transport = match self.is_ipv6() {
+            false => Some((protocol, 0)),
+            true => behind_options(protocol, payload),
+        };
+        let Some((protocol, start)) = transport else {
+            return;
+        };
         let at = match protocol {
             protocol::TCP => 16,
             protocol::UDP | protocol::UDPLITE => 6,
@@ -154,7 +171,8 @@ impl TransportEnds {
             protocol::ICMPV6 if self.is_ipv6() => 2,
             _ => return, // no other one's checksum covers the addresses
         };
-        let Some([c0, c1]) = payload.get_mut(at..at + 2) else {
+        let field = payload.get_mut(start + at..start + at + 2);
+        let Some([c0, c1]) = field else {
             return;
         };
         let old = u16::from_be_bytes([*c0, *c1]);
