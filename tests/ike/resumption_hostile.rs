@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::actor::{Actor, Opened, first_request, identity, notify, proof, split};
 use super::config::{Setup, Side};
 use super::network::{Fate, Sent};
-use super::pair::{Pair, millis, seconds};
+use super::pair::{Pair, millis, seconds, terminate_ike};
 use super::resumption::resuming;
 
 fn ticket_of(answer: &Opened) -> Option<(u32, Vec<u8>)> {
@@ -230,6 +230,40 @@ fn a_ticket_lives_no_longer_than_its_ike_sa_its_authentication_and_a_day() {
         let life = if life == day { life } else { life - 100 };
         assert!(u64::from(lifetime).abs_diff(life) <= 1, "{lifetime} {life}");
     }
+}
+
+#[test]
+fn a_ticket_ends_with_an_ike_sa_that_is_deleted_by_whichever_side() {
+    let (mut pair, mut actor, ticket) = insider();
+    let delete = vec![(PayloadType::DELETE, vec![1, 0, 0, 0])];
+    let answer = actor.request(&mut pair, ExchangeType::INFORMATIONAL, &delete);
+    assert_eq!(answer.unwrap().error(), None);
+    assert!(pair.ike_sas(Side::B).is_empty());
+    assert_refused(&mut pair, &request(1, &ticket), Discard::StaleTicket);
+
+    let (mut pair, _, ticket) = insider();
+    pair.command(Side::B, terminate_ike());
+    pair.run_for(Duration::from_secs(300));
+    assert!(pair.ike_sas(Side::B).is_empty());
+    pair.inject(Side::B, &request(1, &ticket));
+    assert_eq!(pair.host(Side::B).discarded(Discard::StaleTicket), 1);
+}
+
+#[test]
+fn a_lifetime_of_authentications_that_was_set_later_binds_what_is_resumed() {
+    let (mut pair, actor, ticket) = insider();
+    let connection = &mut pair.setup(Side::B).connection;
+    connection.reauth_time = Duration::from_secs(3600);
+    connection.over_time = Duration::from_secs(60);
+    pair.restart(Side::B);
+    let mut resumed = actor.resume(&mut pair, 2, &ticket);
+    let auth = resumed.auth();
+    let answer = resumed.request(&mut pair, ExchangeType::IKE_AUTH, &auth);
+    assert_eq!(answer.unwrap().error(), None);
+    pair.run_for(Duration::from_secs(3500));
+    assert_eq!(pair.ike_sas(Side::B).len(), 1);
+    pair.run_for(Duration::from_secs(600));
+    assert!(pair.ike_sas(Side::B).is_empty(), "it was not proven anew");
 }
 
 #[test]
