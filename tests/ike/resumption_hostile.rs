@@ -253,16 +253,17 @@ fn a_ticket_ends_with_an_ike_sa_that_is_deleted_by_whichever_side() {
 fn a_lifetime_of_authentications_that_was_set_later_binds_what_is_resumed() {
     let (mut pair, actor, ticket) = insider();
     let connection = &mut pair.setup(Side::B).connection;
-    connection.reauth_time = Duration::from_secs(3600);
+    connection.rekey_time = Duration::from_secs(7200);
+    connection.reauth_time = Duration::from_secs(600);
     connection.over_time = Duration::from_secs(60);
     pair.restart(Side::B);
     let mut resumed = actor.resume(&mut pair, 2, &ticket);
     let auth = resumed.auth();
     let answer = resumed.request(&mut pair, ExchangeType::IKE_AUTH, &auth);
     assert_eq!(answer.unwrap().error(), None);
-    pair.run_for(Duration::from_secs(3500));
+    pair.run_for(Duration::from_secs(650));
     assert_eq!(pair.ike_sas(Side::B).len(), 1);
-    pair.run_for(Duration::from_secs(600));
+    pair.run_for(Duration::from_secs(300)); // the peer does not answer the DELETE
     assert!(pair.ike_sas(Side::B).is_empty(), "it was not proven anew");
 }
 
