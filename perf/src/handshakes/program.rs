@@ -5,6 +5,7 @@
 
 use std::{
     fmt::Write as _,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -109,6 +110,40 @@ fn network(number: u32) -> [u8; 3] {
     [a, b, c]
 }
 
+/// A connection as its gateway has it, with one child of the same name; our side first.
+struct Tunnel {
+    name: String,
+    ends: [Ipv4Addr; 2],
+    ids: [String; 2],
+    ts: [String; 2],
+}
+
+fn tunnels_of(role: Role, tunnels: u32) -> Vec<Tunnel> {
+    let gateway = GATEWAY.to_owned();
+    match role {
+        Role::Responder => vec![Tunnel {
+            name: "all".to_owned(),
+            ends: [B.outer, A.outer],
+            ids: [gateway, "*.example".to_owned()],
+            ts: ["11.0.0.0/8", "10.0.0.0/8"].map(str::to_owned),
+        }],
+        Role::Initiator => {
+            let numbers = 0..tunnels;
+            let tunnels = numbers.map(|number| {
+                let [x, y, z] = network(number);
+                let name = name(number);
+                Tunnel {
+                    ids: [format!("{name}.example"), gateway.clone()],
+                    name,
+                    ends: [A.outer, B.outer],
+                    ts: [10, 11].map(|first| format!("{first}.{x}.{y}.{z}/32")),
+                }
+            });
+            tunnels.collect()
+        }
+    }
+}
+
 fn configuration(role: Role, tunnels: u32, socket: &Path) -> String {
     let socket = socket.display();
     let mut text = format!(
@@ -122,7 +157,13 @@ log = "warn"
 secret = "{SECRET}"
 "#
     );
-    let mut connection = |name: &str, [here, far]: [&str; 2], ids: [&str; 2], ts: [&str; 2]| {
+    for Tunnel {
+        name,
+        ends: [here, far],
+        ids,
+        ts,
+    } in tunnels_of(role, tunnels)
+    {
         let _ = write!(
             text,
             r#"
@@ -141,25 +182,6 @@ esp_proposals = ["{ESP}"]
 "#,
             ids[0], ids[1], ts[0], ts[1]
         );
-    };
-    let ends = [A.outer.to_string(), B.outer.to_string()];
-    let [a, b] = [&*ends[0], &*ends[1]];
-    match role {
-        Role::Responder => connection(
-            "all",
-            [b, a],
-            [GATEWAY, "*.example"],
-            ["11.0.0.0/8", "10.0.0.0/8"],
-        ),
-        Role::Initiator => {
-            for number in 0..tunnels {
-                let [x, y, z] = network(number);
-                let name = name(number);
-                let id = format!("{name}.example");
-                let ts = [format!("10.{x}.{y}.{z}/32"), format!("11.{x}.{y}.{z}/32")];
-                connection(&name, [a, b], [&id, GATEWAY], [&ts[0], &ts[1]]);
-            }
-        }
     }
     text
 }
@@ -196,7 +218,13 @@ swanctl {{
 
 fn connections(role: Role, tunnels: u32) -> String {
     let mut text = String::from("connections {\n");
-    let mut connection = |name: &str, ends: [String; 2], ids: [&str; 2], ts: [&str; 2]| {
+    for Tunnel {
+        name,
+        ends,
+        ids,
+        ts,
+    } in tunnels_of(role, tunnels)
+    {
         let _ = write!(
             text,
             r#"    {name} {{
@@ -224,29 +252,6 @@ fn connections(role: Role, tunnels: u32) -> String {
 "#,
             ends[0], ends[1], ids[0], ids[1], ts[0], ts[1]
         );
-    };
-    let [a, b] = [A.outer.to_string(), B.outer.to_string()];
-    match role {
-        Role::Responder => connection(
-            "all",
-            [b, a],
-            [GATEWAY, "*.example"],
-            ["11.0.0.0/8", "10.0.0.0/8"],
-        ),
-        Role::Initiator => {
-            for number in 0..tunnels {
-                let [x, y, z] = network(number);
-                let name = name(number);
-                let id = format!("{name}.example");
-                let ts = [format!("10.{x}.{y}.{z}/32"), format!("11.{x}.{y}.{z}/32")];
-                connection(
-                    &name,
-                    [a.clone(), b.clone()],
-                    [&id, GATEWAY],
-                    [&ts[0], &ts[1]],
-                );
-            }
-        }
     }
     let _ = write!(
         text,
