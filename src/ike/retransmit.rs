@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::crypto::CryptoRng;
 
-use super::RetransmitSettings;
+use super::context::Context;
 use super::v2::Outgoing;
+use super::{Path, RetransmitSettings};
 
 /// One request on its way, repeated byte for byte.
 #[derive(Debug)]
@@ -43,6 +44,28 @@ impl Retransmit {
             sent: 1,
             end: None,
         }
+    }
+
+    /// Sends a request for the first time.
+    pub(super) fn send(
+        message: Outgoing,
+        path: Path,
+        settings: RetransmitSettings,
+        cx: &mut Context,
+    ) -> Self {
+        cx.send(path, &message);
+        let now = cx.now;
+        Self::new(message, settings, now, cx.rng())
+    }
+
+    /// Sends it again if it is time, and says what is due.
+    pub(super) fn repeat(&mut self, path: Path, cx: &mut Context) -> Option<Overdue> {
+        let now = cx.now;
+        let due = self.poll(now, cx.rng());
+        if due == Some(Overdue::Again) {
+            cx.send(path, &self.message);
+        }
+        due
     }
 
     /// The request, with all its fragments.

@@ -11,7 +11,7 @@ use crate::ike::commands::Acquire;
 use crate::ike::context::{Attempt, Cause, Context, Effect};
 use crate::ike::narrow::single_pair;
 use crate::ike::pad::{Childless, Connection, Unique};
-use crate::ike::retransmit::Retransmit;
+use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::revocation::Waiter;
 use crate::ike::status::{IkeSaStatus, NatStatus};
 use crate::ike::{Discard, Identity};
@@ -29,6 +29,7 @@ use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
 use super::held::Held;
 use super::init::{InitDone, InitExchange, fail};
+use super::initiation::Initiation;
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
 use super::mobike::{self, Mobike};
@@ -40,12 +41,12 @@ use super::resume;
 use super::resumption;
 use super::siblings::Kin;
 use super::tasks::Task;
-use super::window::{Outstanding, Window};
+use super::window::Window;
 use super::{Core, State, fill_status, with_port};
 
 /// IKE_AUTH is sent and unanswered.
 pub(in crate::ike) struct AuthSent {
-    attempt: Attempt,
+    pub(super) initiation: Initiation,
     done: InitDone,
     keys: SaKeys,
     auth: AuthKeys,
@@ -55,7 +56,8 @@ pub(in crate::ike) struct AuthSent {
     has_ppk: bool,
     local_id: Identity,
     nat: NatStatus,
-    outstanding: Outstanding<Option<Offer>>,
+    /// The first Child SA, unless there is to be none.
+    offer: Option<Offer>,
     /// The answer, while revocation information is on its way.
     held: Option<Box<Held>>,
 }
@@ -141,11 +143,15 @@ impl AuthSent {
         }
         let header = core.header(ExchangeType::IKE_AUTH, false, message_id);
         let message = keys.seal(header, payloads, core.path);
-        cx.send(core.path, &message);
+        let settings = cx.settings.retransmit;
+        let request = Retransmit::send(message, core.path, settings, cx);
         log_proof(core, &local_id, &proof, cx);
-        let (settings, now) = (cx.settings.retransmit, cx.now);
         State::AuthSent(Box::new(Self {
-            attempt,
+            initiation: Initiation {
+                attempt,
+                message_id,
+                request,
+            },
             done,
             keys,
             auth,
@@ -153,11 +159,7 @@ impl AuthSent {
             has_ppk,
             local_id,
             nat,
-            outstanding: Outstanding {
-                message_id,
-                request: Retransmit::new(message, settings, now, cx.rng()),
-                pending: offer,
-            },
+            offer,
             held: None,
         }))
     }
@@ -168,7 +170,7 @@ impl AuthSent {
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        if datagram.header.message_id != self.outstanding.message_id || self.held.is_some() {
+        if datagram.header.message_id != self.initiation.message_id || self.held.is_some() {
             cx.discard(Discard::UnexpectedResponse);
             return State::AuthSent(self);
         }
@@ -208,7 +210,7 @@ impl AuthSent {
                 let message = format!("{remote_id} authenticated with {how}");
                 core.log(cx, "IKE", message);
                 match redirect::gateway(&payloads, &[]) {
-                    Some(Ok(gateway)) if self.attempt.connection.follow_redirects => {
+                    Some(Ok(gateway)) if self.initiation.attempt.connection.follow_redirects => {
                         redirect::leave(core, self.delete(core, cx), &gateway, cx)
                     }
                     _ => self.establish(core, &held.datagram(), remote_id, &payloads, cx),
@@ -241,7 +243,9 @@ impl AuthSent {
                 (self.keys.sk_d, self.auth) = (mixed.sk_d, mixed.auth);
                 self.has_ppk = true;
             }
-            None if self.attempt.connection.ppk_required && self.done.ppk == PpkUse::Auth => {
+            None if self.initiation.attempt.connection.ppk_required
+                && self.done.ppk == PpkUse::Auth =>
+            {
                 return Err(AuthenticationError::NoPpk);
             }
             None => {}
@@ -272,7 +276,7 @@ impl AuthSent {
             let verdict = resume::verify(session, &remote_id, &proof, &octets, key)?;
             return Ok((remote_id, verdict));
         }
-        let connection = &self.attempt.connection;
+        let connection = &self.initiation.attempt.connection;
         if !connection.remote.id.matches(&remote_id) {
             return Err(AuthenticationError::OtherIdentity {
                 found: remote_id,
@@ -296,7 +300,11 @@ impl AuthSent {
     fn reject(mut self: Box<Self>, core: &Core, cx: &mut Context, error: &ExchangeError) {
         let mut payloads = PayloadWriter::new();
         error.encode(&mut payloads);
-        let header = core.header(ExchangeType::INFORMATIONAL, false, self.next_id());
+        let header = core.header(
+            ExchangeType::INFORMATIONAL,
+            false,
+            self.initiation.next_id(),
+        );
         let message = self.keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
         self.give_up(core, error.alert_kind(Subject::Ike), error.to_string(), cx);
@@ -310,15 +318,15 @@ impl AuthSent {
         payloads: &Payloads<'_>,
         cx: &mut Context,
     ) -> State {
-        let window = Window::new(self.next_id(), 0);
+        let window = Window::new(self.initiation.next_id(), 0);
         let Self {
-            attempt,
+            initiation: Initiation { attempt, .. },
             done,
             keys,
             has_ppk,
             local_id,
             nat,
-            outstanding,
+            offer,
             ..
         } = *self;
         if core.path.local.ip().is_unspecified() {
@@ -352,7 +360,7 @@ impl AuthSent {
         for id in attempt.waiters {
             cx.finish_command(id, Ok(sa.outcome(core, None)));
         }
-        if let Some(offer) = outstanding.pending {
+        if let Some(offer) = offer {
             sa.finish_first_child(core, offer, &done.exchange, payloads, cx);
         }
         sa.queue(
@@ -367,11 +375,6 @@ impl AuthSent {
         }
         sa.start_next(core, cx);
         State::Established(Box::new(sa))
-    }
-
-    /// Message ID of the request after IKE_AUTH.
-    fn next_id(&self) -> u32 {
-        self.outstanding.message_id.saturating_add(1)
     }
 
     fn give_up(
@@ -395,8 +398,8 @@ impl AuthSent {
 
     /// The attempt, with all that it was to bring.
     fn take_back(self, cx: &mut Context) -> Attempt {
-        let mut attempt = self.attempt;
-        if let Some(offer) = self.outstanding.pending {
+        let mut attempt = self.initiation.attempt;
+        if let Some(offer) = self.offer {
             cx.release_spi(offer.spi);
             attempt.wishes.insert(0, offer.wish);
         }
@@ -407,7 +410,11 @@ impl AuthSent {
     fn delete(mut self: Box<Self>, core: &Core, cx: &mut Context) -> Attempt {
         let mut payloads = PayloadWriter::new();
         payloads.add_with(PayloadType::DELETE, Delete::encode_ike);
-        let header = core.header(ExchangeType::INFORMATIONAL, false, self.next_id());
+        let header = core.header(
+            ExchangeType::INFORMATIONAL,
+            false,
+            self.initiation.next_id(),
+        );
         let message = self.keys.seal(header, payloads, core.path);
         cx.send(core.path, &message);
         self.take_back(cx)
@@ -420,7 +427,8 @@ impl AuthSent {
             }
             return self.resume(core, cx);
         }
-        if self.outstanding.poll(core.path, cx) {
+        let due = self.initiation.request.repeat(core.path, cx);
+        if due != Some(Overdue::GiveUp) {
             return State::AuthSent(self);
         }
         let reason = format!("{} does not answer IKE_AUTH", core.path.remote);
@@ -435,20 +443,13 @@ impl AuthSent {
 
     pub(super) fn deadline(&self) -> Instant {
         let held = self.held.as_ref().map(|held| held.until);
-        held.unwrap_or_else(|| self.outstanding.due())
+        held.unwrap_or_else(|| self.initiation.request.due())
     }
 
-    pub(super) fn wants(&self, reqid: Reqid) -> bool {
-        let first = self.outstanding.pending.as_ref();
-        self.attempt.wants(reqid) || first.is_some_and(|offer| offer.child().reqid == reqid)
-    }
-
-    pub(super) fn attempt(&self) -> &Attempt {
-        &self.attempt
-    }
-
-    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
-        &mut self.attempt
+    /// Whether its Child SA is one for this policy.
+    pub(super) fn offers(&self, reqid: Reqid) -> bool {
+        let first = self.offer.as_ref();
+        first.is_some_and(|offer| offer.child().reqid == reqid)
     }
 
     /// The child that is being set up along with the IKE SA.

@@ -38,7 +38,7 @@ use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
 use super::mobike::{self, Mobike};
 use super::offer::esp_spi;
 use super::ppk::{self, PpkKeys, Proof};
-use super::protect::{AuthKeys, SaKeys};
+use super::protect::{AuthKeys, Opened, SaKeys};
 use super::siblings::{Kin, Siblings, add_resource_info};
 use super::transport;
 use super::window::{Arrival, Window};
@@ -82,15 +82,9 @@ impl HalfOpen {
         mut self: Box<Self>,
         core: &mut Core,
         datagram: &Datagram<'_>,
+        (opening, opened): (Opening, Opened),
         cx: &mut Context,
     ) -> State {
-        let mut opening = self.take_opening(core, cx);
-        let Some(opened) = opening.keys.open(datagram, cx) else {
-            self.keep(opening);
-            return State::HalfOpen(self);
-        };
-        // The request is fresh and intact: the initiator may have floated to another port.
-        core.path = datagram.path;
         self.done.exchange.int_auth = opening.int_auth.octets(datagram.header.message_id);
         let until = self.expires.min(cx.now + cx.settings.fetch_timeout);
         let held = Held::new(opened, datagram, until);

@@ -1,6 +1,6 @@
 //! IKE_SA_INIT as initiator (RFC 7296 §1.2), and what both sides know after it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::{IkeKeys, skeyseed};
@@ -20,14 +20,13 @@ use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::session::Session;
 use crate::ike::status::NatStatus;
 use crate::ike::{Discard, Path};
-use crate::ipsec::Reqid;
 use crate::wire::ikev2::{Gateway, KePayload, NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 use crate::wire::proposal::{IkeSuite, KeyExchangeId, SaProposal};
 
 use super::authentication::{PeerSupport, add_hash_algorithms};
-use super::child::End;
 use super::fragment::{self, FragmentRules};
+use super::initiation::Initiation;
 use super::intermediate;
 use super::message::{Datagram, Payloads, add_ke, add_notify, notify_name, wanted_group};
 use super::ppk::PpkUse;
@@ -95,7 +94,50 @@ impl Features {
     }
 }
 
+impl InitExchange {
+    pub(super) fn new(request: Vec<u8>, response: Vec<u8>, (ni, nr): (Vec<u8>, Vec<u8>)) -> Self {
+        Self {
+            request,
+            response,
+            ni,
+            nr,
+            int_auth: Vec::new(),
+        }
+    }
+}
+
 impl InitDone {
+    /// After a key exchange in IKE_SA_INIT.
+    pub(super) fn exchanged(
+        exchange: InitExchange,
+        (suite, shared): (IkeSuite, Secret),
+        features: Features,
+        peer: PeerSupport,
+        ppk: PpkUse,
+    ) -> Self {
+        Self {
+            exchange,
+            suite,
+            shared,
+            nat: features.nat,
+            childless: features.childless,
+            peer,
+            fragments: features.fragments,
+            ppk,
+            resumed: None,
+        }
+    }
+
+    /// After IKE_SESSION_RESUME, which exchanges nonces and no keys.
+    pub(super) fn resumed(exchange: InitExchange, session: Session, features: Features) -> Self {
+        let nothing = (session.suite, Secret::from(Vec::new()));
+        let peer = PeerSupport::default();
+        Self {
+            resumed: Some(Box::new(session)),
+            ..Self::exchanged(exchange, nothing, features, peer, PpkUse::No)
+        }
+    }
+
     /// Keys of the IKE SA (RFC 7296 §2.14, RFC 5723 §5.1).
     pub(super) fn derive(&self, core: &Core, cx: &Context) -> (SaKeys, AuthKeys) {
         let prf = Prf::new(self.suite.prf).expect("negotiation accepts only PRFs we have");
@@ -119,10 +161,9 @@ impl InitDone {
 
 /// IKE_SA_INIT is sent and unanswered. Holds what this wait needs and nothing else.
 pub(in crate::ike) struct InitSent {
-    attempt: Attempt,
+    pub(super) initiation: Initiation,
     offer: InitOffer,
     exchange: KeyExchange,
-    request: Retransmit,
     /// How often we have started over because the answer asked for it.
     restarts: u8,
     /// An error that came unauthenticated and may be forged.
@@ -175,10 +216,9 @@ impl InitSent {
         core.log(cx, "IKE", format!("initiating IKE_SA to {}", path.remote));
         let request = send(&core, &offer, &exchange, cx);
         let state = State::InitSent(Box::new(Self {
-            attempt,
+            initiation: Initiation::first(attempt, request),
             offer,
             exchange,
-            request,
             restarts: 0,
             refusal: None,
         }));
@@ -221,8 +261,9 @@ impl InitSent {
                 }
             },
             InitAnswer::Elsewhere(gateway) => {
-                match self.attempt.detour.follow(&gateway, core.path, cx) {
-                    Ok(detour) => redirect::go(core, self.attempt, &gateway, detour, cx),
+                let detour = &self.initiation.attempt.detour;
+                match detour.follow(&gateway, core.path, cx) {
+                    Ok(detour) => redirect::go(core, self.initiation.attempt, &gateway, detour, cx),
                     Err(why) => {
                         redirect::refuse(core, &gateway, why, cx);
                         State::InitSent(self)
@@ -238,7 +279,7 @@ impl InitSent {
                     format!("received {name} in clear, still waiting"),
                 );
                 self.refusal = Some(kind);
-                self.request.shorten(cx.now + REFUSAL_GRACE);
+                self.initiation.request.shorten(cx.now + REFUSAL_GRACE);
                 State::InitSent(self)
             }
             InitAnswer::Chosen(chosen) => {
@@ -262,26 +303,21 @@ impl InitSent {
             cx.discard(Discard::BadPublicValue);
             return State::InitSent(self);
         };
-        let features = Features::of_answer(core, &self.attempt.connection, datagram, payloads, cx);
+        let features = Features::of_answer(
+            core,
+            &self.initiation.attempt.connection,
+            datagram,
+            payloads,
+            cx,
+        );
         let ppk = self.announced_ppk(payloads);
-        let done = InitDone {
-            exchange: InitExchange {
-                request: self.request_bytes().to_vec(),
-                response: datagram.bytes.to_vec(),
-                ni: self.offer.nonce,
-                nr: chosen.nonce.to_vec(),
-                int_auth: Vec::new(),
-            },
-            suite: chosen.suite,
-            shared,
-            nat: features.nat,
-            childless: features.childless,
-            peer: PeerSupport::from_init(payloads),
-            fragments: features.fragments,
-            ppk,
-            resumed: None,
-        };
-        intermediate::start(self.attempt, done, core, cx)
+        let (request, response) = (self.request_bytes().to_vec(), datagram.bytes.to_vec());
+        let nonces = (self.offer.nonce, chosen.nonce.to_vec());
+        let exchange = InitExchange::new(request, response, nonces);
+        let peer = PeerSupport::from_init(payloads);
+        let secret = (chosen.suite, shared);
+        let done = InitDone::exchanged(exchange, secret, features, peer, ppk);
+        intermediate::start(self.initiation.attempt, done, core, cx)
     }
 
     fn check<'a>(
@@ -329,7 +365,7 @@ impl InitSent {
             check_restarts(self.restarts)?;
             return Ok(InitAnswer::OtherGroup(group));
         }
-        if self.attempt.connection.follow_redirects
+        if self.initiation.attempt.connection.follow_redirects
             && let Some(gateway) = redirect::gateway(payloads, &self.offer.nonce)
         {
             return Ok(InitAnswer::Elsewhere(gateway?));
@@ -343,18 +379,16 @@ impl InitSent {
     /// Sends the request anew, after the offer has changed.
     fn again(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
         self.restarts += 1;
-        self.request = send(core, &self.offer, &self.exchange, cx);
+        self.initiation.request = send(core, &self.offer, &self.exchange, cx);
         State::InitSent(self)
     }
 
     pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
-        let now = cx.now;
-        match self.request.poll(now, cx.rng()) {
+        match self.initiation.request.repeat(core.path, cx) {
             None => State::InitSent(self),
             Some(Overdue::Again) => {
-                let n = self.request.sent();
+                let n = self.initiation.request.sent();
                 core.log(cx, "IKE", format!("retransmit {} of IKE_SA_INIT", n - 1));
-                cx.send(core.path, self.request.message());
                 State::InitSent(self)
             }
             Some(Overdue::GiveUp) => {
@@ -372,22 +406,20 @@ impl InitSent {
                         (AlertKind::Unreachable, reason)
                     }
                 };
-                fail(core, self.attempt, reason, Cause::Silence(kind), cx)
+                fail(
+                    core,
+                    self.initiation.attempt,
+                    reason,
+                    Cause::Silence(kind),
+                    cx,
+                )
             }
         }
     }
 
-    pub(super) fn abandon(self: Box<Self>, core: &Core, end: End, cx: &mut Context) {
-        fail(core, self.attempt, end.to_string(), Cause::Cancelled, cx);
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.request.due()
-    }
-
     /// What the peer has taken up of what we announced.
     fn announced_ppk(&self, answer: &Payloads<'_>) -> PpkUse {
-        match self.attempt.connection.ppk_id {
+        match self.initiation.attempt.connection.ppk_id {
             Some(_) => PpkUse::announced(answer),
             None => PpkUse::No,
         }
@@ -395,20 +427,8 @@ impl InitSent {
 
     /// A request in clear is never cut.
     fn request_bytes(&self) -> &[u8] {
-        let datagrams = self.request.message().datagrams();
+        let datagrams = self.initiation.request.message().datagrams();
         datagrams.first().map_or(&[], Vec::as_slice)
-    }
-
-    pub(super) fn wants(&self, reqid: Reqid) -> bool {
-        self.attempt.wants(reqid)
-    }
-
-    pub(super) fn attempt(&self) -> &Attempt {
-        &self.attempt
-    }
-
-    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
-        &mut self.attempt
     }
 }
 
@@ -513,9 +533,8 @@ fn send(core: &Core, offer: &InitOffer, exchange: &KeyExchange, cx: &mut Context
     add_hash_algorithms(&mut payloads);
     let header = core.header(ExchangeType::IKE_SA_INIT, false, 0);
     let message = message_bytes(header, payloads.finish()).into();
-    cx.send(core.path, &message);
-    let (settings, now) = (cx.settings.retransmit, cx.now);
-    Retransmit::new(message, settings, now, cx.rng())
+    let settings = cx.settings.retransmit;
+    Retransmit::send(message, core.path, settings, cx)
 }
 
 /// COOKIE and INVALID_KE_PAYLOAD may follow each other (RFC 7296 §2.6.1), but not for ever.

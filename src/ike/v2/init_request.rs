@@ -25,6 +25,7 @@ use super::init::{Features, InitDone, InitExchange};
 use super::intermediate::{self, Opening};
 use super::message::{Datagram, Payloads, add_ke, add_notify};
 use super::ppk::PpkUse;
+use super::protect::Opened;
 use super::window::{Arrival, Window};
 use super::{Core, IkeSa, State, fill_status};
 
@@ -95,23 +96,10 @@ impl InitRequest<'_> {
         let response = message_bytes(header, payloads.finish());
         cx.transmit(path, response.clone());
 
-        let done = InitDone {
-            exchange: InitExchange {
-                request: self.datagram.bytes.to_vec(),
-                response,
-                ni: ni.to_vec(),
-                nr,
-                int_auth: Vec::new(),
-            },
-            suite: choice.suite,
-            shared,
-            nat: features.nat,
-            childless: features.childless,
-            peer,
-            fragments: features.fragments,
-            ppk,
-            resumed: None,
-        };
+        let request = self.datagram.bytes.to_vec();
+        let exchange = InitExchange::new(request, response, (ni.to_vec(), nr));
+        let secret = (choice.suite, shared);
+        let done = InitDone::exchanged(exchange, secret, features, peer, ppk);
         let half_open = HalfOpen::begin(choice.proposal, done, intermediate, self.payloads, cx);
         Ok(IkeSa::new(core, half_open))
     }
@@ -218,16 +206,24 @@ impl HalfOpen {
         }
     }
 
-    /// Lets `act` take a request, if its turn has come.
+    /// Opens a request whose turn has come, and lets `act` take it.
     fn on_next(
-        self: Box<Self>,
+        mut self: Box<Self>,
         core: &mut Core,
         datagram: &Datagram<'_>,
-        act: impl FnOnce(Box<Self>, &mut Core, &Datagram<'_>, &mut Context) -> State,
+        act: impl FnOnce(Box<Self>, &mut Core, &Datagram<'_>, (Opening, Opened), &mut Context) -> State,
         cx: &mut Context,
     ) -> State {
         match self.window.classify(datagram) {
-            Arrival::Fresh => return act(self, core, datagram, cx),
+            Arrival::Fresh => {
+                let mut opening = self.take_opening(core, cx);
+                if let Some(opened) = opening.keys.open(datagram, cx) {
+                    // It is fresh and intact: the initiator may have floated to another port.
+                    core.path = datagram.path;
+                    return act(self, core, datagram, (opening, opened), cx);
+                }
+                self.keep(opening);
+            }
             Arrival::Repeated => self.window.repeat(datagram.path, cx),
             Arrival::Recut | Arrival::Outside => cx.discard(Discard::OutsideWindow),
         }
@@ -235,14 +231,14 @@ impl HalfOpen {
     }
 
     /// The keys so far; what is not put back is derived anew.
-    pub(super) fn take_opening(&mut self, core: &Core, cx: &Context) -> Opening {
+    fn take_opening(&mut self, core: &Core, cx: &Context) -> Opening {
         let kept = self.opening.take();
         kept.map_or_else(|| Opening::new(&self.done, core, cx), |opening| *opening)
     }
 
     /// Puts the keys back after a message that they have not opened. Strangers may guess: only what has
     /// opened something is worth keeping.
-    pub(super) fn keep(&mut self, opening: Opening) {
+    fn keep(&mut self, opening: Opening) {
         if opening.is_begun() {
             self.opening = Some(Box::new(opening));
         }

@@ -2,17 +2,15 @@
 //! IKE_INTERMEDIATE (RFC 9242).
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::{mix_ppk, skeyseed_rekey};
 use crate::ike::alert::Subject;
 use crate::ike::context::{Attempt, Cause, Context};
 use crate::ike::pad::{Connection, Pad, Ppk, PpkId};
-use crate::ike::retransmit::Retransmit;
+use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::status::IkeSaStatus;
 use crate::ike::{AlertKind, Discard};
-use crate::ipsec::Reqid;
 use crate::wire::Malformed;
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 use crate::wire::isakmp::ExchangeType;
@@ -20,16 +18,15 @@ use crate::wire::proposal::AdditionalExchanges;
 
 use super::auth::{AuthSent, wants_childless};
 use super::auth_request::refuse;
-use super::child::End;
 use super::error::{AuthenticationError, ExchangeError};
 use super::init::{InitDone, fail};
 use super::init_request::HalfOpen;
+use super::initiation::Initiation;
 use super::int_auth::{self, IntAuth};
 use super::key_exchanges::KeyExchanges;
 use super::message::{Datagram, Payloads, add_notify, notify_name};
 use super::ppk::{self, PpkUse};
-use super::protect::{AuthKeys, SaKeys};
-use super::window::Outstanding;
+use super::protect::{AuthKeys, Opened, SaKeys};
 use super::{Core, State, fill_status, with_port};
 
 /// The keys of an IKE SA that is not authenticated, and how they came about.
@@ -195,27 +192,26 @@ fn proceed(
     let header = core.header(ExchangeType::IKE_INTERMEDIATE, false, message_id);
     let covered = int_auth::of_sent(header, &payloads);
     let message = opening.keys.seal(header, payloads, core.path);
-    cx.send(core.path, &message);
-    let (settings, now) = (cx.settings.retransmit, cx.now);
+    let settings = cx.settings.retransmit;
     State::IntermediateSent(Box::new(IntermediateSent {
-        attempt,
+        initiation: Initiation {
+            attempt,
+            message_id,
+            request: Retransmit::send(message, core.path, settings, cx),
+        },
         done,
         opening,
-        outstanding: Outstanding {
-            message_id,
-            request: Retransmit::new(message, settings, now, cx.rng()),
-            pending: covered,
-        },
+        covered,
     }))
 }
 
 /// IKE_INTERMEDIATE is sent and unanswered.
 pub(in crate::ike) struct IntermediateSent {
-    attempt: Attempt,
+    pub(super) initiation: Initiation,
     done: InitDone,
     opening: Opening,
-    /// With what IntAuth covers of the request.
-    outstanding: Outstanding<Vec<u8>>,
+    /// What IntAuth covers of the request.
+    covered: Vec<u8>,
 }
 
 impl IntermediateSent {
@@ -225,7 +221,7 @@ impl IntermediateSent {
         datagram: &Datagram<'_>,
         cx: &mut Context,
     ) -> State {
-        if datagram.header.message_id != self.outstanding.message_id {
+        if datagram.header.message_id != self.initiation.message_id {
             cx.discard(Discard::UnexpectedResponse);
             return State::IntermediateSent(self);
         }
@@ -244,20 +240,20 @@ impl IntermediateSent {
             let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
             return self.end(core, reason, Cause::Refusal(kind), cx);
         }
-        let (connection, pad) = (&self.attempt.connection, Arc::clone(&cx.pad));
+        let (connection, pad) = (&self.initiation.attempt.connection, Arc::clone(&cx.pad));
         match self.opening.finish(&payloads, connection, &pad) {
             Ok(gain) => {
                 self.done.peer.learn(&payloads);
                 let Self {
-                    attempt,
+                    initiation,
                     done,
                     mut opening,
-                    outstanding,
+                    covered,
                 } = *self;
                 gain.log(core, cx);
-                opening.conclude((&done, core), (&outstanding.pending, &answer), gain, cx);
-                let next_id = outstanding.message_id.saturating_add(1);
-                proceed(attempt, done, opening, next_id, core, cx)
+                opening.conclude((&done, core), (&covered, &answer), gain, cx);
+                let next_id = initiation.next_id();
+                proceed(initiation.attempt, done, opening, next_id, core, cx)
             }
             Err(error) => self.refuse(core, &error, cx),
         }
@@ -269,37 +265,17 @@ impl IntermediateSent {
     }
 
     fn end(self: Box<Self>, core: &Core, reason: String, cause: Cause, cx: &mut Context) -> State {
-        fail(core, self.attempt, reason, cause, cx)
+        fail(core, self.initiation.attempt, reason, cause, cx)
     }
 
     pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
         self.opening.keys.reassembly.expire(cx.now);
-        if self.outstanding.poll(core.path, cx) {
+        let due = self.initiation.request.repeat(core.path, cx);
+        if due != Some(Overdue::GiveUp) {
             return State::IntermediateSent(self);
         }
         let reason = format!("{} does not answer IKE_INTERMEDIATE", core.path.remote);
         self.end(core, reason, Cause::Silence(AlertKind::Silence), cx)
-    }
-
-    /// Gives up; for the peer it is not an SA yet.
-    pub(super) fn abandon(self: Box<Self>, core: &Core, end: &End, cx: &mut Context) {
-        self.end(core, end.to_string(), Cause::Cancelled, cx);
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.outstanding.due()
-    }
-
-    pub(super) fn wants(&self, reqid: Reqid) -> bool {
-        self.attempt.wants(reqid)
-    }
-
-    pub(super) fn attempt(&self) -> &Attempt {
-        &self.attempt
-    }
-
-    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
-        &mut self.attempt
     }
 
     pub(super) fn status(&self, core: &Core) -> IkeSaStatus {
@@ -317,16 +293,10 @@ impl HalfOpen {
         mut self: Box<Self>,
         core: &mut Core,
         datagram: &Datagram<'_>,
+        (mut opening, opened): (Opening, Opened),
         cx: &mut Context,
     ) -> State {
-        let mut opening = self.take_opening(core, cx);
-        let Some(opened) = opening.keys.open(datagram, cx) else {
-            self.keep(opening);
-            return State::HalfOpen(self);
-        };
         let datagram = &opened.stand_in(datagram);
-        // The request is fresh and intact: the initiator may have floated to another port.
-        core.path = datagram.path;
         let request = int_auth::of_received(datagram, &opened);
         let mut response = PayloadWriter::new();
         let (payloads, pad) = (opened.payloads(), Arc::clone(&cx.pad));

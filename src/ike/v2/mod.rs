@@ -30,6 +30,7 @@ mod inactivity;
 mod informational;
 mod init;
 mod init_request;
+mod initiation;
 mod int_auth;
 mod intermediate;
 mod key_exchanges;
@@ -353,9 +354,9 @@ impl IkeSa {
     /// Ends it without telling the peer.
     pub(super) fn destroy(&mut self, end: End, cx: &mut Context) {
         match std::mem::replace(&mut self.state, State::Gone) {
-            State::InitSent(sa) => sa.abandon(&self.core, end, cx),
-            State::ResumeSent(sa) => sa.abandon(&self.core, &end, cx),
-            State::IntermediateSent(sa) => sa.abandon(&self.core, &end, cx),
+            State::InitSent(sa) => sa.initiation.abandon(&self.core, &end, cx),
+            State::ResumeSent(sa) => sa.initiation.abandon(&self.core, &end, cx),
+            State::IntermediateSent(sa) => sa.initiation.abandon(&self.core, &end, cx),
             State::AuthSent(sa) => sa.abandon(&self.core, end, cx),
             State::Established(sa) => sa.close(&self.core, end, cx),
             State::HalfOpen(_) | State::Refused(_) | State::Gone => {}
@@ -364,9 +365,9 @@ impl IkeSa {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::InitSent(sa) => Some(sa.deadline()),
-            State::ResumeSent(sa) => Some(sa.deadline()),
-            State::IntermediateSent(sa) => Some(sa.deadline()),
+            State::InitSent(sa) => Some(sa.initiation.request.due()),
+            State::ResumeSent(sa) => Some(sa.initiation.request.due()),
+            State::IntermediateSent(sa) => Some(sa.initiation.request.due()),
             State::AuthSent(sa) => Some(sa.deadline()),
             State::HalfOpen(sa) => Some(sa.deadline()),
             State::Refused(sa) => Some(sa.deadline()),
@@ -394,45 +395,38 @@ impl IkeSa {
     /// Not established, but on its way to be, by our own request.
     pub(super) fn attempt_mut(&mut self) -> Option<&mut Attempt> {
         match &mut self.state {
-            State::InitSent(sa) => Some(sa.attempt_mut()),
-            State::ResumeSent(sa) => Some(sa.attempt_mut()),
-            State::IntermediateSent(sa) => Some(sa.attempt_mut()),
-            State::AuthSent(sa) => Some(sa.attempt_mut()),
+            State::InitSent(sa) => Some(&mut sa.initiation.attempt),
+            State::ResumeSent(sa) => Some(&mut sa.initiation.attempt),
+            State::IntermediateSent(sa) => Some(&mut sa.initiation.attempt),
+            State::AuthSent(sa) => Some(&mut sa.initiation.attempt),
+            _ => None,
+        }
+    }
+
+    fn attempt(&self) -> Option<&Attempt> {
+        match &self.state {
+            State::InitSent(sa) => Some(&sa.initiation.attempt),
+            State::ResumeSent(sa) => Some(&sa.initiation.attempt),
+            State::IntermediateSent(sa) => Some(&sa.initiation.attempt),
+            State::AuthSent(sa) => Some(&sa.initiation.attempt),
             _ => None,
         }
     }
 
     /// The IKE SA that an attempt of ours replaces by a new authentication.
     pub(super) fn replaces(&self) -> Option<u64> {
-        match &self.state {
-            State::InitSent(sa) => sa.attempt().replaces,
-            State::ResumeSent(sa) => sa.attempt().replaces,
-            State::IntermediateSent(sa) => sa.attempt().replaces,
-            State::AuthSent(sa) => sa.attempt().replaces,
-            _ => None,
-        }
+        self.attempt()?.replaces
     }
 
     /// Whether the attempt in progress brings a Child SA for this policy.
     pub(super) fn connects_for(&self, reqid: Reqid) -> bool {
-        match &self.state {
-            State::InitSent(sa) => sa.wants(reqid),
-            State::ResumeSent(sa) => sa.wants(reqid),
-            State::IntermediateSent(sa) => sa.wants(reqid),
-            State::AuthSent(sa) => sa.wants(reqid),
-            _ => false,
-        }
+        let wanted = self.attempt().is_some_and(|attempt| attempt.wants(reqid));
+        wanted || matches!(&self.state, State::AuthSent(sa) if sa.offers(reqid))
     }
 
     /// Whether an attempt of ours is in progress.
     pub(super) fn is_connecting(&self) -> bool {
-        matches!(
-            self.state,
-            State::InitSent(_)
-                | State::ResumeSent(_)
-                | State::IntermediateSent(_)
-                | State::AuthSent(_)
-        )
+        self.attempt().is_some()
     }
 
     /// Bytes of fragments that a peer which is not authenticated has made us keep.

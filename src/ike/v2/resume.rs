@@ -1,36 +1,31 @@
 //! IKE_SESSION_RESUME as initiator, and the proofs that follow it (RFC 5723 §4.3).
 
-use std::time::Instant;
-
 use crate::crypto::Secret;
-use crate::ike::context::{Attempt, Cause, Context, Effect};
+use crate::ike::context::{Attempt, Context, Effect};
 use crate::ike::redirect::Detour;
 use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::session::Session;
 use crate::ike::tickets::Held;
 use crate::ike::{Discard, Identity, Path};
-use crate::ipsec::Reqid;
 use crate::wire::ikev2::{AuthPayload, NotifyType, PayloadWriter, message_bytes};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
-use super::authentication::{Octets, PeerSupport, Verdict};
-use super::child::End;
+use super::authentication::{Octets, Verdict};
 use super::error::AuthenticationError;
 use super::init::{
-    Features, InitDone, InitExchange, add_features, asked_cookie, check_first_answer, fail,
+    Features, InitDone, InitExchange, add_features, asked_cookie, check_first_answer,
 };
+use super::initiation::Initiation;
 use super::intermediate;
 use super::message::{Datagram, Payloads, add_notify};
-use super::ppk::PpkUse;
 use super::{Core, IkeSa, State};
 
 /// IKE_SESSION_RESUME is sent and unanswered.
 pub(in crate::ike) struct ResumeSent {
-    attempt: Attempt,
+    pub(super) initiation: Initiation,
     held: Held,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
-    request: Retransmit,
     /// How often the peer has asked for another cookie.
     restarts: u8,
 }
@@ -55,11 +50,10 @@ impl ResumeSent {
         let nonce = cx.nonce();
         let request = send(&core, (&held, &attempt.detour), &nonce, None, cx);
         let state = State::ResumeSent(Box::new(Self {
-            attempt,
+            initiation: Initiation::first(attempt, request),
             held,
             nonce,
             cookie: None,
-            request,
             restarts: 0,
         }));
         IkeSa::new(core, state)
@@ -81,12 +75,14 @@ impl ResumeSent {
         match answer {
             Ok((Answer::Cookie(cookie), _)) => {
                 self.restarts += 1;
-                let what = (&self.held, &self.attempt.detour);
-                self.request = send(core, what, &self.nonce, Some(cookie), cx);
+                let what = (&self.held, &self.initiation.attempt.detour);
+                self.initiation.request = send(core, what, &self.nonce, Some(cookie), cx);
                 self.cookie = Some(cookie.to_vec());
                 State::ResumeSent(self)
             }
-            Ok((Answer::Refused, _)) => fall_back(core, self.attempt, "the peer refuses", cx),
+            Ok((Answer::Refused, _)) => {
+                fall_back(core, self.initiation.attempt, "the peer refuses", cx)
+            }
             Ok((Answer::Accepted(nr), payloads)) => self.proceed(core, datagram, payloads, nr, cx),
             // Not authenticated yet: a forged answer must not end the wait.
             Err(discard) => {
@@ -132,61 +128,32 @@ impl ResumeSent {
         nr: &[u8],
         cx: &mut Context,
     ) -> State {
-        let features = Features::of_answer(core, &self.attempt.connection, datagram, payloads, cx);
-        let request = self.request.message().datagrams().first();
-        let done = InitDone {
-            exchange: InitExchange {
-                request: request.cloned().unwrap_or_default(),
-                response: datagram.bytes.to_vec(),
-                ni: self.nonce,
-                nr: nr.to_vec(),
-                int_auth: Vec::new(),
-            },
-            suite: self.held.session.suite,
-            shared: Secret::from(Vec::new()),
-            nat: features.nat,
-            childless: features.childless,
-            peer: PeerSupport::default(),
-            fragments: features.fragments,
-            ppk: PpkUse::No,
-            resumed: Some(Box::new(self.held.session)),
-        };
-        intermediate::start(self.attempt, done, core, cx)
+        let Initiation {
+            attempt, request, ..
+        } = self.initiation;
+        let features = Features::of_answer(core, &attempt.connection, datagram, payloads, cx);
+        let request = request.message().datagrams().first();
+        let request = request.cloned().unwrap_or_default();
+        let nonces = (self.nonce, nr.to_vec());
+        let exchange = InitExchange::new(request, datagram.bytes.to_vec(), nonces);
+        let done = InitDone::resumed(exchange, self.held.session, features);
+        intermediate::start(attempt, done, core, cx)
     }
 
     pub(super) fn on_timer(mut self: Box<Self>, core: &Core, cx: &mut Context) -> State {
-        match self.request.poll(cx.now, cx.rng()) {
-            None => State::ResumeSent(self),
-            Some(Overdue::Again) => {
-                cx.send(core.path, self.request.message());
-                State::ResumeSent(self)
-            }
+        match self.initiation.request.repeat(core.path, cx) {
+            None | Some(Overdue::Again) => State::ResumeSent(self),
             Some(Overdue::GiveUp) => {
                 // Nobody has used it, so it is as good when the peer is back (RFC 5723 §4.3.1).
                 cx.tickets.hold(self.held, cx.now);
-                fall_back(core, self.attempt, "the peer does not answer", cx)
+                fall_back(
+                    core,
+                    self.initiation.attempt,
+                    "the peer does not answer",
+                    cx,
+                )
             }
         }
-    }
-
-    pub(super) fn abandon(self: Box<Self>, core: &Core, end: &End, cx: &mut Context) {
-        fail(core, self.attempt, end.to_string(), Cause::Cancelled, cx);
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.request.due()
-    }
-
-    pub(super) fn wants(&self, reqid: Reqid) -> bool {
-        self.attempt.wants(reqid)
-    }
-
-    pub(super) fn attempt(&self) -> &Attempt {
-        &self.attempt
-    }
-
-    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
-        &mut self.attempt
     }
 }
 
@@ -237,8 +204,7 @@ fn send(
     add_features(core, detour, &mut payloads, cx);
     let header = core.header(ExchangeType::IKE_SESSION_RESUME, false, 0);
     let message = message_bytes(header, payloads.finish()).into();
-    cx.send(core.path, &message);
     // A peer that is there answers soon, and others are tried without a ticket.
-    let (settings, now) = (cx.settings.liveness, cx.now);
-    Retransmit::new(message, settings, now, cx.rng())
+    let settings = cx.settings.liveness;
+    Retransmit::send(message, core.path, settings, cx)
 }

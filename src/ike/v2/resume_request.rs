@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::crypto::Secret;
 use crate::ike::Identity;
 use crate::ike::context::Context;
 use crate::ike::negotiate::proposal_of;
@@ -12,14 +11,13 @@ use crate::wire::ikev2::{AuthPayload, IdPayload, NotifyType, PayloadWriter, mess
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
 use super::auth_request::Authenticated;
-use super::authentication::{Octets, PeerSupport};
+use super::authentication::Octets;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::Peer;
 use super::init::{InitDone, InitExchange};
 use super::init_request::{HalfOpen, InitRequest};
 use super::intermediate::Opening;
 use super::message::{Payloads, required};
-use super::ppk::PpkUse;
 use super::resume;
 use super::{Core, IkeSa};
 
@@ -43,23 +41,9 @@ impl InitRequest<'_> {
         let header = core.header(ExchangeType::IKE_SESSION_RESUME, true, 0);
         let response = message_bytes(header, payloads.finish());
         cx.transmit(path, response.clone());
-        let done = InitDone {
-            exchange: InitExchange {
-                request: self.datagram.bytes.to_vec(),
-                response,
-                ni: ni.to_vec(),
-                nr,
-                int_auth: Vec::new(),
-            },
-            suite: session.suite,
-            shared: Secret::from(Vec::new()),
-            nat: features.nat,
-            childless: features.childless,
-            peer: PeerSupport::default(),
-            fragments: features.fragments,
-            ppk: PpkUse::No,
-            resumed: Some(Box::new(session)),
-        };
+        let request = self.datagram.bytes.to_vec();
+        let exchange = InitExchange::new(request, response, (ni.to_vec(), nr));
+        let done = InitDone::resumed(exchange, session, features);
         let proposal = proposal_of(&done.suite);
         let half_open = HalfOpen::begin(proposal, done, false, self.payloads, cx);
         Ok(IkeSa::new(core, half_open))

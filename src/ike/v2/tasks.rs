@@ -482,16 +482,14 @@ impl Established {
         };
         let header = core.header(pending.exchange(), false, message_id);
         let message = self.keys.seal(header, payloads, core.path);
-        cx.send(core.path, &message);
         let settings = match pending {
             Pending::Liveness => self.liveness.patience(&cx.settings),
             Pending::CheckRoute(_) => cx.settings.liveness,
             _ => cx.settings.retransmit,
         };
-        let now = cx.now;
         self.work.outstanding = Some(Outstanding {
             message_id,
-            request: Retransmit::new(message, settings, now, cx.rng()),
+            request: Retransmit::send(message, core.path, settings, cx),
             pending,
         });
     }

@@ -115,14 +115,6 @@ impl<P> Outstanding<P> {
 
     /// Repeats the request if it is time. False when the peer is given up.
     pub(in crate::ike) fn poll(&mut self, path: Path, cx: &mut Context) -> bool {
-        let now = cx.now;
-        match self.request.poll(now, cx.rng()) {
-            Some(Overdue::Again) => {
-                cx.send(path, self.request.message());
-                true
-            }
-            Some(Overdue::GiveUp) => false,
-            None => true,
-        }
+        self.request.repeat(path, cx) != Some(Overdue::GiveUp)
     }
 }
