@@ -24,8 +24,11 @@ impl Endpoint {
         if self.cx.directory.is_host(remote) {
             self.cx.sources.insert(remote, local);
         }
-        for attempt in self.planned.iter_mut() {
+        let now = self.cx.now;
+        for mut attempt in self.planned.take_awaiting(remote) {
+            attempt.awaits_source = false;
             attempt.detour.start_from(local, remote);
+            self.planned.add(now, attempt);
         }
     }
 

@@ -115,6 +115,8 @@ pub(super) struct Attempt {
     /// The IKE SA that this one replaces by a new authentication.
     pub(super) replaces: Option<u64>,
     pub(super) detour: Detour,
+    /// It does not begin before our address towards its destination is told, or for too long is not.
+    pub(super) awaits_source: bool,
     /// It may begin with a ticket.
     pub(super) may_resume: bool,
 }
@@ -128,6 +130,7 @@ impl Attempt {
             tries: 0,
             replaces: None,
             detour: Detour::default(),
+            awaits_source: false,
             may_resume: true,
         }
     }

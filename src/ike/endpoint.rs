@@ -18,7 +18,7 @@ use super::retransmit::jittered;
 use super::revocation::{FetchId, Fetched};
 use super::table::Table;
 use super::v2::{Datagram, End, Established, IkeSa, InitSent, ResumeSent};
-use super::{Discard, IkeSaStatus, Input, Lease, Output, Pad, Path, Settings};
+use super::{AlertKind, Discard, IkeSaStatus, Input, Lease, Output, Pad, Path, Settings};
 
 /// One IKE speaker, with every SA it has.
 ///
@@ -297,7 +297,19 @@ impl Endpoint {
 
     /// Begins what is planned, as far as it may.
     fn begin_planned(&mut self) {
-        while let Some(attempt) = self.planned.pop(self.cx.now) {
+        while let Some(mut attempt) = self.planned.pop(self.cx.now) {
+            let awaited = std::mem::take(&mut attempt.awaits_source);
+            if let Some(gateway) = attempt.detour.lacks_source().filter(|_| awaited) {
+                let reason = format!("there is no route to {gateway}");
+                self.cx.warn("IKE", None, reason.clone());
+                let cause = Cause::Silence(AlertKind::Unreachable);
+                self.on_failure(Failure {
+                    attempt,
+                    reason,
+                    cause,
+                });
+                continue;
+            }
             let connection = Arc::clone(&attempt.connection);
             self.pursue(attempt);
             let name = &connection.name;

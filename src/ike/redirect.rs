@@ -118,6 +118,12 @@ impl Detour {
         }
     }
 
+    /// The gateway that it goes to, where our address towards that one is not known.
+    pub(super) fn lacks_source(&self) -> Option<IpAddr> {
+        let leg = self.to.filter(|leg| leg.local.is_none())?;
+        Some(leg.gateway)
+    }
+
     /// The gateway that has sent us here.
     pub(super) fn from(&self) -> Option<IpAddr> {
         self.to.map(|leg| leg.from)
@@ -198,7 +204,7 @@ impl Endpoint {
     }
 
     /// Goes on with an attempt in another way.
-    pub(super) fn go_on(&mut self, attempt: Attempt) {
+    pub(super) fn go_on(&mut self, mut attempt: Attempt) {
         if self.closing {
             return self.give_up(attempt, "shutting down");
         }
@@ -212,6 +218,7 @@ impl Endpoint {
         if fixed.is_some() || self.cx.sources.contains_key(&remote) {
             return self.connect(attempt);
         }
+        attempt.awaits_source = true;
         self.cx.output(Output::Route(remote));
         self.planned.add(self.cx.now + LOOK_UP, attempt);
     }
@@ -239,8 +246,8 @@ impl Redirected {
 /// MAX_REDIRECTS within REDIRECT_LOOP_DETECT_PERIOD (RFC 5685 §7).
 const MAX_REDIRECTS: usize = 5;
 const LOOP_DETECT_PERIOD: Duration = Duration::from_secs(300);
-/// In which our address towards a gateway is told; without it the attempt begins all the same.
-const LOOK_UP: Duration = Duration::from_millis(1);
+/// In which our address towards a gateway is told if there is a route to it.
+const LOOK_UP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -141,3 +141,60 @@ fn a_detour_starts_from_the_address_that_the_routing_table_has_for_it() {
     assert!(!pair.ike_sa(Side::B).nat.any());
     pair.finish();
 }
+
+/// The answer may take its time: whoever looks routes up has other things to do.
+#[test]
+fn a_detour_waits_until_the_address_that_it_starts_from_is_told() {
+    let mut pair = pair_with(|side, setup| {
+        sending_away(side, setup);
+        if side == Side::A {
+            setup.connection.local_addrs = vec![AddressPattern::Any];
+        }
+    });
+    let (now, local) = (pair.now, Side::A.addr());
+    let remote = Side::B.addr();
+    pair.host(Side::A)
+        .handle(now, Input::SourceAddress { remote, local });
+    pair.command(Side::A, initiate("lan"));
+    pair.run_for(millis(500));
+    let requests = pair.net.from(Side::A, 0).len();
+    assert_eq!(requests, 1, "nothing goes to the other gateway so far");
+    let (now, remote) = (pair.now, ELSEWHERE.parse().unwrap());
+    pair.host(Side::A)
+        .handle(now, Input::SourceAddress { remote, local });
+    pair.collect();
+    pair.run_for(millis(100));
+    pair.assert_tunnels(1);
+    assert_at(&pair, ELSEWHERE);
+    assert!(!pair.ike_sa(Side::A).nat.any());
+    assert!(!pair.ike_sa(Side::B).nat.any());
+    pair.finish();
+}
+
+/// Where no route leads to, nothing is sent.
+#[test]
+fn a_detour_without_a_route_is_given_up_for_the_configured_gateway() {
+    let mut pair = pair_with(|side, setup| {
+        match side {
+            Side::A => setup.connection.local_addrs = vec![AddressPattern::Any],
+            Side::B => setup.connection.redirect = Some(gateway(NOWHERE)),
+        }
+        setup.connection.keyingtries = 1;
+    });
+    let (now, local) = (pair.now, Side::A.addr());
+    let remote = Side::B.addr();
+    pair.host(Side::A)
+        .handle(now, Input::SourceAddress { remote, local });
+    let id = pair.command(Side::A, initiate("lan"));
+    pair.run_for(seconds(10));
+    assert!(matches!(pair.result(Side::A, id), Some(Ok(_))));
+    assert_at(&pair, "192.0.2.2");
+    let sent = pair.net.from(Side::A, 0);
+    let nowhere = NOWHERE.parse::<std::net::IpAddr>().unwrap();
+    let led_astray = sent
+        .iter()
+        .filter(|sent| sent.transmit.path.remote.ip() == nowhere);
+    assert_eq!(led_astray.count(), 0);
+    pair.assert_clean(1);
+    pair.finish();
+}
