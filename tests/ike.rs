@@ -28,6 +28,8 @@ mod certificates;
 mod chaos;
 #[path = "ike/childless.rs"]
 mod childless;
+#[path = "ike/claims.rs"]
+mod claims;
 #[path = "ike/collision_exchanges.rs"]
 mod collision_exchanges;
 #[path = "ike/collision_field.rs"]
@@ -98,6 +100,8 @@ mod resumption_hostile;
 mod revocation;
 #[path = "ike/schedules.rs"]
 mod schedules;
+#[path = "ike/session.rs"]
+mod session;
 #[path = "ike/sibling_limits.rs"]
 mod sibling_limits;
 #[path = "ike/siblings.rs"]

@@ -7,10 +7,14 @@
 
 mod support;
 
+#[path = "ike/claims.rs"]
+mod claims;
 #[path = "lab/closed.rs"]
 mod closed;
 #[path = "lab/families.rs"]
 mod families;
+#[path = "lab/forged.rs"]
+mod forged;
 #[path = "lab/hostile.rs"]
 mod hostile;
 #[path = "lab/key_log.rs"]
@@ -21,12 +25,18 @@ mod mobike;
 mod mtu;
 #[path = "lab/nat.rs"]
 mod nat;
+#[path = "support/pki.rs"]
+mod pki;
 #[path = "lab/policies.rs"]
 mod policies;
+#[path = "ike/random.rs"]
+mod random;
 #[path = "lab/recovery.rs"]
 mod recovery;
 #[path = "lab/rekey.rs"]
 mod rekey;
+#[path = "ike/session.rs"]
+mod session;
 #[path = "lab/transport.rs"]
 mod transport;
 #[path = "lab/traps.rs"]

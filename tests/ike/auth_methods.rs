@@ -96,10 +96,12 @@ fn a_constraint_on_padding_and_hash_is_announced_and_kept_to() {
 
 /// What B announces in IKE_SA_INIT.
 fn announced(pair: &mut Pair) -> Option<Vec<u8>> {
-    let answer = Actor::half_open(pair, 1).init.answer;
+    let actor = Actor::half_open(pair, 1);
     let NotifyType(number) = NotifyType::SUPPORTED_AUTH_METHODS;
     let start = [&[0, 0][..], &number.to_be_bytes()].concat();
-    let mut notifies = answer
+    let mut notifies = actor
+        .init
+        .answer
         .iter()
         .filter(|(kind, _)| *kind == PayloadType::NOTIFY);
     let found = notifies.find(|(_, body)| body.starts_with(&start))?;

@@ -1,4 +1,5 @@
 //! Randomness that repeats, and nonces that a test chooses.
+#![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::convert::Infallible;
 use std::sync::Arc;

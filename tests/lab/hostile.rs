@@ -122,7 +122,7 @@ fn proposal(transforms: &[(u8, u16)]) -> Vec<u8> {
     body
 }
 
-fn half_open(gateway: &Gateway) -> String {
+pub(crate) fn half_open(gateway: &Gateway) -> String {
     let stats = gateway.ask("stats", &[]);
     let ikesas = stats.get_section("ikesas").unwrap();
     ikesas.get("half-open").unwrap().to_owned()
@@ -402,7 +402,7 @@ fn ike_spis(gateway: &Gateway) -> (IkeSpi, IkeSpi) {
 }
 
 /// All counters of messages discarded.
-fn discards(gateway: &Gateway) -> BTreeMap<String, u64> {
+pub(crate) fn discards(gateway: &Gateway) -> BTreeMap<String, u64> {
     let stats = gateway.ask("stats", &[]);
     let discards = stats.get_section("discards").unwrap();
     let counts = discards.iter().filter_map(|(name, value)| match value {

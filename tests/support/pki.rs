@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
     CrlIssuingDistributionPoint, DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
-    PKCS_RSA_SHA256, RevocationReason, RevokedCertParams, SanType, SerialNumber,
+    PKCS_RSA_SHA256, PublicKeyData, RevocationReason, RevokedCertParams, SanType, SerialNumber,
     SignatureAlgorithm,
 };
 use std::sync::Arc;
@@ -80,6 +80,17 @@ impl Identity {
     pub(crate) fn certify(&self, other: &Self) -> rcgen::Certificate {
         let params = other.params.clone();
         params.signed_by(&other.key, &self.issuer()).unwrap()
+    }
+
+    /// A certificate for this public key of RSA, whatever its numbers are, big-endian.
+    pub(crate) fn certify_rsa(
+        &self,
+        params: CertificateParams,
+        modulus: &[u8],
+        exponent: &[u8],
+    ) -> rcgen::Certificate {
+        let key = RsaNumbers(piece(0x30, &[integer(modulus), integer(exponent)].concat()));
+        params.signed_by(&key, &self.issuer()).unwrap()
     }
 
     /// An authority below this one.
@@ -194,13 +205,38 @@ pub(crate) fn with_crl_uri(mut params: CertificateParams, uri: &str) -> Certific
     params
 }
 
+/// An RSAPublicKey (RFC 8017 A.1.1).
+struct RsaNumbers(Vec<u8>);
+
+impl PublicKeyData for RsaNumbers {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_RSA_SHA256
+    }
+}
+
+/// An element of DER.
+fn piece(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let head = match length {
+        [0, length @ ..0x80] => vec![tag, length],
+        [0, length] => vec![tag, 0x81, length],
+        [high, low] => vec![tag, 0x82, high, low],
+    };
+    [&head, content].concat()
+}
+
+/// A number that is not negative.
+fn integer(digits: &[u8]) -> Vec<u8> {
+    let sign: &[u8] = if digits[0] < 0x80 { &[] } else { &[0] };
+    piece(2, &[sign, digits].concat())
+}
+
 /// Names an OCSP responder in a certificate (RFC 5280 §4.2.2.1).
 pub(crate) fn with_ocsp_uri(mut params: CertificateParams, uri: &str) -> CertificateParams {
-    let piece = |tag: u8, content: &[u8]| {
-        let length = u8::try_from(content.len()).unwrap();
-        assert!(length < 0x80);
-        [&[tag, length], content].concat()
-    };
     let method = [6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1]; // id-ad-ocsp
     let description = piece(0x30, &[&method, &piece(0x86, uri.as_bytes())[..]].concat());
     let extension = rcgen::CustomExtension::from_oid_content(

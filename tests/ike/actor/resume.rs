@@ -2,7 +2,6 @@
 
 use aws_lc_rs::hmac;
 use lockgate::crypto::Secret;
-use lockgate::crypto::kdf::IkeKeys;
 use lockgate::wire::ikev2::NotifyType;
 use lockgate::wire::isakmp::{ExchangeType, Header, IkeSpi, PayloadType};
 use rand_core::Rng;
@@ -10,7 +9,7 @@ use rand_core::Rng;
 use super::super::config::Side;
 use super::super::pair::Pair;
 use super::super::random::Random;
-use super::{Actor, Init, SUITE, first_request, identity, notify, packet_key, split};
+use super::{Actor, Init, Session, first_request, identity, notify, split};
 
 impl Actor {
     /// Goes on from this IKE SA: IKE_SESSION_RESUME has been answered.
@@ -39,23 +38,15 @@ impl Actor {
         let key = hmac::Key::new(hmac::HMAC_SHA384, self.keys.sk_d.as_bytes());
         let seed = hmac::sign(&key, &[&b"Resumption"[..], &ni, &nr].concat());
         let seed = Secret::from(seed.as_ref().to_vec());
-        let (one, two) = (header.initiator_spi, header.responder_spi);
-        let keys = IkeKeys::derive(&SUITE, &seed, &ni, &nr, one.0, two.0);
+        let init = Init {
+            request,
+            response,
+            ni,
+            nr,
+            answer,
+        };
         let mut actor = Self {
-            random,
-            spis: (one, two),
-            outbound: packet_key(&keys.sk_ei),
-            inbound: packet_key(&keys.sk_er),
-            sealed: 0,
-            init: Init {
-                request,
-                response,
-                ni,
-                nr,
-                answer,
-            },
-            keys,
-            next_id: 1,
+            session: Session::new(random, init, &seed),
             proof: Vec::new(),
             child_spi: self.child_spi + 0x100,
             seen: pair.net.sent(),
