@@ -1,6 +1,7 @@
 //! `local` and `remote` of a connection: who the two sides are and how they prove it.
 
 use super::{
+    connection::allow,
     files,
     keys::{self, Schema},
     read::{Entry, Section},
@@ -38,7 +39,8 @@ pub(super) fn read_local(connection: &Section<'_>, credentials: &Credentials<'_>
     let mut id = id.and_then(|entry| {
         entry.parse(|text| text.parse::<Identity>().map_err(|error| error.to_string()))
     });
-    let method = match read_method(&section) {
+    let never_weak = |text: &str| Err(format!("{text:?}: SHA-1 is not signed with"));
+    let method = match read_method(&section, never_weak) {
         Method::Psk => LocalMethod::Psk,
         Method::Signature(schemes) => {
             let keys = local_keys(&section, credentials);
@@ -54,7 +56,11 @@ pub(super) fn read_local(connection: &Section<'_>, credentials: &Credentials<'_>
 }
 
 /// Reads how the peer has to authenticate.
-pub(super) fn read_remote(connection: &Section<'_>, credentials: &Credentials<'_>) -> RemoteAuth {
+pub(super) fn read_remote(
+    connection: &Section<'_>,
+    credentials: &Credentials<'_>,
+    allow_weak: bool,
+) -> RemoteAuth {
     let section = auth_round(connection, "remote", &keys::REMOTE);
     let send = connection
         .read("send_certreq", value::boolean)
@@ -65,7 +71,8 @@ pub(super) fn read_remote(connection: &Section<'_>, credentials: &Credentials<'_
             method: RemoteMethod::Psk,
         };
     };
-    let method = match read_method(&section) {
+    let weak = |text: &str| allow(&section, "auth", text, "sha1", allow_weak);
+    let method = match read_method(&section, weak) {
         Method::Psk => RemoteMethod::Psk,
         Method::Signature(schemes) => {
             let trust = read_trust(&section, schemes, send, credentials);
@@ -219,10 +226,19 @@ fn auth_round<'a>(
     Some(section)
 }
 
-/// `auth`, by default public keys of any kind. A value that was refused asks for nothing more.
-fn read_method(section: &Section<'_>) -> Method {
+/// `auth`, by default public keys of any kind; `weak` says whether it may have SHA-1. A value that was
+/// refused asks for nothing more.
+fn read_method(section: &Section<'_>, weak: impl Fn(&str) -> Result<(), String>) -> Method {
+    let parse = |text: &str| {
+        let method = method(text)?;
+        match &method {
+            Method::Signature(policy) if policy.hashes.contains(&Hash::Sha1) => weak(text)?,
+            _ => {}
+        }
+        Ok(method)
+    };
     match section.get("auth") {
-        Some(entry) => entry.parse(method).unwrap_or(Method::Psk),
+        Some(entry) => entry.parse(parse).unwrap_or(Method::Psk),
         None => Method::Signature(SchemePolicy::default()),
     }
 }

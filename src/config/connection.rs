@@ -32,9 +32,9 @@ pub(super) fn read(
     check_name(name, section);
     check_version(section);
     let local = read_local(section, credentials);
-    let remote = read_remote(section, credentials);
-    let times = read_times(section);
     let weak = section.read("allow_weak", value::boolean).unwrap_or(false);
+    let remote = read_remote(section, credentials, weak);
+    let times = read_times(section);
     let any = || vec![AddressPattern::Any];
     let connection = Connection {
         name: name.to_owned(),
@@ -109,16 +109,8 @@ pub(super) fn proposals(
         _ => {
             let proposal = keyword::parse_proposal(protocol, text);
             let proposal = proposal.map_err(|error| error.to_string())?;
-            match weak_algorithms(&proposal) {
-                None => {}
-                Some(weak) if allow_weak => {
-                    section.warn_at(key, format!("{text:?}: {weak} can be broken"));
-                }
-                Some(weak) => {
-                    return Err(format!(
-                        "{text:?}: {weak} can be broken; for a peer that has nothing better, set allow_weak = true in the connection"
-                    ));
-                }
+            if let Some(weak) = weak_algorithms(&proposal) {
+                allow(section, key, text, &weak, allow_weak)?;
             }
             Ok(vec![proposal])
         }
@@ -130,6 +122,24 @@ pub(super) fn proposals(
             .flatten()
             .collect(),
     )
+}
+
+/// What names `weak` algorithms is refused, or a warning where they are allowed.
+pub(super) fn allow(
+    section: &Section<'_>,
+    key: &str,
+    text: &str,
+    weak: &str,
+    allow_weak: bool,
+) -> Result<(), String> {
+    let message = format!("{text:?}: {weak} can be broken");
+    if allow_weak {
+        section.warn_at(key, message);
+        return Ok(());
+    }
+    Err(format!(
+        "{message}; for a peer that has nothing better, set allow_weak = true in the connection"
+    ))
 }
 
 /// "3des and modp1024", if there are any.

@@ -102,6 +102,29 @@ fn raw_keys_need_no_certificates() {
 }
 
 #[test]
+fn signatures_with_sha1_need_allow_weak_and_are_only_verified() {
+    let asked = SITE.replace("remote = { ", "remote = { auth = \"ike:rsa-sha1\", ");
+    let refused = load(&folder(), &asked).expect_err("SHA-1 can be broken");
+    let message = "gw.toml:5: connections.b.remote.auth: \"ike:rsa-sha1\": sha1 can be broken; for a peer \
+                   that has nothing better, set allow_weak = true in the connection";
+    assert!(refused.contains(message), "{refused}");
+
+    let weak = "[connections.b]\nallow_weak = true\n";
+    let allowed = asked.replace("[connections.b]\n", weak);
+    let config = load(&folder(), &allowed).expect("a good configuration");
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warnings[0].ends_with("remote.auth: \"ike:rsa-sha1\": sha1 can be broken"),
+        "{warnings:?}"
+    );
+
+    let ours = allowed.replace("rsa/pss-sha256", "rsa-sha1");
+    let refused = load(&folder(), &ours).expect_err("nothing signs with it");
+    let message = "local.auth: \"rsa-sha1\": SHA-1 is not signed with";
+    assert!(refused.contains(message), "{refused}");
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let folder = folder();
     for (from, to, message) in [

@@ -28,6 +28,8 @@ pub(crate) struct Sides {
     pub(crate) more: String,
     /// More lines for strongSwan's connection.
     pub(crate) connection: &'static str,
+    /// The same for Lockgate's.
+    pub(crate) own: &'static str,
 }
 
 impl Sides {
@@ -44,6 +46,7 @@ impl Sides {
             ],
             more: format!("{KEY}{ROOT}"),
             connection: "",
+            own: "",
         }
     }
 
@@ -61,6 +64,7 @@ impl Sides {
         let plan = Plan {
             inner: vec![Family::V4],
             more: self.more.clone(),
+            connection: self.own.to_owned(),
             ..Plan::default()
         };
         Pair::prepared(plan, self.connection, prepare, |of, config| match of {
@@ -206,6 +210,7 @@ fn a_peer_that_does_not_know_digital_signatures_gets_and_sends_the_methods_of_ol
                 "auth = \"ike:rsa-sha1\", id = \"gw-b.example\"".to_owned(),
             ];
             sides.strongswan[1] = "auth = psk\n id = gw-a.example".to_owned();
+            sides.own = "allow_weak = true";
         }
         let prepare = |lab: &Lab| {
             certified(lab.folder.path(), kind, |params| params);
@@ -259,6 +264,7 @@ fn raw_public_keys() {
             ],
             more: KEY.to_owned(),
             connection: "",
+            own: "",
         };
         sides.work(prepare, &["with a raw public key"]);
     }
