@@ -20,6 +20,8 @@ mod esp_udp_demux;
 mod fragments;
 #[path = "fuzz/src/inner_ip.rs"]
 mod inner_ip;
+#[path = "fuzz/src/isakmp_v1.rs"]
+mod isakmp_v1;
 #[path = "fuzz/src/isakmp_v2.rs"]
 mod isakmp_v2;
 #[path = "fuzz/src/keyed.rs"]
@@ -36,17 +38,27 @@ mod split;
 mod vici;
 
 #[test]
+fn ikev1_messages_cut_short_or_changed_in_one_byte_break_nothing() {
+    messages_break_nothing("isakmp_v1", isakmp_v1::run);
+}
+
+#[test]
 fn ikev2_messages_cut_short_or_changed_in_one_byte_break_nothing() {
-    for seed in seeds("isakmp_v2") {
+    messages_break_nothing("isakmp_v2", isakmp_v2::run);
+}
+
+#[track_caller]
+fn messages_break_nothing(target: &str, run: fn(&[u8])) {
+    for seed in seeds(target) {
         neighbours(&seed, |message| {
-            isakmp_v2::run(message);
+            run(message);
             // Also with a length field that is right again, so that the payloads are reached.
             let mut message = message.to_vec();
             let length = u32::try_from(message.len()).expect("a seed is short");
             if let Some(field) = message.get_mut(24..28) {
                 field.copy_from_slice(&length.to_be_bytes());
             }
-            isakmp_v2::run(&message);
+            run(&message);
         });
     }
 }

@@ -15,6 +15,8 @@ mod prf;
 mod providers;
 #[path = "vectors/signature.rs"]
 mod signature;
+#[path = "vectors/skeyid.rs"]
+mod skeyid;
 #[path = "vectors/wycheproof.rs"]
 mod wycheproof;
 #[path = "vectors/x509.rs"]

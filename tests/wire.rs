@@ -8,6 +8,8 @@
 
 #[path = "wire/configuration.rs"]
 mod configuration;
+#[path = "wire/ikev1.rs"]
+mod ikev1;
 #[path = "wire/ip.rs"]
 mod ip;
 #[path = "wire/messages.rs"]

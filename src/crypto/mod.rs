@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | sealing and opening packets | [`packet`] | 4106, 4309, 4543, 7634, 8750; 3602, 3686, 2451, 2410 with 4868, 2404, 4494, 3566 |
 //! | PRF, SKEYSEED, keys of IKE and Child SAs | [`prf`], [`kdf`] | 7296 §2.13–2.18 |
+//! | SKEYID, keys and messages of IKEv1 | [`skeyid`], [`isakmp`] | 2409 §5, appendix B |
 //! | key exchange | [`kex`] | 3526, 5903, 6954, 8031, 6989; FIPS 203 |
 //! | signatures, public and private keys | [`signature`], [`private_key`], [`pem`] | 7427, 4754, 8420, 7468 |
 //!
@@ -11,6 +12,7 @@
 //! provider ([`packet::Provider::Portable`]) and the oracle of the tests.
 
 pub mod digest;
+pub mod isakmp;
 pub mod kdf;
 pub mod kex;
 pub mod packet;
@@ -20,6 +22,7 @@ pub mod prf;
 pub mod private_key;
 pub mod secret;
 pub mod signature;
+pub mod skeyid;
 pub mod x509;
 
 mod aead;

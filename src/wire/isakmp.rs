@@ -1,4 +1,5 @@
-//! The ISAKMP header and the chain of payloads behind it (RFC 7296 §3.1, §3.2).
+//! The ISAKMP header and the chain of payloads behind it (RFC 7296 §3.1, §3.2), which IKEv1
+//! has in the same shape (RFC 2408 §3.1).
 
 use std::fmt;
 
@@ -36,6 +37,12 @@ pub struct ExchangeType(pub u8);
 
 #[allow(missing_docs, reason = "each constant is the IANA name")]
 impl ExchangeType {
+    pub const IDENTITY_PROTECTION: Self = Self(2);
+    pub const AGGRESSIVE: Self = Self(4);
+    /// Informational of IKEv1.
+    pub const INFORMATIONAL_V1: Self = Self(5);
+    pub const TRANSACTION: Self = Self(6);
+    pub const QUICK_MODE: Self = Self(32);
     pub const IKE_SA_INIT: Self = Self(34);
     pub const IKE_AUTH: Self = Self(35);
     pub const CREATE_CHILD_SA: Self = Self(36);
@@ -48,6 +55,11 @@ impl ExchangeType {
 impl fmt::Display for ExchangeType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::IDENTITY_PROTECTION => f.write_str("Identity Protection"),
+            Self::AGGRESSIVE => f.write_str("Aggressive"),
+            Self::INFORMATIONAL_V1 => f.write_str("Informational"),
+            Self::TRANSACTION => f.write_str("Transaction"),
+            Self::QUICK_MODE => f.write_str("Quick Mode"),
             Self::IKE_SA_INIT => f.write_str("IKE_SA_INIT"),
             Self::IKE_AUTH => f.write_str("IKE_AUTH"),
             Self::CREATE_CHILD_SA => f.write_str("CREATE_CHILD_SA"),
@@ -97,6 +109,10 @@ impl PayloadType {
 pub struct Flags(pub u8);
 
 impl Flags {
+    /// IKEv1: what follows the header is encrypted (RFC 2408 §3.1).
+    pub const ENCRYPTION: u8 = 0x01;
+    /// IKEv1: the SA is not to be used before a CONNECTED notification (RFC 2408 §3.1).
+    pub const COMMIT: u8 = 0x02;
     /// Sent by the original initiator of the IKE SA.
     pub const INITIATOR: u8 = 0x08;
     /// The sender could speak a higher major version.
@@ -151,6 +167,8 @@ pub struct Header {
 impl Header {
     /// Bytes on the wire.
     pub const LEN: usize = 28;
+    /// ISAKMP and IKEv1.
+    pub const VERSION_1_0: u8 = 0x10;
     /// IKEv2.
     pub const VERSION_2_0: u8 = 0x20;
 

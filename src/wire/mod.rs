@@ -1,9 +1,10 @@
-//! Bytes ⇄ values: IP, ESP, ISAKMP and IKEv2 formats, proposals, selectors, VICI.
+//! Bytes ⇄ values: IP, ESP, ISAKMP, IKEv1 and IKEv2 formats, proposals, selectors, VICI.
 //!
 //! Knows no keys, no clock and no state. Parsers never index, never panic and never allocate by the
 //! sender's wish.
 
 pub mod esp;
+pub mod ikev1;
 pub mod ikev2;
 pub mod ip;
 pub mod isakmp;
@@ -14,6 +15,7 @@ pub mod vici;
 pub mod vnet;
 
 mod algorithms;
+mod substructure;
 
 /// Why bytes are not what they claim to be. The text names the field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

@@ -5,6 +5,7 @@ mod additional;
 use std::fmt;
 
 use super::Malformed;
+use super::substructure::{LAST, MORE_PROPOSALS, MORE_TRANSFORMS, Substructure};
 
 pub use additional::AdditionalExchanges;
 
@@ -536,37 +537,6 @@ fn parse_attributes(mut rest: &[u8]) -> Result<Attributes, Malformed> {
     }
     Ok(found)
 }
-
-/// The shape that proposals and transforms share: a byte that says whether another follows, a
-/// reserved byte, a length.
-struct Substructure<'a> {
-    last: bool,
-    body: &'a [u8],
-    rest: &'a [u8],
-}
-
-impl<'a> Substructure<'a> {
-    fn split(bytes: &'a [u8], more: u8, what: &'static str) -> Result<Self, Malformed> {
-        let (&[marker, _, len_hi, len_lo], _) = bytes
-            .split_first_chunk::<4>()
-            .ok_or(Malformed::Truncated(what))?;
-        let length = usize::from(u16::from_be_bytes([len_hi, len_lo]));
-        let (piece, rest) = bytes
-            .split_at_checked(length)
-            .ok_or(Malformed::Truncated(what))?;
-        let body = piece.get(4..).ok_or(Malformed::BadLength(what))?;
-        let last = match marker {
-            LAST => true,
-            marker if marker == more => false,
-            _ => return Err(Malformed::BadValue(what)),
-        };
-        Ok(Self { last, body, rest })
-    }
-}
-
-const LAST: u8 = 0;
-const MORE_PROPOSALS: u8 = 2;
-const MORE_TRANSFORMS: u8 = 3;
 
 const FIRST_ADDITIONAL: u8 = 6;
 const LAST_ADDITIONAL: u8 = 12;
