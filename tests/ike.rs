@@ -96,6 +96,8 @@ mod reload;
 mod resumption;
 #[path = "ike/resumption_hostile.rs"]
 mod resumption_hostile;
+#[path = "ike/resumption_keeps.rs"]
+mod resumption_keeps;
 #[path = "ike/revocation.rs"]
 mod revocation;
 #[path = "ike/schedules.rs"]

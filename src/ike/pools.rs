@@ -105,6 +105,26 @@ impl Pools {
         Some(address)
     }
 
+    /// The address that the IKE SA had which `holder` goes on from, unless somebody else has got it since.
+    pub(super) fn keep(
+        &mut self,
+        pool: &Pool,
+        identity: &Identity,
+        address: IpAddr,
+        holder: u64,
+    ) -> Option<IpAddr> {
+        let leases = self.pools.entry(pool.name.clone()).or_default();
+        let is_theirs = match leases.by_address.get(&address) {
+            Some(lease) => lease.identity == *identity || lease.holders.is_empty(),
+            None => leases.by_address.len() < MAX_LEASES,
+        };
+        if !is_theirs || !pool.contains(address) {
+            return None;
+        }
+        leases.hold(address, identity, holder);
+        Some(address)
+    }
+
     /// The IKE SA does not need its addresses any more.
     pub(super) fn release(&mut self, addresses: &[IpAddr], holder: u64) {
         for leases in self.pools.values_mut() {
@@ -257,6 +277,26 @@ mod tests {
         assert_eq!(pools.acquire(&pool, &peer("a"), None, 5), ip(4));
         pools.release(&[[10, 3, 0, 1].into()], 2);
         assert_eq!(pools.acquire(&pool, &peer("a"), None, 6), ip(1));
+    }
+
+    #[test]
+    fn who_goes_on_keeps_an_address_unless_somebody_else_has_it() {
+        let pool = pool("10.3.0.1", "10.3.0.9");
+        let mut pools = Pools::default();
+        let mut keep = |name: &str, last, holder| {
+            pools.keep(&pool, &peer(name), [10, 3, 0, last].into(), holder)
+        };
+        assert_eq!(keep("a", 2, 1), ip(2), "nobody has had it since we started");
+        assert_eq!(keep("b", 2, 2), None);
+        assert_eq!(keep("a", 2, 3), ip(2), "its own");
+        assert_eq!(keep("a", 10, 4), None, "not in the pool");
+        let mut get = |name: &str, holder| pools.acquire(&pool, &peer(name), None, holder);
+        assert_eq!([get("c", 5), get("d", 6)], [ip(1), ip(3)]);
+        let two = [[10, 3, 0, 2].into()];
+        pools.release(&two, 1);
+        assert_eq!(pools.keep(&pool, &peer("b"), two[0], 7), None);
+        pools.release(&two, 3);
+        assert_eq!(pools.keep(&pool, &peer("b"), two[0], 7), ip(2));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub(super) credential: Secret,
     /// The authentication is good until then (RFC 4478).
     pub(super) unproven_at: Option<Instant>,
+    /// Addresses of our pools that the peer has.
+    pub(super) leased: Vec<IpAddr>,
     /// When we authenticate anew. Not in a ticket: that is the client's to do.
     pub(super) reauth_at: Option<Instant>,
 }
@@ -77,11 +79,13 @@ impl Session {
         out.extend_from_slice(&self.spis.1.0);
         let mut proposal = Vec::new();
         SaProposal::encode_list(&[proposal_of(&self.suite)], &mut proposal);
+        let leased: Vec<_> = self.leased.iter().map(IpAddr::to_string).collect();
         for field in [
             self.connection.as_bytes(),
             &self.local_id.to_payload_body(),
             &self.remote_id.to_payload_body(),
             &proposal,
+            leased.join(" ").as_bytes(),
             self.credential.as_bytes(),
             self.sk_d.as_bytes(),
         ] {
@@ -115,11 +119,18 @@ impl Session {
             local_id: id(field()?)?,
             remote_id: id(field()?)?,
             suite: ike_suite(&SaProposal::parse_list(field()?).ok()?.first()?.1)?,
+            leased: addresses(field()?)?,
             credential: Secret::copy_from(field()?),
             sk_d: Secret::copy_from(field()?),
         };
         rest.is_empty().then_some(session)
     }
+}
+
+/// Addresses with a space between them.
+fn addresses(text: &[u8]) -> Option<Vec<IpAddr>> {
+    let words = std::str::from_utf8(text).ok()?.split_terminator(' ');
+    words.map(|word| word.parse().ok()).collect()
 }
 
 impl Date {

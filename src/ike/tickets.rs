@@ -340,6 +340,7 @@ mod tests {
             },
             sk_d: Secret::copy_from(&[7; 48]),
             has_ppk: true,
+            leased: vec![[10, 3, 0, 1].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 1].into()],
             credential: Secret::copy_from(&[8; 32]),
             unproven_at: None,
             reauth_at: None,

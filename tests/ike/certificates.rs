@@ -51,7 +51,7 @@ impl Case {
         Pair::with(|side, setup| self.set_up(side, setup))
     }
 
-    fn set_up(&self, side: Side, setup: &mut Setup) {
+    pub(crate) fn set_up(&self, side: Side, setup: &mut Setup) {
         setup.time_of_day = UnixTime::since_unix_epoch(Duration::from_secs(self.time));
         if side == Side::A {
             let chain = [self.leaf.certificate()].into_iter();

@@ -25,7 +25,7 @@ pub(super) fn resuming(side: Side, setup: &mut Setup) {
 }
 
 /// First requests and their answers since the trace had `since` entries.
-fn first_messages(pair: &Pair, since: usize) -> Vec<&'static str> {
+pub(super) fn first_messages(pair: &Pair, since: usize) -> Vec<&'static str> {
     let name = |sent: &Sent| match (sent.header.exchange, sent.from) {
         (ExchangeType::IKE_SA_INIT, Side::A) => Some("init"),
         (ExchangeType::IKE_SESSION_RESUME, Side::A) => Some("resume"),
@@ -50,7 +50,7 @@ fn notifies(sent: &Sent) -> Vec<NotifyType> {
 
 /// B restarts, and A brings the tunnel up again; the first messages of that.
 #[track_caller]
-fn recover(pair: &mut Pair) -> Vec<&'static str> {
+pub(super) fn recover(pair: &mut Pair) -> Vec<&'static str> {
     pair.restart(Side::B);
     let since = pair.net.sent();
     pair.run_for(seconds(90));
@@ -58,9 +58,9 @@ fn recover(pair: &mut Pair) -> Vec<&'static str> {
     first_messages(pair, since)
 }
 
-const RESUMED: [&str; 2] = ["resume", "resume answer"];
-const REFUSED: [&str; 4] = ["resume", "resume answer", "init", "init answer"];
-const ANEW: [&str; 2] = ["init", "init answer"];
+pub(super) const RESUMED: [&str; 2] = ["resume", "resume answer"];
+pub(super) const REFUSED: [&str; 4] = ["resume", "resume answer", "init", "init answer"];
+pub(super) const ANEW: [&str; 2] = ["init", "init answer"];
 
 #[test]
 fn a_gateway_that_has_restarted_is_resumed_with_again_and_again() {

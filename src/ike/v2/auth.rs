@@ -205,7 +205,7 @@ impl AuthSent {
             let kind = AlertKind::of_refusal(notify.kind, Subject::Ike);
             return self.give_up(core, kind, reason, cx);
         }
-        match self.verify(&payloads, held.waiter(core), cx) {
+        match self.verify(core, &payloads, held.waiter(core), cx) {
             Ok((remote_id, Verdict::Proven(how))) => {
                 let message = format!("{remote_id} authenticated with {how}");
                 core.log(cx, "IKE", message);
@@ -263,6 +263,7 @@ impl AuthSent {
 
     fn verify(
         &self,
+        core: &Core,
         payloads: &Payloads<'_>,
         waiter: Waiter,
         cx: &mut Context,
@@ -272,6 +273,7 @@ impl AuthSent {
         let proof = AuthPayload::parse(required(payloads.auth, "AUTH")?)?;
         let octets = Octets::of_responder(self.keys.prf, &self.done.exchange, &self.auth, body);
         if let Some(session) = &self.done.resumed {
+            resume::check(session, core, cx)?;
             let key = &self.auth.responder;
             let verdict = resume::verify(session, &remote_id, &proof, &octets, key)?;
             return Ok((remote_id, verdict));

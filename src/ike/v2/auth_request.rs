@@ -269,7 +269,10 @@ impl HalfOpen {
         let elsewhere = elsewhere.filter(|_| self.may_redirect);
         let leased = match elsewhere {
             Some(_) => Ok(None),
-            None => configuration::lease(&connection, &peer.remote_id, payloads, core, cx),
+            None => {
+                let peer = &peer.remote_id;
+                configuration::lease(&connection, peer, resumed, payloads, core, cx)
+            }
         };
         core.connection = Some(Arc::clone(&connection));
         if let Verdict::Proven(how) = verdict {

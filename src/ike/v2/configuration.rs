@@ -8,6 +8,7 @@ use crate::ike::context::Context;
 use crate::ike::narrow::Ends;
 use crate::ike::pad::Connection;
 use crate::ike::pools::Pool;
+use crate::ike::session::Session;
 use crate::wire::ikev2::{Attribute, Configuration, ConfigurationType, Family, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
 use crate::wire::selector::TrafficSelector;
@@ -135,10 +136,12 @@ pub(super) fn accept(
     Ok(())
 }
 
-/// Leases the addresses that a peer asks for; the answer to it, if it has asked.
+/// Leases the addresses that a peer asks for, those of the IKE SA that it goes on from if it has them still;
+/// the answer to it, if it has asked.
 pub(super) fn lease(
     connection: &Connection,
     peer: &Identity,
+    resumed: Option<&Session>,
     payloads: &Payloads<'_>,
     core: &mut Core,
     cx: &mut Context,
@@ -166,7 +169,13 @@ pub(super) fn lease(
             .pools
             .iter()
             .filter(|pool| pool.family() == family);
-        let leased = pools.find_map(|pool| cx.pools.acquire(pool, peer, wanted, core.id));
+        let had = resumed.into_iter().flat_map(|session| &session.leased);
+        let kept = had.copied().find_map(|address| {
+            let mut pools = pools.clone();
+            pools.find_map(|pool| cx.pools.keep(pool, peer, address, core.id))
+        });
+        let leased =
+            kept.or_else(|| pools.find_map(|pool| cx.pools.acquire(pool, peer, wanted, core.id)));
         if let Some(address) = leased {
             remote.push(address);
             answer.push(Attribute::Address(family, Some(address)));

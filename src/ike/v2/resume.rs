@@ -83,7 +83,10 @@ impl ResumeSent {
             Ok((Answer::Refused, _)) => {
                 fall_back(core, self.initiation.attempt, "the peer refuses", cx)
             }
-            Ok((Answer::Accepted(nr), payloads)) => self.proceed(core, datagram, payloads, nr, cx),
+            Ok((Answer::Accepted(nr), payloads)) => match check(&self.held.session, core, cx) {
+                Ok(()) => self.proceed(core, datagram, payloads, nr, cx),
+                Err(error) => fall_back(core, self.initiation.attempt, &error.to_string(), cx),
+            },
             // Not authenticated yet: a forged answer must not end the wait.
             Err(discard) => {
                 cx.discard(discard);
@@ -167,6 +170,20 @@ pub(super) fn fall_back(core: &Core, attempt: Attempt, why: &str, cx: &mut Conte
     State::Gone
 }
 
+/// Whether the configuration still allows what is being resumed, which a reload may have changed.
+pub(super) fn check(
+    session: &Session,
+    core: &Core,
+    cx: &Context,
+) -> Result<(), AuthenticationError> {
+    let connection = cx.directory.connection(&session.connection);
+    let local = core.path.local.ip();
+    match connection.is_some_and(|connection| session.fits(connection, local, &cx.directory)) {
+        true => Ok(()),
+        false => Err(AuthenticationError::Resumption(CHANGED)),
+    }
+}
+
 /// Whether a peer has proven that it knows the session: identity and AUTH of IKE_AUTH (RFC 5723 §4.3.3).
 pub(super) fn verify(
     session: &Session,
@@ -187,6 +204,8 @@ pub(super) fn verify(
     let claimed = claimed.clone();
     Err(AuthenticationError::Mismatch { claimed })
 }
+
+pub(super) const CHANGED: &str = "its connection, identities or credentials have changed";
 
 fn send(
     core: &Core,

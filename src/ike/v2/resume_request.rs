@@ -18,7 +18,7 @@ use super::init::{InitDone, InitExchange};
 use super::init_request::{HalfOpen, InitRequest};
 use super::intermediate::Opening;
 use super::message::{Payloads, required};
-use super::resume;
+use super::resume::{self, CHANGED};
 use super::{Core, IkeSa};
 
 impl InitRequest<'_> {
@@ -93,5 +93,3 @@ impl HalfOpen {
         })
     }
 }
-
-const CHANGED: &str = "its connection, identities or credentials have changed";

@@ -90,6 +90,7 @@ impl Established {
             sk_d: Secret::copy_from(self.keys.sk_d.as_bytes()),
             has_ppk: *has_ppk,
             credential: Secret::copy_from(credential.as_ref()?.as_bytes()),
+            leased: core.virtual_ips.remote.clone(),
             unproven_at: self.clock.unproven_at,
             reauth_at: self.clock.reauth_at,
         })
