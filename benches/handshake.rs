@@ -3,8 +3,8 @@
 //!
 //! Each round runs every row ten times; a row's figure is the median of its rounds, so that a disturbance
 //! meets all rows alike and ratios hold on a busy machine. The endpoints live on from round to round;
-//! taking the SAs down again is not counted. `cargo bench --bench handshake -- ROUNDS`, 100 unless told
-//! otherwise.
+//! taking the SAs down again is not counted. `cargo bench --bench handshake -- ROUNDS ROW`, 100 unless told
+//! otherwise, and of all rows unless a part of a name says which.
 
 #[path = "../tests/ike/config.rs"]
 #[allow(
@@ -14,18 +14,20 @@
     reason = "shared with tests/ike.rs, which uses the rest"
 )]
 mod config;
+#[path = "../tests/ike/converse.rs"]
+mod converse;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use lockgate::crypto::kex::{self, KeyExchange};
-use lockgate::ike::{Command, CommandId, Endpoint, Input, Output, Path};
-use lockgate::ipsec::SaUpdate;
+use lockgate::ike::{Command, Endpoint};
 use lockgate::wire::proposal::KeyExchangeId;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use config::{Setup, Side, ike_proposals};
+use config::Side;
+use converse::{converse, endpoint};
 
 const ROWS: [(&str, KeyExchangeId); 5] = [
     ("aes256gcm16-prfsha384-x25519", KeyExchangeId::X25519),
@@ -36,9 +38,19 @@ const ROWS: [(&str, KeyExchangeId); 5] = [
 ];
 
 fn main() {
-    let rounds = std::env::args().find_map(|argument| argument.parse().ok());
+    let arguments = || std::env::args().skip(1);
+    let rounds = arguments().find_map(|argument| argument.parse().ok());
     let rounds: usize = rounds.unwrap_or(100);
-    let mut rows = ROWS.map(|(proposal, group)| Row::new(proposal, group));
+    let names: Vec<String> = arguments()
+        .filter(|argument| argument.parse::<usize>().is_err() && !argument.starts_with("--"))
+        .collect();
+    let is_asked = |row: &&(&str, KeyExchangeId)| {
+        names.is_empty() || names.iter().any(|name| row.0.contains(name))
+    };
+    let rows = ROWS.iter().filter(is_asked);
+    let mut rows: Vec<Row> = rows
+        .map(|(proposal, group)| Row::new(proposal, *group))
+        .collect();
     for _ in 0..rounds {
         for row in &mut rows {
             (0..REPEATED).for_each(|_| row.turn());
@@ -103,67 +115,6 @@ fn exchange(group: KeyExchangeId, rng: &mut ChaCha20Rng) {
     let ours = KeyExchange::generate(group, rng).expect("a group of ours");
     let answer = kex::answer(group, ours.public(), rng).expect("a good public value");
     black_box(ours.finish(&answer.public).expect("a good public value"));
-}
-
-fn endpoint(side: Side, proposal: &str, now: Instant) -> Endpoint {
-    let mut setup = Setup::new(side);
-    setup.connection.proposals = ike_proposals(&[proposal]);
-    let rng = ChaCha20Rng::seed_from_u64(side as u64);
-    let (settings, pad) = (setup.settings.clone(), setup.pad());
-    let mut endpoint = Endpoint::new(settings, pad, Box::new(rng), now);
-    endpoint.handle(now, Input::Timer);
-    endpoint
-}
-
-/// Takes what an endpoint sends to the other one, and whether it has installed a Child SA.
-fn drain(endpoint: &mut Endpoint) -> (Option<(Path, Vec<u8>)>, bool) {
-    let (mut sent, mut installed) = (None, false);
-    while let Some(output) = endpoint.poll() {
-        match output {
-            Output::Transmit(transmit) => {
-                let path = Path {
-                    local: transmit.path.remote,
-                    remote: transmit.path.local,
-                };
-                sent = Some((path, transmit.bytes));
-            }
-            Output::Update(SaUpdate::SwitchOutbound(_)) => installed = true,
-            Output::Update(_)
-            | Output::Keepalive(_)
-            | Output::Event(_)
-            | Output::KeyLog(_)
-            | Output::Fetch(_)
-            | Output::Route(_) => {}
-        }
-    }
-    (sent, installed)
-}
-
-/// Carries out `command` at the first end. Returns how many Child SAs came up, and after how many
-/// messages both were silent.
-fn converse(
-    [initiator, responder]: &mut [Endpoint; 2],
-    now: Instant,
-    command: Command,
-) -> (u32, u32) {
-    let id = CommandId(1);
-    initiator.handle(now, Input::Command { id, command });
-    let (mut up, mut turn) = (0, 0);
-    loop {
-        let (from, to) = if turn % 2 == 0 {
-            (&mut *initiator, &mut *responder)
-        } else {
-            (&mut *responder, &mut *initiator)
-        };
-        let (sent, installed) = drain(from);
-        up += u32::from(installed);
-        let Some((path, bytes)) = sent else {
-            return (up, turn);
-        };
-        let bytes = &bytes;
-        to.handle(now, Input::Datagram { path, bytes });
-        turn += 1;
-    }
 }
 
 /// Microseconds that something takes.

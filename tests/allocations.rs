@@ -1,5 +1,5 @@
 //! The packet path does not allocate: not for good packets, not for bad ones, not for super-packets,
-//! trains, merging and handing over.
+//! trains, merging and handing over. A handshake does, within bounds.
 #![allow(
     clippy::indexing_slicing,
     reason = "an index out of bounds fails the test, as it should"
@@ -10,15 +10,28 @@ mod gateway;
 #[path = "dataplane/packets.rs"]
 mod packets;
 
+#[path = "ike/config.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with tests/ike.rs, which uses the rest"
+)]
+mod config;
+#[path = "ike/converse.rs"]
+mod converse;
 #[path = "offload/packets.rs"]
 mod offload;
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
+use config::Side;
+use converse::{converse, endpoint};
 use gateway::{Gateway, PORT, Tunnel, policy};
 use lockgate::dataplane::{Carrier, Outbound};
+use lockgate::ike::Command;
 use lockgate::io::burst::{Received, TransmitBurst};
 use lockgate::io::offload::{MergeKinds, MergeScratch, Merger};
 use lockgate::ipsec::{Action, DropReason, Mode, Reqid, Spd, Template};
@@ -114,6 +127,34 @@ fn packets_that_find_no_sa_ask_for_one_without_a_single_allocation() {
     assert_eq!(used.count_total, 0, "{used:?}");
     assert_eq!(a.dropped(DropReason::NoOutboundSa), 3000);
 }
+
+#[test]
+fn a_handshake_of_both_ends_takes_few_allocations() {
+    let start = Instant::now();
+    let mut ends = Side::BOTH.map(|side| endpoint(side, PROPOSAL, start));
+    // The first turns fill tables that stay.
+    for turn in 0..8 {
+        let now = start + Duration::from_secs(turn);
+        let child = Some("lan".into());
+        let up = Command::Initiate { ike: None, child };
+        let used = measure(|| {
+            assert_eq!(converse(&mut ends, now, up), (2, 4));
+        });
+        let down = Command::Terminate {
+            ike: Some("site".into()),
+            child: None,
+            ike_id: None,
+            child_id: None,
+            force: false,
+        };
+        assert_eq!(converse(&mut ends, now, down), (0, 2));
+        assert!(turn == 0 || used.count_total <= HANDSHAKE, "{used:?}");
+    }
+}
+
+const PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
+/// Allocations of a handshake, the key exchange among them as far as it is Rust.
+const HANDSHAKE: u64 = 300;
 
 /// One of many networks.
 fn network(number: u32) -> String {

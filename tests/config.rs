@@ -300,7 +300,7 @@ fn every_key_of_a_connection_is_read() {
     assert_eq!(connection.rand_time, Duration::from_secs(300));
     assert_eq!(
         connection.local.id,
-        Some(Identity::Email("a@b.example".to_owned()))
+        Some(Identity::Email("a@b.example".into()))
     );
     assert_eq!(
         connection.remote.id,

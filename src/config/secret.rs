@@ -48,7 +48,7 @@ pub(super) fn ppk_id(text: &str) -> Result<PpkId, String> {
     let identity: Identity = text
         .parse()
         .map_err(|error: IdentitySyntax| error.to_string())?;
-    Ok(PpkId(identity.to_payload_parts().1))
+    Ok(PpkId(identity.to_payload_parts().1.into_owned()))
 }
 
 /// The tables whose name begins so.

@@ -7,12 +7,9 @@ use crate::wire::proposal::PrfId;
 
 /// SHA-1 over the concatenation of `parts`, as NAT detection hashes addresses (RFC 7296 §2.23).
 pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
-    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    for part in parts {
-        context.update(part);
-    }
+    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &parts.concat());
     let mut output = [0; 20];
-    output.copy_from_slice(context.finish().as_ref());
+    output.copy_from_slice(digest.as_ref());
     output
 }
 

@@ -7,6 +7,7 @@ use cbc_mac::CbcMac;
 use cmac::Cmac;
 use cmac::digest::{FixedOutput, KeyInit, Update};
 use md5::Md5;
+use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::cipher::Aes;
@@ -16,6 +17,8 @@ use crate::wire::proposal::{IntegrityId, PrfId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mac {
     Hmac(hmac::Algorithm),
+    /// Of inputs as short as those of a PRF, where it takes half the time of the other one.
+    ShortHmacSha256,
     HmacMd5,
     AesCmac,
     AesXcbc,
@@ -28,6 +31,7 @@ pub(super) enum Mac {
 )]
 pub(super) enum MacKey {
     Hmac(hmac::Key),
+    ShortHmacSha256(::hmac::Hmac<Sha256>),
     HmacMd5(::hmac::Hmac<Md5>),
     AesCmac(Cmac<Aes128>),
     AesXcbc(Xcbc),
@@ -55,7 +59,7 @@ pub(super) fn of_prf(id: PrfId) -> Option<Mac> {
         PrfId::HMAC_SHA1 => Mac::Hmac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
         PrfId::AES128_XCBC => Mac::AesXcbc,
         PrfId::AES128_CMAC => Mac::AesCmac,
-        PrfId::HMAC_SHA2_256 => Mac::Hmac(hmac::HMAC_SHA256),
+        PrfId::HMAC_SHA2_256 => Mac::ShortHmacSha256,
         PrfId::HMAC_SHA2_384 => Mac::Hmac(hmac::HMAC_SHA384),
         PrfId::HMAC_SHA2_512 => Mac::Hmac(hmac::HMAC_SHA512),
         _ => return None,
@@ -67,6 +71,7 @@ impl Mac {
     pub(super) fn output_len(self) -> usize {
         match self {
             Self::Hmac(algorithm) => algorithm.tag_len(),
+            Self::ShortHmacSha256 => 32,
             Self::HmacMd5 | Self::AesCmac | Self::AesXcbc => 16,
         }
     }
@@ -75,6 +80,7 @@ impl Mac {
     pub(super) fn key(self, key: &[u8]) -> Option<MacKey> {
         Some(match self {
             Self::Hmac(algorithm) => MacKey::Hmac(hmac::Key::new(algorithm, key)),
+            Self::ShortHmacSha256 => MacKey::ShortHmacSha256(KeyInit::new_from_slice(key).ok()?),
             Self::HmacMd5 => MacKey::HmacMd5(KeyInit::new_from_slice(key).ok()?),
             Self::AesCmac => MacKey::AesCmac(KeyInit::new_from_slice(key).ok()?),
             Self::AesXcbc => MacKey::AesXcbc(Xcbc::new(key)?),
@@ -91,8 +97,14 @@ impl MacKey {
     pub(super) fn sign(&self, parts: &[&[u8]], output: &mut [u8]) {
         match self {
             Self::Hmac(key) if output.len() == key.algorithm().tag_len() => {
-                let message = Zeroizing::new(parts.concat());
-                hmac::sign_to_buffer(key, &message, output).expect("output has that length");
+                let joined;
+                let message = if let [message] = parts {
+                    message
+                } else {
+                    joined = Zeroizing::new(parts.concat());
+                    &**joined
+                };
+                hmac::sign_to_buffer(key, message, output).expect("output has that length");
             }
             Self::Hmac(key) => {
                 let mut context = hmac::Context::with_key(key);
@@ -101,6 +113,7 @@ impl MacKey {
                 }
                 truncate(context.sign().as_ref(), output);
             }
+            Self::ShortHmacSha256(key) => sign(key.clone(), parts, output),
             Self::HmacMd5(key) => sign(key.clone(), parts, output),
             Self::AesCmac(key) => sign(key.clone(), parts, output),
             Self::AesXcbc(key) => key.sign(parts, output),

@@ -100,9 +100,13 @@ impl Directory {
 
 /// What all identities that are the same have in common; absent where that is not known.
 fn key(identity: &Identity) -> Option<Identity> {
+    let lowercase = |name: &Arc<str>| match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => name.to_ascii_lowercase().into(),
+        false => Arc::clone(name),
+    };
     match identity {
-        Identity::Fqdn(name) => Some(Identity::Fqdn(name.to_ascii_lowercase())),
-        Identity::Email(name) => Some(Identity::Email(name.to_ascii_lowercase())),
+        Identity::Fqdn(name) => Some(Identity::Fqdn(lowercase(name))),
+        Identity::Email(name) => Some(Identity::Email(lowercase(name))),
         Identity::Dn(_) => None,
         _ => Some(identity.clone()),
     }

@@ -1,15 +1,17 @@
 //! Identities and what they are compared with (RFC 7296 §3.5).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 use crate::crypto::x509::{DistinguishedName, DnPattern};
 use crate::wire::ikev2::{IdPayload, IdType};
 
-/// Who a peer is, or claims to be.
+/// Who a peer is, or claims to be. Copies share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identity {
     /// An IPv4 address.
@@ -17,19 +19,19 @@ pub enum Identity {
     /// An IPv6 address.
     Ipv6(Ipv6Addr),
     /// A domain name.
-    Fqdn(String),
+    Fqdn(Arc<str>),
     /// A mail address.
-    Email(String),
+    Email(Arc<str>),
     /// A distinguished name.
     Dn(DistinguishedName),
     /// Opaque bytes.
-    KeyId(Vec<u8>),
+    KeyId(Arc<[u8]>),
     /// Any other type; equal to nothing but the same bytes.
     Other {
         /// IANA number of the type.
         kind: u8,
         /// The value as it was sent.
-        bytes: Vec<u8>,
+        bytes: Arc<[u8]>,
     },
 }
 
@@ -66,7 +68,7 @@ impl Identity {
     /// Reads what a peer sent. A value that does not fit its type becomes [`Identity::Other`],
     /// which no configured identity equals.
     pub fn from_payload(payload: &IdPayload<'_>) -> Self {
-        let text = || String::from_utf8(payload.data.to_vec()).ok();
+        let text = || std::str::from_utf8(payload.data).ok().map(Arc::from);
         let known = match payload.kind {
             IdType::IPV4_ADDR => <[u8; 4]>::try_from(payload.data)
                 .ok()
@@ -77,25 +79,25 @@ impl Identity {
             IdType::FQDN => text().map(Self::Fqdn),
             IdType::RFC822_ADDR => text().map(Self::Email),
             IdType::DER_ASN1_DN => DistinguishedName::from_der(payload.data).map(Self::Dn),
-            IdType::KEY_ID => Some(Self::KeyId(payload.data.to_vec())),
+            IdType::KEY_ID => Some(Self::KeyId(payload.data.into())),
             _ => None,
         };
         known.unwrap_or_else(|| Self::Other {
             kind: payload.kind.0,
-            bytes: payload.data.to_vec(),
+            bytes: payload.data.into(),
         })
     }
 
     /// Type and value for an ID payload.
-    pub fn to_payload_parts(&self) -> (IdType, Vec<u8>) {
+    pub fn to_payload_parts(&self) -> (IdType, Cow<'_, [u8]>) {
         match self {
-            Self::Ipv4(addr) => (IdType::IPV4_ADDR, addr.octets().to_vec()),
-            Self::Ipv6(addr) => (IdType::IPV6_ADDR, addr.octets().to_vec()),
-            Self::Fqdn(name) => (IdType::FQDN, name.clone().into_bytes()),
-            Self::Email(name) => (IdType::RFC822_ADDR, name.clone().into_bytes()),
-            Self::Dn(name) => (IdType::DER_ASN1_DN, name.der().to_vec()),
-            Self::KeyId(bytes) => (IdType::KEY_ID, bytes.clone()),
-            Self::Other { kind, bytes } => (IdType(*kind), bytes.clone()),
+            Self::Ipv4(addr) => (IdType::IPV4_ADDR, addr.octets().to_vec().into()),
+            Self::Ipv6(addr) => (IdType::IPV6_ADDR, addr.octets().to_vec().into()),
+            Self::Fqdn(name) => (IdType::FQDN, name.as_bytes().into()),
+            Self::Email(name) => (IdType::RFC822_ADDR, name.as_bytes().into()),
+            Self::Dn(name) => (IdType::DER_ASN1_DN, name.der().into()),
+            Self::KeyId(bytes) => (IdType::KEY_ID, (&**bytes).into()),
+            Self::Other { kind, bytes } => (IdType(*kind), (&**bytes).into()),
         }
     }
 
@@ -134,9 +136,9 @@ impl FromStr for Identity {
         }
         if let Some((prefix, value)) = text.split_once(':') {
             match prefix {
-                "fqdn" | "dns" => return Ok(Self::Fqdn(value.to_owned())),
-                "email" | "rfc822" | "userfqdn" => return Ok(Self::Email(value.to_owned())),
-                "keyid" => return Ok(Self::KeyId(value.as_bytes().to_vec())),
+                "fqdn" | "dns" => return Ok(Self::Fqdn(value.into())),
+                "email" | "rfc822" | "userfqdn" => return Ok(Self::Email(value.into())),
+                "keyid" => return Ok(Self::KeyId(value.as_bytes().into())),
                 "ipv4" => {
                     let addr = value.parse().map_err(|_| fail("not an IPv4 address"))?;
                     return Ok(Self::Ipv4(addr));
@@ -159,27 +161,27 @@ impl FromStr for Identity {
             let bytes = HEXLOWER_PERMISSIVE
                 .decode(hex.as_bytes())
                 .map_err(|_| fail("@# takes hex digits"))?;
-            return Ok(Self::KeyId(bytes));
+            return Ok(Self::KeyId(bytes.into()));
         }
         if let Some(email) = text.strip_prefix("@@") {
-            return Ok(Self::Email(email.to_owned()));
+            return Ok(Self::Email(email.into()));
         }
         if let Some(name) = text.strip_prefix('@') {
-            return Ok(Self::Fqdn(name.to_owned()));
+            return Ok(Self::Fqdn(name.into()));
         }
         if text.contains('=') {
             return Ok(Self::Dn(text.parse().map_err(|_| fail(NOT_A_NAME))?));
         }
         if text.contains('@') {
-            return Ok(Self::Email(text.to_owned()));
+            return Ok(Self::Email(text.into()));
         }
         if let Ok(addr) = text.parse::<IpAddr>() {
             return Ok(Self::from_addr(addr));
         }
         if text.contains(':') {
-            return Ok(Self::KeyId(text.as_bytes().to_vec()));
+            return Ok(Self::KeyId(text.as_bytes().into()));
         }
-        Ok(Self::Fqdn(text.to_owned()))
+        Ok(Self::Fqdn(text.into()))
     }
 }
 
@@ -324,8 +326,8 @@ mod tests {
             id("2001:db8::1"),
             Identity::Ipv6("2001:db8::1".parse().expect("an address"))
         );
-        assert_eq!(id("@#0aFF"), Identity::KeyId(vec![0x0a, 0xff]));
-        assert_eq!(id("keyid:blue"), Identity::KeyId(b"blue".to_vec()));
+        assert_eq!(id("@#0aFF"), Identity::KeyId([0x0a, 0xff].into()));
+        assert_eq!(id("keyid:blue"), Identity::KeyId((*b"blue").into()));
         assert!(matches!(id("C=CH, CN=x"), Identity::Dn(_)));
         assert!("C=CH, CN".parse::<Identity>().is_err());
         assert!("".parse::<Identity>().is_err());

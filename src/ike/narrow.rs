@@ -1,5 +1,6 @@
 //! Narrowing of traffic selectors (RFC 7296 §2.9), as pure functions.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::ipsec::Selectors;
@@ -132,11 +133,15 @@ pub(super) fn is_narrowing(asked: &Selectors, answer: &Selectors) -> bool {
 
 /// `10.1.0.0/24 10.2.0.0/24`
 pub(super) fn text(list: &[TrafficSelector]) -> String {
-    let mut texts: Vec<String> = list.iter().take(16).map(ToString::to_string).collect();
-    if list.len() > 16 {
-        texts.push("…".to_owned());
+    let mut text = String::new();
+    for (number, selector) in list.iter().take(16).enumerate() {
+        let between = if number > 0 { " " } else { "" };
+        write!(text, "{between}{selector}").expect("a String takes everything");
     }
-    texts.join(" ")
+    if list.len() > 16 {
+        text.push_str(" …");
+    }
+    text
 }
 
 /// There is a packet that fits both sides: of one address family and one protocol.

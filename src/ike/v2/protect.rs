@@ -147,20 +147,18 @@ impl SaKeys {
         message.extend_from_slice(&[first.0, 0]);
         message.extend_from_slice(&u16::try_from(payload_len).expect(FITS).to_be_bytes());
         message.extend_from_slice(fragment);
-        let associated = message.clone();
+        let covered = message.len();
 
         message.resize(message.len() + iv, 0);
         message.extend_from_slice(text);
         message.resize(message.len() + padding, 0);
         message.push(u8::try_from(padding).expect("padding is shorter than a block"));
         message.resize(message.len() + icv, 0);
-        let body = message
-            .get_mut(associated.len()..)
-            .expect("the body follows");
+        let (header, body) = message.split_at_mut(covered);
         let nonce = self.nonce;
         self.nonce += 1;
         let associated = Associated {
-            header: &associated,
+            header,
             esn_high: None,
         };
         self.outbound
@@ -246,8 +244,10 @@ impl SaKeys {
             .map_err(|_| Discard::IntegrityFailed)?;
         let (padding, padded) = text.split_last().ok_or(Discard::NotProtected)?;
         let len = padded.len().checked_sub(usize::from(*padding));
-        let text = len.and_then(|len| padded.get(..len));
-        Ok(Zeroizing::new(text.ok_or(Discard::Malformed)?.to_vec()))
+        let iv = self.inbound.iv_len();
+        body.truncate(iv + len.ok_or(Discard::Malformed)?);
+        body.drain(..iv);
+        Ok(body)
     }
 }
 
