@@ -130,7 +130,6 @@ impl Agents {
     fn new() -> Self {
         let config = || {
             Agent::config_builder()
-                .timeout_global(Some(WHOLE))
                 .timeout_connect(Some(CONNECT))
                 .max_redirects(0)
                 .proxy(None)
@@ -159,9 +158,11 @@ impl Agents {
                 .collect();
             format!("{}: {reason}", wish.uri)
         };
+        let left = Some(wish.deadline.saturating_duration_since(Instant::now()));
         match &wish.question {
             None => {
-                let mut response = agent.get(&wish.uri).call().map_err(fail)?;
+                let request = agent.get(&wish.uri).config().timeout_global(left).build();
+                let mut response = request.call().map_err(fail)?;
                 let body = response
                     .body_mut()
                     .with_config()
@@ -171,9 +172,8 @@ impl Agents {
                 Ok(Fetched::List(Arc::new(list)))
             }
             Some(question) => {
-                let request = agent
-                    .post(&wish.uri)
-                    .content_type("application/ocsp-request");
+                let request = agent.post(&wish.uri).config().timeout_global(left).build();
+                let request = request.content_type("application/ocsp-request");
                 let mut response = request.send(&question[..]).map_err(fail)?;
                 let body = response
                     .body_mut()
@@ -236,7 +236,6 @@ fn may_be_asked(address: SocketAddr) -> bool {
 const THREADS: usize = 4;
 const QUEUE: usize = 64;
 const CONNECT: Duration = Duration::from_secs(3);
-const WHOLE: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
 mod tests {
@@ -250,7 +249,7 @@ mod tests {
             uri,
             configured,
             question: Some(b"question".to_vec()),
-            deadline: Instant::now() + WHOLE,
+            deadline: Instant::now() + Duration::from_secs(8),
         }
     }
 

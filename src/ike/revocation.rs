@@ -8,6 +8,7 @@
 //! Only addresses in certificates whose path was verified are asked for, and every table here is
 //! bounded: what a peer can make us fetch and keep is what authorities of the configuration signed.
 
+mod asking;
 mod places;
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,6 +20,7 @@ use crate::crypto::{CryptoRng, PublicKey};
 
 use super::credentials::{Authority, LocalKey, Revocation};
 
+use asking::{Asked, Next};
 use places::{Source, Subject, crl_uris, is_place_named, says_peer, sent_lists, sources, subject};
 
 /// Names a wish in [`Input::Fetched`](super::Input::Fetched).
@@ -117,16 +119,10 @@ pub(super) struct Question<'a> {
     pub(super) answers: &'a [&'a [u8]],
     pub(super) now: Instant,
     pub(super) time: UnixTime,
-    /// How long one fetch may take.
+    /// How long all fetches for one certificate may take where nobody waits.
     pub(super) timeout: Duration,
     /// Absent where nobody waits.
     pub(super) waiter: Option<Waiter>,
-}
-
-impl Question<'_> {
-    fn is_late(&self) -> bool {
-        self.waiter.is_some_and(|waiter| waiter.until <= self.now)
-    }
 }
 
 impl Knowledge {
@@ -156,9 +152,7 @@ impl Knowledge {
                 Revocation::Relaxed => false,
             };
             match self.next_source(question, sources) {
-                Next::Ask(source, configured) => {
-                    wanted.push(((certificate, issuer), source, configured));
-                }
+                Next::Ask(next) => wanted.push(((certificate, issuer), next)),
                 Next::Wait(what) => awaited.push(what),
                 Next::NobodyLeft if needed && !says_peer(question, certificate, issuer) => {
                     let subject = certificate.subject();
@@ -171,20 +165,22 @@ impl Knowledge {
         if wanted.is_empty() && awaited.is_empty() {
             return Judgement::Clear;
         }
+        let waits = !awaited.is_empty();
         for what in awaited {
             let pending = what.and_then(|id| self.pending.get_mut(&id));
             let waiters = pending.map_or(&mut self.crowd, |pending| &mut pending.waiters);
             waiters.extend(question.waiter.map(|waiter| waiter.ike));
         }
         // Nothing is asked for a path that is of no use anyway.
-        let fetches = wanted
-            .into_iter()
-            .filter_map(|(whom, source, configured)| {
-                let mut nonce = vec![0; NONCE_LEN];
-                rng.fill_bytes(&mut nonce);
-                self.ask(question, whom, (source, configured), Some(nonce))
-            })
-            .collect();
+        let asked = wanted.into_iter().filter_map(|(whom, next)| {
+            let mut nonce = vec![0; NONCE_LEN];
+            rng.fill_bytes(&mut nonce);
+            self.ask(question, whom, next, Some(nonce))
+        });
+        let fetches: Vec<_> = asked.collect();
+        if fetches.is_empty() && !waits {
+            return self.judge(path, question, rng); // with what is left besides those
+        }
         Judgement::Await(fetches)
     }
 
@@ -231,64 +227,6 @@ impl Knowledge {
         best
     }
 
-    /// The first source that has not been asked in vain. Where too much is being fetched, what comes of
-    /// that is waited for.
-    fn next_source(&self, question: &Question<'_>, sources: Vec<(Source, bool)>) -> Next {
-        if question.is_late() {
-            return Next::NobodyLeft;
-        }
-        for (source, configured) in sources {
-            let mut pending = self.pending.iter();
-            if let Some((id, _)) = pending.find(|(_, pending)| pending.source == source) {
-                return Next::Wait(Some(*id));
-            }
-            let retry = self.asked.get(&source);
-            if retry.is_some_and(|retry| question.now < *retry) {
-                continue;
-            }
-            if self.pending.len() >= MOST_PENDING {
-                return Next::Wait(None);
-            }
-            return Next::Ask(source, configured);
-        }
-        Next::NobodyLeft
-    }
-
-    fn ask(
-        &mut self,
-        question: &Question<'_>,
-        (certificate, issuer): (&Arc<Certificate>, &Arc<Certificate>),
-        (source, configured): (Source, bool),
-        nonce: Option<Vec<u8>>,
-    ) -> Option<Fetch> {
-        let waiters = question.waiter.iter().map(|waiter| waiter.ike).collect();
-        let (uri, body) = match &source {
-            Source::List(uri) => (uri.clone(), None),
-            Source::Answer(uri, _) => {
-                let body = ocsp::request(certificate, issuer, nonce.as_deref())?;
-                (uri.clone(), Some(body))
-            }
-        };
-        self.last += 1;
-        let id = FetchId(self.last);
-        let deadline = question.now + question.timeout;
-        let about = (Arc::clone(certificate), Arc::clone(issuer), nonce);
-        let pending = Pending {
-            source,
-            deadline,
-            about,
-            waiters,
-        };
-        self.pending.insert(id, pending);
-        Some(Fetch {
-            id,
-            uri,
-            configured,
-            question: body,
-            deadline,
-        })
-    }
-
     /// What a responder has said of our own certificate, or what to ask for it; nothing, if it was
     /// asked already or cannot be.
     pub(super) fn own(&mut self, key: &LocalKey, question: &Question<'_>) -> Option<Own> {
@@ -304,11 +242,15 @@ impl Knowledge {
         }
         let mut sources = sources(question, certificate, issuer);
         sources.retain(|(source, _)| matches!(source, Source::Answer(..)));
-        let Next::Ask(source, _) = self.next_source(question, sources) else {
+        let Next::Ask(next) = self.next_source(question, sources) else {
             return None;
         };
         // The certificate that names it is one of the configuration.
-        let fetch = self.ask(question, (certificate, issuer), (source, true), None)?;
+        let next = Asked {
+            configured: true,
+            ..next
+        };
+        let fetch = self.ask(question, (certificate, issuer), next, None)?;
         Some(Own::Ask(fetch))
     }
 
@@ -349,8 +291,7 @@ impl Knowledge {
             (Err(reason), ..) => Err(reason),
         };
         // A list that does not settle the matter is not asked for again at once, either.
-        make_room(&mut self.asked, MOST_ASKED);
-        self.asked.insert(pending.source, now + RETRY);
+        self.give_up(pending.source, now);
         useful
     }
 
@@ -396,8 +337,7 @@ impl Knowledge {
         for id in late {
             if let Some(mut pending) = self.pending.remove(&id) {
                 self.woken.append(&mut pending.waiters);
-                make_room(&mut self.asked, MOST_ASKED);
-                self.asked.insert(pending.source, now + RETRY);
+                self.give_up(pending.source, now);
             }
         }
     }
@@ -421,14 +361,6 @@ impl Knowledge {
         self.own.clear();
         self.asked.clear();
     }
-}
-
-enum Next {
-    /// This one; whether the configuration names it.
-    Ask(Source, bool),
-    /// It is being asked, or it will be its turn when there is room.
-    Wait(Option<FetchId>),
-    NobodyLeft,
 }
 
 /// Drops any entry of a full table.

@@ -301,6 +301,25 @@ fn a_list_from_a_file_is_a_place_that_is_named() {
 }
 
 #[test]
+fn a_silent_responder_leaves_a_fair_share_of_the_time_to_the_list() {
+    let root = pki::root(Kind::P256, "root");
+    let mut case = case(&root, Revocation::Strict, Some(URI));
+    case.authorities[0].ocsp_uris = vec!["http://one.example".to_owned()];
+    let mut pair = case.pair();
+    pair.command(Side::A, initiate("lan"));
+    pair.run_for(Duration::from_secs(6));
+    let fetches = &mut pair.host(Side::B).fetches;
+    let uris: Vec<_> = fetches.iter().map(|fetch| fetch.uri.as_str()).collect();
+    assert_eq!(uris, ["http://one.example", URI]);
+    let [responder, list] = [fetches[0].deadline, fetches[1].deadline];
+    assert_eq!(list - responder, Duration::from_secs(5));
+    fetches.remove(0);
+    answer(&mut pair, Ok(Fetched::List(root.list(&[]))));
+    pair.settle();
+    pair.assert_tunnels(1);
+}
+
+#[test]
 fn a_handshake_waits_once_however_many_places_are_silent() {
     let root = pki::root(Kind::P256, "root");
     for (policy, accepted) in [(Revocation::Relaxed, true), (Revocation::Strict, false)] {

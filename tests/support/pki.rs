@@ -231,7 +231,8 @@ fn piece(tag: u8, content: &[u8]) -> Vec<u8> {
 
 /// A number that is not negative.
 fn integer(digits: &[u8]) -> Vec<u8> {
-    let sign: &[u8] = if digits[0] < 0x80 { &[] } else { &[0] };
+    let is_signed = digits.first().is_some_and(|first| *first >= 0x80);
+    let sign: &[u8] = if is_signed { &[0] } else { &[] };
     piece(2, &[sign, digits].concat())
 }
 
