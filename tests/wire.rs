@@ -18,5 +18,7 @@ mod messages;
 mod proposals;
 #[path = "wire/selectors.rs"]
 mod selectors;
+#[path = "wire/tickets.rs"]
+mod tickets;
 #[path = "wire/vici.rs"]
 mod vici;

@@ -4,9 +4,9 @@ use lockgate::wire::Malformed;
 use lockgate::wire::ikev2::{Notify, NotifyType, TicketGrant};
 use lockgate::wire::isakmp::{ExchangeType, Header};
 
-/// RFC 5723 §7.2: protocol and SPI size are 0, then the type, a lifetime in seconds, and the ticket.
+/// RFC 5723 §7.1: protocol and SPI size are 0, then the type, a lifetime in seconds, and the ticket.
 const LT_OPAQUE: [u8; 12] = [0, 0, 0x40, 0x19, 0, 1, 0x51, 0x80, 0xde, 0xad, 0xbe, 0xef];
-/// RFC 5723 §7.3: a ticket alone.
+/// RFC 5723 §7.2: a ticket alone.
 const OPAQUE: [u8; 8] = [0, 0, 0x40, 0x1d, 0xde, 0xad, 0xbe, 0xef];
 
 #[test]
@@ -32,7 +32,7 @@ fn a_ticket_that_is_presented_has_no_lifetime() {
     assert_eq!(written, OPAQUE);
 }
 
-/// RFC 5723 §7.1: the numbers 16409 to 16413.
+/// RFC 5723 §7: the numbers 16409 to 16413.
 #[test]
 fn a_wish_for_a_ticket_and_what_refuses_or_promises_one_are_empty() {
     for (kind, bytes) in [
@@ -63,7 +63,7 @@ fn a_grant_without_a_ticket_or_without_a_whole_lifetime_is_none() {
     }
 }
 
-/// RFC 5723 §7: IKE_SESSION_RESUME is the exchange 38.
+/// RFC 5723 §8: IKE_SESSION_RESUME is the exchange 38.
 #[test]
 fn a_resumption_begins_with_the_header_of_exchange_38() {
     let mut bytes = [0; 28];

@@ -1,4 +1,4 @@
-//! A script for two IKE endpoints on a lossy wire: deliveries, faults, commands, time, strangers.
+//! A script for two IKE endpoints on a lossy wire: deliveries, faults, commands, time, restarts, strangers.
 //!
 //! Each step is an opcode byte and its arguments; arguments past the end of the script are zero.
 //! Whatever the script does, the endpoints stay bounded, no stranger becomes a peer, and a shutdown
@@ -12,13 +12,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lockgate::config::Config;
-use lockgate::ike::{Command, CommandId, Endpoint, Input, Output, Pad, Path, Settings};
+use lockgate::crypto::Secret;
+use lockgate::crypto::x509::UnixTime;
+use lockgate::ike::{Command, CommandId, Endpoint, Input, Output, Pad, Path, Settings, TicketKeys};
 use lockgate::ipsec::{ChildId, Reqid, SaEvent, WorkerId};
 use lockgate::wire::ip::Flow;
+use lockgate::wire::isakmp::{ExchangeType, Header};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-pub(crate) fn run(script: &[u8]) {
+/// Says how often a ticket was accepted (RFC 5723) and how often refused.
+pub(crate) fn run(script: &[u8]) -> (usize, usize) {
     let mut pair = Pair::new();
     let mut script = Script(script);
     for _ in 0..MAX_STEPS {
@@ -29,6 +33,7 @@ pub(crate) fn run(script: &[u8]) {
         pair.check();
     }
     pair.shut_down();
+    (pair.resumed, pair.refused)
 }
 
 struct Script<'a>(&'a [u8]);
@@ -65,32 +70,21 @@ struct Pair {
     now: Instant,
     endpoints: [Endpoint; 2],
     wire: VecDeque<InFlight>,
+    /// Answers to tickets.
+    resumed: usize,
+    refused: usize,
 }
 
 impl Pair {
     fn new() -> Self {
         let now = Instant::now();
-        let endpoints = [0, 1].map(|side| {
-            let settings = Settings {
-                half_open_limit: HALF_OPEN,
-                cookie_threshold: 4,
-                children_per_ike: CHILDREN,
-                ike_sas_per_peer: IKE_SAS,
-                ..Settings::new(NonZeroU16::MIN)
-            };
-            let rng = Box::new(ChaCha8Rng::seed_from_u64(side));
-            Endpoint::new(
-                settings,
-                pad(configuration(usize::from(side == 1))),
-                rng,
-                now,
-            )
-        });
-        let wire = VecDeque::new();
+        let endpoints = [0, 1].map(|side| endpoint(side, 0, now));
         let mut pair = Self {
             now,
             endpoints,
-            wire,
+            wire: VecDeque::new(),
+            resumed: 0,
+            refused: 0,
         };
         pair.drain();
         pair
@@ -122,6 +116,7 @@ impl Pair {
             11 => self.stranger(script),
             12 => self.reload(script),
             13 => self.live(Duration::from_secs(script.word().into())),
+            14 => self.restart(script.byte()),
             _ => (0..MAX_WIRE).for_each(|_| self.deliver_next()),
         }
     }
@@ -143,6 +138,11 @@ impl Pair {
                 let Output::Transmit(transmit) = output else {
                     continue;
                 };
+                match answer_to_a_ticket(&transmit.bytes) {
+                    Some(true) => self.resumed += 1,
+                    Some(false) => self.refused += 1,
+                    None => {}
+                }
                 let Path { local, remote } = transmit.path;
                 if self.wire.len() < MAX_WIRE {
                     let path = Path {
@@ -331,6 +331,15 @@ impl Pair {
         );
     }
 
+    /// One of them loses everything but its configuration and the keys of its tickets, or those too.
+    fn restart(&mut self, how: u8) {
+        let side = usize::from(how & 1);
+        if let Some(lost) = self.endpoints.get_mut(side) {
+            *lost = endpoint(side, how >> 1, self.now);
+        }
+        self.drain();
+    }
+
     fn check(&self) {
         for endpoint in &self.endpoints {
             assert!(endpoint.half_open() <= HALF_OPEN);
@@ -366,6 +375,35 @@ impl Pair {
             assert_eq!((endpoint.ike_sas().count(), endpoint.half_open()), (0, 0));
         }
     }
+}
+
+/// The same keys of tickets are made of the same number.
+fn endpoint(side: usize, keys: u8, now: Instant) -> Endpoint {
+    let settings = Settings {
+        half_open_limit: HALF_OPEN,
+        cookie_threshold: 4,
+        children_per_ike: CHILDREN,
+        ike_sas_per_peer: IKE_SAS,
+        ..Settings::new(NonZeroU16::MIN)
+    };
+    let seed = if side == 0 { 0 } else { 1 };
+    let rng = Box::new(ChaCha8Rng::seed_from_u64(seed + 2 * u64::from(keys)));
+    let mut endpoint = Endpoint::new(settings, pad(configuration(side)), rng, now);
+    let day = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+    endpoint.handle(now, Input::TimeOfDay(day));
+    let keys = TicketKeys {
+        current: Secret::from(vec![keys; 32]),
+        previous: None,
+    };
+    endpoint.handle(now, Input::TicketKeys(keys));
+    endpoint
+}
+
+/// Whether this is an answer to IKE_SESSION_RESUME, and if so, whether it accepts the ticket.
+fn answer_to_a_ticket(bytes: &[u8]) -> Option<bool> {
+    let (header, _) = Header::parse(bytes).ok()?;
+    let answers = header.exchange == ExchangeType::IKE_SESSION_RESUME && header.flags.response();
+    answers.then(|| !header.responder_spi.is_zero())
 }
 
 fn flow(from: usize) -> Flow {
@@ -406,6 +444,7 @@ remote_addrs = ["192.0.2.2"]
 proposals = ["aes256gcm16-prfsha384-x25519", "aes128-sha256-ecp256"]
 dpd_delay = "10s"
 rekey_time = "20m"
+resumption = true
 local = { auth = "psk", id = "gw-a.example" }
 remote = { auth = "psk", id = "gw-b.example" }
 children.lan = { local_ts = ["10.1.0.0/24"], remote_ts = ["10.2.0.0/24"], esp_proposals = ["aes256gcm16-x25519"], start_action = "trap", rekey_time = "5m" }
@@ -418,6 +457,7 @@ secret = "fuzz"
 local_addrs = ["192.0.2.2"]
 remote_addrs = ["192.0.2.1", "%any"]
 unique = "replace"
+resumption = true
 proposals = ["aes128-sha256-ecp256", "aes256gcm16-prfsha384-x25519"]
 local = { auth = "psk", id = "gw-b.example" }
 remote = { auth = "psk", id = "gw-a.example" }
