@@ -70,6 +70,9 @@ pub struct DaemonConfig {
     pub fwmark: u32,
 }
 
+/// The bit of a packet's mark that the guard sets on IPv6 packets from the tunnel device.
+pub const TUNNEL_MARK: u32 = 0x0200_0000;
+
 /// How protected traffic is kept from leaving in clear (`guard`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
@@ -182,9 +185,7 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
         routing_table: section
             .read("routing_table", table)
             .unwrap_or(default.routing_table),
-        fwmark: section
-            .read("fwmark", |text| value::integer(text, 1..=u32::MAX))
-            .unwrap_or(default.fwmark),
+        fwmark: section.read("fwmark", fwmark).unwrap_or(default.fwmark),
     };
     if daemon.port == daemon.port_nat_t {
         section.fail_at(
@@ -323,6 +324,16 @@ fn table(text: &str) -> Result<u32, String> {
             "{table} is a table of the kernel; allowed: any other number"
         )),
         table => Ok(table),
+    }
+}
+
+/// What comes from the tunnel device must not pass for our own outer packets.
+fn fwmark(text: &str) -> Result<u32, String> {
+    match value::integer(text, 1..=u32::MAX)? {
+        mark if mark & TUNNEL_MARK != 0 => Err(format!(
+            "bit {TUNNEL_MARK:#x} is for packets from the tunnel device; allowed: a mark without it"
+        )),
+        mark => Ok(mark),
     }
 }
 

@@ -26,7 +26,7 @@ mod secret;
 mod value;
 
 pub use changes::Changes;
-pub use daemon::{DaemonConfig, Guard, LogFormat};
+pub use daemon::{DaemonConfig, Guard, LogFormat, TUNNEL_MARK};
 pub use error::{ConfigError, ConfigWarning, Problem};
 pub use value::address as address_pattern;
 

@@ -331,11 +331,10 @@ impl Control {
             }
             SaUpdate::SetPolicies(spd) => {
                 if let Some(guard) = &mut self.guard {
-                    let followed = guard.update(spd);
-                    self.routes.set_mirrored(followed.is_ok());
-                    if let Err(error) = followed {
+                    if let Err(error) = guard.update(spd) {
                         tracing::error!(%error, "the guard does not follow the policies");
                     }
+                    self.routes.set_mirrored(guard.mirrored());
                 }
                 let virtual_ips = self.endpoint.virtual_ips().collect();
                 if let Err(error) = self.routes.set_virtual_ips(virtual_ips) {
@@ -481,6 +480,9 @@ impl Control {
                 tracing::error!(%error, "the guard was not restored");
             }
             return Err(error.to_string());
+        }
+        if let Some(guard) = &self.guard {
+            guard.warn_of_switches();
         }
         // The endpoint keeps SAs whose connection it still finds; those of a changed one end first.
         for ike in &changes.changed {

@@ -1,16 +1,26 @@
 //! Keeps protected traffic off the physical interfaces, also while this program is not there.
 //!
-//! For IPv4 the SPD is mirrored as XFRM policies: clear text that a policy protects is blocked on
-//! its way out, in and through, and the tunnel device is exempt. The kernel has that exemption for
-//! IPv4 only, so the routing of [`super::routes`] adds a second layer: for both families unreachable
-//! routes below those to the tunnel device, and for IPv6 rules that drop forwarded clear text from the
-//! peer's side. Both layers stay when the process crashes and are taken over by the next start.
+//! The SPD is mirrored as XFRM policies: clear text that a policy protects is blocked on its way in and
+//! through, that of IPv4 also on its way out. The tunnel device is exempt.
+//!
+//! - For IPv4 the kernel has switches for that ([`sysctl::exempt_from_xfrm`]).
+//! - For IPv6 it has none, and the device of a policy's selector is the one that a packet goes to. So packets
+//!   from the tunnel device are marked ([`PacketMarks`]), and marked ones allowed before the blocks. Outwards the
+//!   mark would come too late: there the routing of [`super::routes`] stands alone.
+//!
+//! That routing is a second layer for both families: unreachable routes below those to the tunnel device, and
+//! rules that drop clear text from the peer's side where there are no policies. Policies and routing stay when
+//! the process crashes and are taken over by the next start; the exemptions go with process and device.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, net::Ipv6Addr};
+
+use ipnet::IpNet;
 
 use super::reach::{self, Reach, Verdict};
 use crate::{
+    config::TUNNEL_MARK,
     io::netlink::{
+        nftables::PacketMarks,
         sysctl,
         xfrm::{Direction, PortMatch, XfrmPolicies, XfrmPolicy},
     },
@@ -21,6 +31,31 @@ use crate::{
 #[derive(Debug)]
 pub struct Guard {
     policies: XfrmPolicies,
+    /// Name of the tunnel device.
+    device: String,
+    /// Index of the tunnel device once it is exempt.
+    index: Option<u32>,
+    marks: Marks,
+    mirrored: Mirrored,
+}
+
+/// The exemption of the tunnel device for IPv6.
+#[derive(Debug)]
+enum Marks {
+    /// There has been no IPv6 policy yet.
+    Unneeded,
+    Set(PacketMarks),
+    /// The system has no nf_tables, or one without owners.
+    Impossible,
+}
+
+/// The families whose policies are mirrored in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mirrored {
+    /// Those of IPv4.
+    pub ipv4: bool,
+    /// Those of IPv6.
+    pub ipv6: bool,
 }
 
 /// Why there is no guard.
@@ -37,6 +72,9 @@ pub enum GuardError {
          cannot be exempt; set daemon.guard = \"off\" to go without"
     )]
     Switches,
+    /// nf_tables does not know the tunnel device.
+    #[error("cannot exempt the tunnel device from the guard with nf_tables ({0})")]
+    Marks(#[source] io::Error),
     /// Another IPsec implementation holds one of the selectors.
     #[error(
         "cannot guard protected traffic: an XFRM policy for it exists already (another IPsec daemon?); \
@@ -46,34 +84,104 @@ pub enum GuardError {
 }
 
 impl Guard {
-    /// Installs the guard for `spd` and clears what an earlier process left of it.
-    pub fn install(spd: &Spd) -> Result<Self, GuardError> {
-        let policies = XfrmPolicies::open().map_err(GuardError::Policies)?;
+    /// Installs the guard for `spd` and takes over what an earlier process left of it. An error leaves nothing
+    /// behind where there was nothing.
+    pub fn install(spd: &Spd, device: &str) -> Result<Self, GuardError> {
+        let mut policies = XfrmPolicies::open().map_err(GuardError::Policies)?;
+        let inherited = policies.list().map_err(GuardError::Policies)?;
         if !sysctl::can_exempt_from_xfrm() {
             return Err(GuardError::Switches);
         }
-        let mut guard = Self { policies };
-        guard.update(spd)?;
+        let mut guard = Self {
+            policies,
+            device: device.to_owned(),
+            index: None,
+            marks: Marks::Unneeded,
+            mirrored: Mirrored::default(),
+        };
+        if let Err(error) = guard.update(spd) {
+            if inherited.is_empty() {
+                // The error that led here is the one to report.
+                let _ = guard.policies.replace(&[]);
+            }
+            return Err(error);
+        }
         Ok(guard)
     }
 
     /// Follows a change of the SPD.
     pub fn update(&mut self, spd: &Spd) -> Result<(), GuardError> {
-        match self.policies.replace(&policies(spd)) {
-            Ok(_) => Ok(()),
+        self.mirrored = Mirrored::default();
+        let reaches = reach::outbound(spd);
+        if matches!(self.marks, Marks::Unneeded) && reaches.iter().any(Reach::is_ipv6) {
+            let mut marks = open_marks();
+            marks.add(self.index)?;
+            self.marks = marks;
+        }
+        let mirrored = Mirrored {
+            ipv4: true,
+            ipv6: matches!(self.marks, Marks::Set(_)),
+        };
+        match self.policies.replace(&mirror(&reaches, mirrored)) {
+            Ok(_) => {
+                self.mirrored = mirrored;
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(GuardError::Occupied),
             Err(error) => Err(GuardError::Policies(error)),
         }
     }
 
+    /// Which policies the last update has mirrored.
+    #[must_use]
+    pub fn mirrored(&self) -> Mirrored {
+        self.mirrored
+    }
+
     /// Exempts the tunnel device.
-    pub fn exempt(&self, device: &str) -> Result<(), GuardError> {
-        sysctl::exempt_from_xfrm(device).map_err(|_| GuardError::Switches)
+    pub fn exempt(&mut self, device: &str, index: u32) -> Result<(), GuardError> {
+        sysctl::exempt_from_xfrm(device).map_err(|_| GuardError::Switches)?;
+        self.device = device.to_owned();
+        self.index = Some(index);
+        self.marks.add(self.index)
+    }
+
+    /// Warns of switches of the system with which the kernel passes over the guard's policies.
+    pub fn warn_of_switches(&self) {
+        for switch in sysctl::void_xfrm(&self.device) {
+            tracing::warn!(
+                "{switch} is set: the kernel passes over the guard there, and protected traffic may \
+                 enter or leave in clear; set it to 0"
+            );
+        }
     }
 
     /// Takes the guard away.
     pub fn remove(mut self) -> Result<(), GuardError> {
         self.update(&Spd::default())
+    }
+}
+
+impl Marks {
+    fn add(&mut self, device: Option<u32>) -> Result<(), GuardError> {
+        match (self, device) {
+            (Self::Set(marks), Some(index)) => marks.add_device(index).map_err(GuardError::Marks),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn open_marks() -> Marks {
+    match PacketMarks::open(TUNNEL_MARK) {
+        Ok(marks) => Marks::Set(marks),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "no nf_tables of Linux 5.12 or later: clear text for our own IPv6 addresses is not kept out, \
+                 and each IPv6 tunnel costs a routing rule"
+            );
+            Marks::Impossible
+        }
     }
 }
 
@@ -85,18 +193,24 @@ pub fn clear_stale() {
     }
 }
 
-/// The XFRM policies that mirror the IPv4 part of an SPD.
+/// The XFRM policies that mirror an SPD, as far as they are to be mirrored.
 ///
 /// A protected selector is blocked without regard to ports: fragments show none, and clear text
 /// between the two sides that no policy covers is discarded anyway (RFC 4301 §5.1). What bypasses
 /// is allowed exactly, port by port. Traffic that stays on our side of a selector is allowed.
-#[must_use]
-pub fn policies(spd: &Spd) -> Vec<XfrmPolicy> {
-    let reaches: Vec<Reach> = reach::outbound(spd)
-        .into_iter()
-        .filter(|reach| !reach.is_ipv6())
-        .collect();
+fn mirror(reaches: &[Reach], mirrored: Mirrored) -> Vec<XfrmPolicy> {
+    let is_mirrored = |reach: &Reach| {
+        if reach.is_ipv6() {
+            mirrored.ipv6
+        } else {
+            mirrored.ipv4
+        }
+    };
+    let reaches: Vec<Reach> = reaches.iter().copied().filter(is_mirrored).collect();
     let mut draft = Draft::default();
+    if reaches.iter().any(Reach::is_ipv6) {
+        draft.allow_marked();
+    }
     for reach in &reaches {
         match reach.verdict {
             Verdict::Protect => {
@@ -113,7 +227,7 @@ pub fn policies(spd: &Spd) -> Vec<XfrmPolicy> {
     draft.policies
 }
 
-/// Policies in order, each selector once.
+/// Policies in order, each selector once. Those before the order have one priority and leave the others theirs.
 #[derive(Default)]
 struct Draft {
     policies: Vec<XfrmPolicy>,
@@ -121,6 +235,30 @@ struct Draft {
 }
 
 impl Draft {
+    /// Lets IPv6 packets pass that come from inside, and those without which neighbours do not find each other.
+    fn allow_marked(&mut self) {
+        let all = IpNet::new(Ipv6Addr::UNSPECIFIED.into(), 0).expect("0 is a prefix length");
+        let exempt = |direction, protocol, kind, mark| XfrmPolicy {
+            direction,
+            source: all,
+            destination: all,
+            protocol,
+            source_port: kind,
+            destination_port: PortMatch::default(),
+            mark,
+            priority: EXEMPT,
+            allow: true,
+        };
+        for direction in [Direction::In, Direction::Forward] {
+            let marked = exempt(direction, 0, PortMatch::default(), Some(TUNNEL_MARK));
+            self.policies.push(marked);
+        }
+        for kind in NEIGHBOUR_DISCOVERY.map(exactly) {
+            let discovery = exempt(Direction::In, ICMPV6, kind, None);
+            self.policies.push(discovery);
+        }
+    }
+
     /// Lets pass what a wide remote selector covers but does not mean.
     fn allow_inside(&mut self, reach: &Reach, all: &[Reach]) {
         for to in reach::on_link_only() {
@@ -130,7 +268,12 @@ impl Draft {
                     protocol: 0,
                     ..*reach
                 };
-                self.push(&local_only, Direction::Out, Default::default(), true);
+                let direction = if reach.is_ipv6() {
+                    Direction::In
+                } else {
+                    Direction::Out
+                };
+                self.push(&local_only, direction, Default::default(), true);
             }
         }
         if !reach::is_inside(&reach.local, &reach.remote) {
@@ -152,7 +295,9 @@ impl Draft {
     }
 
     fn everywhere(&mut self, reach: &Reach, ports: [PortMatch; 2], allow: bool) {
-        for direction in [Direction::Out, Direction::In, Direction::Forward] {
+        let directions = [Direction::Out, Direction::In, Direction::Forward];
+        let directions = directions.get(usize::from(reach.is_ipv6())..);
+        for &direction in directions.unwrap_or_default() {
             self.push(reach, direction, ports, allow);
         }
     }
@@ -175,12 +320,13 @@ impl Draft {
             protocol: reach.protocol,
             source_port: pick(local_port, remote_port),
             destination_port: pick(remote_port, local_port),
+            mark: None,
             priority: 0,
             allow: false,
         };
         if self.seen.insert(policy) {
-            policy.priority = u32::try_from(self.policies.len())
-                .map_or(u32::MAX, |place| place.saturating_add(FIRST_PRIORITY));
+            policy.priority = u32::try_from(self.seen.len())
+                .map_or(u32::MAX, |place| place.saturating_add(EXEMPT));
             policy.allow = allow;
             self.policies.push(policy);
         }
@@ -203,10 +349,6 @@ fn port_pairs(reach: &Reach) -> Vec<[PortMatch; 2]> {
 
 /// ICMP: the kernel compares the type as source and the code as destination port, in each direction.
 fn icmp_pairs(types: Option<(u16, u16)>) -> Vec<[PortMatch; 2]> {
-    let exactly = |value: u16| PortMatch {
-        value,
-        mask: u16::MAX,
-    };
     match types {
         None => vec![[PortMatch::default(); 2]],
         Some((first, last)) if first == last => {
@@ -216,6 +358,13 @@ fn icmp_pairs(types: Option<(u16, u16)>) -> Vec<[PortMatch; 2]> {
             .map(|kind| [exactly(kind), PortMatch::default()])
             .collect(),
         Some(_) => Vec::new(),
+    }
+}
+
+fn exactly(value: u16) -> PortMatch {
+    PortMatch {
+        value,
+        mask: u16::MAX,
     }
 }
 
@@ -242,9 +391,11 @@ fn cover((first, last): (u16, u16)) -> Vec<PortMatch> {
 }
 
 /// Behind what an administrator may have put in front with small numbers.
-const FIRST_PRIORITY: u32 = 1000;
+const EXEMPT: u32 = 999;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+/// From router solicitation to redirect (RFC 4861 §4), which never leave their link.
+const NEIGHBOUR_DISCOVERY: [u16; 5] = [133, 134, 135, 136, 137];
 
 #[cfg(test)]
 mod tests;

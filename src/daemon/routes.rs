@@ -4,7 +4,7 @@
 //! 4488  our own outer packets (fwmark)          ─► 4501
 //! 4489  from the tunnel device                  ─► 4500
 //! 4490  from this machine                       ─► 4492
-//! 4491  clear text from outside: bypass ─► 4492, discarded or (IPv6) protected ─► dropped
+//! 4491  clear text from outside: bypass ─► 4492, discarded or (without policies) protected ─► dropped
 //! 4492  bypass ─► 4501, discard ─► refused, in the order of the SPD
 //! 4500  not our own outer packets: table 4500   remote_ts to the device, local_ts thrown back
 //! 4501  (the rules of everybody else follow)
@@ -21,7 +21,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::reach::{self, Reach, Verdict};
+use super::{
+    guard::Mirrored,
+    reach::{self, Reach, Verdict},
+};
 use crate::{
     io::netlink::routing::{Route, RouteAction, Routing, Rule, RuleAction},
     ipsec::Spd,
@@ -40,8 +43,8 @@ pub struct Settings {
     pub mark: u32,
     /// Whether protected traffic is refused while there is no tunnel device.
     pub guard: bool,
-    /// Whether the guard's policies drop clear text of protected IPv4. Where they do not, rules have to.
-    pub mirrored: bool,
+    /// Where the guard's policies drop protected clear text from outside. Where they do not, rules have to.
+    pub mirrored: Mirrored,
 }
 
 /// Routes and rules that belong together.
@@ -124,8 +127,13 @@ impl Plan {
                 ..goto(FROM_HERE, OUTBOUND)
             },
         ]);
+        let mirrored = if ipv6 {
+            settings.mirrored.ipv6
+        } else {
+            settings.mirrored.ipv4
+        };
         for reach in reaches {
-            self.add_inbound_rules(reach, settings.guard && (ipv6 || !settings.mirrored));
+            self.add_inbound_rules(reach, settings.guard && !mirrored);
         }
         self.rules.push(Rule::new(ipv6, OUTBOUND, RuleAction::Nop));
         for (place, reach) in reaches.iter().enumerate() {
@@ -149,7 +157,7 @@ impl Plan {
         ]);
     }
 
-    /// Clear text that is forwarded from the peer's side to ours. That of protected IPv4 meets the guard's
+    /// Clear text that is forwarded from the peer's side to ours. What is protected meets the guard's
     /// policies, which are looked up, while rules are read one by one for each packet.
     fn add_inbound_rules(&mut self, reach: &Reach, drop: bool) {
         let ipv6 = reach.is_ipv6();
@@ -274,8 +282,8 @@ impl Routes {
         self.settings.index = Some(index);
     }
 
-    /// Whether the guard's policies are those of the SPD that [`Self::update`] gets next.
-    pub fn set_mirrored(&mut self, mirrored: bool) {
+    /// Where the guard's policies are those of the SPD that [`Self::update`] gets next.
+    pub fn set_mirrored(&mut self, mirrored: Mirrored) {
         self.settings.mirrored = mirrored;
     }
 

@@ -28,7 +28,7 @@ use super::{
     commands::Commands,
     control::{ADDRESSES, Control, DATAPLANE, Phase, SIGNALS, SOCKETS, VICI},
     failures::Failures,
-    guard::{self, Guard, GuardError},
+    guard::{self, Guard, GuardError, Mirrored},
     key_log::KeyLog,
     logging::LogLevel,
     metrics::{Ledger, Metrics},
@@ -167,7 +167,7 @@ impl Kernel {
             table: config.routing_table,
             mark: config.fwmark,
             guard: guarded,
-            mirrored: true,
+            mirrored: Mirrored::default(),
         };
         let mut routes = Routes::open(settings).map_err(failed("cannot open rtnetlink"))?;
         let present = patiently(
@@ -180,7 +180,10 @@ impl Kernel {
             |error| matches!(error, DaemonError::AlreadyRunning { .. }),
         )?;
         let guard = if guarded {
-            Some(Guard::install(spd)?)
+            let guard = Guard::install(spd, &config.tun)?;
+            guard.warn_of_switches();
+            routes.set_mirrored(guard.mirrored());
+            Some(guard)
         } else {
             guard::clear_stale();
             None
@@ -271,8 +274,8 @@ fn build(
     let (device, queues) = patiently(create, is_busy).map_err(tun)?;
     let length = daemon.tun_queue_len.get();
     device.set_queue_length(length).map_err(tun)?;
-    if let Some(guard) = &kernel.guard {
-        guard.exempt(device.name())?;
+    if let Some(guard) = &mut kernel.guard {
+        guard.exempt(device.name(), device.index())?;
     }
     let key_log = daemon.key_log.as_deref().map(KeyLog::open).transpose();
     let key_log = key_log.map_err(failed("cannot open the key log"))?;

@@ -306,6 +306,10 @@ fn a_wrong_value_of_the_daemon_says_what_is_allowed() {
             "fwmark: \"0\" is not allowed; allowed: 1 to 4294967295",
         ),
         (
+            "fwmark = 0x2000001",
+            "fwmark: bit 0x2000000 is for packets from the tunnel device; allowed: a mark without it",
+        ),
+        (
             "udp_gso = \"maybe\"",
             "udp_gso: \"maybe\" is not a boolean; allowed: true, false, \"yes\", \"no\"",
         ),

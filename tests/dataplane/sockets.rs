@@ -330,6 +330,7 @@ fn guard() -> [XfrmPolicy; 2] {
         protocol: 0,
         source_port: PortMatch::default(),
         destination_port: PortMatch::default(),
+        mark: None,
         priority: 100,
         allow: false,
     })

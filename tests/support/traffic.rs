@@ -42,6 +42,28 @@ pub(crate) fn echo(from: &Namespace, to: &Namespace, address: IpAddr, patience: 
     false
 }
 
+/// Whether a datagram of `from` arrives at `address` in `to`, whatever becomes of an answer.
+pub(crate) fn arrives(
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    patience: Duration,
+) -> bool {
+    let server = to.run(move || UdpSocket::bind((address, 0))).unwrap();
+    let target = server.local_addr().unwrap();
+    let client = from.run(move || UdpSocket::bind(any(address))).unwrap();
+    let timeout = Some(Duration::from_millis(20));
+    server.set_read_timeout(timeout).unwrap();
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        let _ = client.send_to(MARKER, target);
+        if server.recv_from(&mut [0; 256]).is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Asserts that datagrams of `from` reach `address` in `to` and come back.
 #[track_caller]
 pub(crate) fn assert_reaches(from: &Namespace, to: &Namespace, address: IpAddr) {

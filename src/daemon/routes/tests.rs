@@ -14,7 +14,10 @@ fn settings(index: Option<u32>) -> Settings {
         table: 4500,
         mark: 0x4c47,
         guard: true,
-        mirrored: true,
+        mirrored: Mirrored {
+            ipv4: true,
+            ipv6: true,
+        },
     }
 }
 
@@ -102,31 +105,28 @@ fn exceptions_get_no_route_and_a_rule_before_the_table() {
 }
 
 #[test]
-fn rules_do_not_grow_with_the_tunnels_of_ipv4_and_drop_clear_text_of_ipv6() {
-    let rules = |policies: &[(&str, &str, Action)]| {
-        let plan = Plan::new(&spd(policies), &[], &settings(Some(7)));
-        plan.rules
-    };
-    let one = rules(&[("10.1.0.0/24", "10.2.0.0/24", PROTECT)]);
-    let two = rules(&[
-        ("10.1.0.0/24", "10.2.0.0/24", PROTECT),
-        ("10.1.0.0/24", "10.3.0.0/24", PROTECT),
-    ]);
-    assert_eq!(one, two);
-    let alone = Settings {
-        mirrored: false,
-        ..settings(Some(7))
-    };
-    let policies = spd(&[("10.1.0.0/24", "10.2.0.0/24", PROTECT)]);
-    let rules_alone = Plan::new(&policies, &[], &alone).rules;
-    let mut dropping = rules_alone.iter().map(|rule| (rule.priority, &rule.action));
-    assert!(dropping.any(|rule| rule == (FROM_OUTSIDE, &RuleAction::Blackhole)));
-    let ipv6 = rules(&[("2001:db8:1::/64", "2001:db8:2::/64", PROTECT)]);
-    let dropping = ipv6.iter().find(|rule| rule.priority == FROM_OUTSIDE);
-    let dropping = dropping.expect("a rule");
-    assert_eq!(dropping.action, RuleAction::Blackhole);
-    assert_eq!(dropping.from, Some("2001:db8:2::/64".parse().unwrap()));
-    assert_eq!(dropping.to, Some("2001:db8:1::/64".parse().unwrap()));
+fn rules_do_not_grow_with_mirrored_tunnels_and_drop_clear_text_of_others() {
+    let nets = [
+        ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"],
+        ["2001:db8:1::/64", "2001:db8:2::/64", "2001:db8:3::/64"],
+    ];
+    for [local, remote, other] in nets {
+        let one = spd(&[(local, remote, PROTECT)]);
+        let two = spd(&[(local, remote, PROTECT), (local, other, PROTECT)]);
+        let mirrored = settings(Some(7));
+        let rules = |spd: &Spd, settings: &Settings| Plan::new(spd, &[], settings).rules;
+        assert_eq!(rules(&one, &mirrored), rules(&two, &mirrored));
+        let alone = Settings {
+            mirrored: Mirrored::default(),
+            ..settings(Some(7))
+        };
+        let rules = rules(&one, &alone);
+        let dropping = rules.iter().find(|rule| rule.priority == FROM_OUTSIDE);
+        let dropping = dropping.expect("a rule");
+        assert_eq!(dropping.action, RuleAction::Blackhole);
+        assert_eq!(dropping.from, Some(remote.parse().unwrap()));
+        assert_eq!(dropping.to, Some(local.parse().unwrap()));
+    }
 }
 
 /// The kernel is asked where it would send packets, from within a namespace with two links.

@@ -1,9 +1,10 @@
-//! Netlink: the routes, rules and XFRM policies of the calling thread's network namespace.
+//! Netlink: the routes, rules, XFRM policies and packet marks of the calling thread's network namespace.
 //!
 //! Requests are answered before they return. Everything that Lockgate adds is recognisable as its
 //! own ([`PROTOCOL`], [`xfrm::INDEX_BASE`]), so a start after a crash can tell what it may remove.
 
 pub mod monitor;
+pub mod nftables;
 pub mod routing;
 pub mod sysctl;
 pub mod xfrm;

@@ -1,4 +1,4 @@
-//! Kernel switches of one network device.
+//! Kernel switches of network devices.
 
 use std::{fs, io};
 
@@ -30,4 +30,34 @@ pub fn can_exempt_from_xfrm() -> bool {
         .write(true)
         .open("/proc/sys/net/ipv4/conf/default/disable_xfrm")
         .is_ok()
+}
+
+/// Switches that somebody else has set and that make XFRM policies void, as `sysctl` names them. Those of
+/// `device` and of `lo` are meant to be set, and `default` is for devices that are yet to come.
+#[must_use]
+pub fn void_xfrm(device: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (family, switches) in [
+        ("ipv4", &["disable_xfrm", "disable_policy"][..]),
+        ("ipv6", &["disable_policy"]),
+    ] {
+        // Without the folder there is no such family, and nothing that it could let through.
+        let devices = fs::read_dir(format!("/proc/sys/net/{family}/conf"));
+        for entry in devices.into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == device || name == "lo" || name == "default" {
+                continue;
+            }
+            let is_set = |switch: &&&str| {
+                let value = fs::read_to_string(entry.path().join(**switch));
+                value.is_ok_and(|value| value.trim() != "0")
+            };
+            let set = switches.iter().filter(is_set);
+            // In the name of a switch a slash stands for a dot.
+            let name = name.replace('.', "/");
+            found.extend(set.map(|switch| format!("net.{family}.conf.{name}.{switch}")));
+        }
+    }
+    found.sort();
+    found
 }

@@ -2,16 +2,18 @@ use std::{
     io::{self, ErrorKind},
     net::UdpSocket,
     process::Command,
+    time::Duration,
 };
 
 use ipnet::IpNet;
 
 use super::{
     link_index,
+    nftables::PacketMarks,
     routing::{Route, RouteAction, Routing, Rule, RuleAction},
     xfrm::{Direction, PortMatch, XfrmPolicies, XfrmPolicy},
 };
-use crate::io::netns::{Namespace, for_test};
+use crate::io::netns::{Namespace, connect, for_test};
 
 fn namespace() -> Option<Namespace> {
     for_test("netlink")
@@ -29,6 +31,7 @@ fn block(direction: Direction, source: &str, destination: &str) -> XfrmPolicy {
         protocol: 0,
         source_port: PortMatch::default(),
         destination_port: PortMatch::default(),
+        mark: None,
         priority: 1000,
         allow: false,
     }
@@ -154,6 +157,14 @@ fn replacing_policies_touches_only_what_differs_and_never_those_of_others() {
         let c = block(Direction::Forward, "2001:db8::/64", "2001:db8:1::/64");
         assert_eq!(policies.replace(&[a, b]).unwrap(), 2);
         assert_eq!(policies.replace(&[b, c]).unwrap(), 2);
+        let marked = XfrmPolicy {
+            mark: Some(8),
+            allow: true,
+            ..c
+        };
+        assert_eq!(policies.replace(&[b, c, marked]).unwrap(), 1);
+        assert_eq!(policies.list().unwrap().len(), 3);
+        assert_eq!(policies.replace(&[b, c]).unwrap(), 1);
         let reranked = XfrmPolicy { priority: 7, ..b };
         assert_eq!(policies.replace(&[reranked, c]).unwrap(), 1);
         let mut left: Vec<_> = policies.list().unwrap();
@@ -169,6 +180,53 @@ fn replacing_policies_touches_only_what_differs_and_never_those_of_others() {
         policies.replace(&[]).unwrap();
         assert!(ip("xfrm policy").unwrap().contains("10.9.0.0/24"));
     });
+}
+
+/// What comes with the mark is what comes by the device, and only as long as the table has an owner.
+#[test]
+fn packets_of_one_device_are_marked_while_the_table_has_its_owner() {
+    let Some(namespace) = namespace() else { return };
+    let far = Namespace::new("netlink-far").unwrap();
+    connect((&namespace, "tun"), (&far, "tun"), 1500).unwrap();
+    for (side, address) in [(&namespace, "fd00::1/64"), (&far, "fd00::2/64")] {
+        side.add_address("tun", net(address)).unwrap();
+    }
+    let assert_hears = |heard: bool| {
+        let server = namespace.run(|| UdpSocket::bind("[fd00::1]:9")).unwrap();
+        let client = far.run(|| UdpSocket::bind("[::]:0")).unwrap();
+        let patience = Some(Duration::from_millis(20));
+        server.set_read_timeout(patience).unwrap();
+        let tries = if heard { 1000 } else { 10 };
+        let hears = (0..tries).any(|_| {
+            client.send_to(b"x", "[fd00::1]:9").unwrap();
+            server.recv(&mut [0; 8]).is_ok()
+        });
+        assert_eq!(hears, heard);
+    };
+    assert_hears(true);
+    let (index, mut marks) = namespace.run(|| {
+        let mut policies = XfrmPolicies::open().unwrap();
+        let blocked = XfrmPolicy {
+            protocol: 17,
+            ..block(Direction::In, "::/0", "::/0")
+        };
+        let allowed = XfrmPolicy {
+            mark: Some(0x100),
+            priority: 999,
+            allow: true,
+            ..blocked
+        };
+        policies.replace(&[blocked, allowed]).unwrap();
+        let index = link_index("tun").unwrap().unwrap();
+        (index, PacketMarks::open(0x100).unwrap())
+    });
+    assert_hears(false);
+    marks.add_device(index + 1).unwrap();
+    assert_hears(false);
+    marks.add_device(index).unwrap();
+    assert_hears(true);
+    drop(marks);
+    assert_hears(false);
 }
 
 fn ip(arguments: &str) -> io::Result<String> {

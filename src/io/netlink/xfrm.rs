@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::{
-    Selector, UserPolicyId, UserPolicyInfo, XfrmMessage,
+    Mark, Selector, UserPolicyId, UserPolicyInfo, XfrmAttrs, XfrmMessage,
     constants::{
         XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT,
     },
@@ -62,6 +62,8 @@ pub struct XfrmPolicy {
     pub source_port: PortMatch,
     /// Destination port, or ICMP code.
     pub destination_port: PortMatch,
+    /// A bit that the packet's mark has to have.
+    pub mark: Option<u32>,
     /// Lower is looked at first.
     pub priority: u32,
     /// Whether the packets pass.
@@ -106,7 +108,7 @@ impl XfrmPolicies {
             if wanted.iter().any(|new| same_selector(new, policy)) {
                 continue;
             }
-            self.remove(*index, policy.direction)?;
+            self.remove(*index, policy)?;
             changed += 1;
         }
         Ok(changed)
@@ -133,7 +135,7 @@ impl XfrmPolicies {
                 },
                 ..UserPolicyInfo::default()
             },
-            nlas: Vec::new(),
+            nlas: mark(policy),
         };
         if update {
             return self
@@ -144,14 +146,14 @@ impl XfrmPolicies {
             .change(XfrmMessage::AddPolicy(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    fn remove(&mut self, index: u32, direction: Direction) -> io::Result<()> {
+    fn remove(&mut self, index: u32, policy: &XfrmPolicy) -> io::Result<()> {
         let message = DelGetMessage {
             user_policy_id: UserPolicyId {
                 index,
-                direction: direction_number(direction),
+                direction: direction_number(policy.direction),
                 ..UserPolicyId::default()
             },
-            nlas: Vec::new(),
+            nlas: mark(policy),
         };
         self.connection
             .change(XfrmMessage::DeletePolicy(message), 0)
@@ -190,6 +192,14 @@ fn direction_number(direction: Direction) -> u8 {
     }
 }
 
+fn mark(policy: &XfrmPolicy) -> Vec<XfrmAttrs> {
+    let mark = policy.mark.map(|bit| Mark {
+        value: bit,
+        mask: bit,
+    });
+    mark.map(XfrmAttrs::Mark).into_iter().collect()
+}
+
 fn selector(policy: &XfrmPolicy) -> Selector {
     let mut selector = Selector {
         proto: policy.protocol,
@@ -225,6 +235,10 @@ fn own_policy(message: &XfrmMessage) -> Option<(u32, XfrmPolicy)> {
         };
         IpNet::new(address, length).ok()
     };
+    let mark = message.nlas.iter().find_map(|attribute| match attribute {
+        XfrmAttrs::Mark(mark) => Some(mark.value),
+        _ => None,
+    });
     let policy = XfrmPolicy {
         direction: match info.direction {
             XFRM_POLICY_IN => Direction::In,
@@ -243,6 +257,7 @@ fn own_policy(message: &XfrmMessage) -> Option<(u32, XfrmPolicy)> {
             value: selector.dport,
             mask: selector.dport_mask,
         },
+        mark,
         priority: info.priority,
         allow: info.action == XFRM_POLICY_ALLOW,
     };
