@@ -296,15 +296,20 @@ impl Endpoint {
         let all = self.cx.peers.between(&peer.local_id, &peer.remote_id);
         let others = all.iter().filter(|other| **other != id);
         let others = others.filter_map(|other| self.table.get(*other));
+        let only_redirects = established.only_redirects();
         let mut superseded = Vec::new();
         for old in others.filter(|old| old.established().is_some_and(Established::is_usable)) {
             // Two SAs that were set up at the same time do not replace each other.
             let before = old
                 .established()
                 .is_some_and(|sa| sa.is_older_than(&new.core));
+            let has_gone = before && old.established().is_some_and(Established::only_redirects);
             let verdict = match connection.unique {
+                _ if has_gone => Some((old.core.id, Superseded::Forgotten)),
                 Unique::Never => None,
                 _ if before && initial_contact => Some((old.core.id, Superseded::Forgotten)),
+                // It replaces nothing that the peer still has.
+                _ if only_redirects => None,
                 Unique::Replace if before => Some((old.core.id, Superseded::Unwanted)),
                 _ if before => None,
                 _ => tie_loser(old, new).map(|loser| (loser, Superseded::Redundant)),
@@ -312,7 +317,8 @@ impl Endpoint {
             superseded.extend(verdict);
         }
         let kept = all.len().saturating_sub(superseded.len());
-        if kept > self.cx.settings.ike_sas_per_peer
+        if !only_redirects
+            && kept > self.cx.settings.ike_sas_per_peer
             && let Some(oldest) = all.first().filter(|oldest| **oldest != id)
             && superseded.iter().all(|(gone, _)| gone != oldest)
         {

@@ -102,6 +102,35 @@ fn a_new_authentication_that_is_redirected_ends_nothing_here() {
     assert!(sas.iter().any(|sa| sa.id == before), "{sas:?}");
 }
 
+/// A peer that forgets what it was told and says so to nobody has one IKE SA here, whatever the policy.
+#[test]
+fn ike_sas_that_are_there_to_send_a_peer_away_do_not_gather() {
+    for unique in [Unique::No, Unique::Never, Unique::Replace, Unique::Keep] {
+        let mut pair = pair_with(|side, setup| {
+            let both = [Unique::Never, unique];
+            setup.connection.unique = both[side.index()];
+        });
+        let plain = pair.setup(Side::B).clone();
+        let mut sending = plain.clone();
+        sending.connection.redirect = Some(gateway(NOWHERE));
+        for _ in 0..4 {
+            pair.command(Side::A, initiate("lan"));
+            pair.run_for(millis(15));
+            let now = pair.now;
+            pair.host(Side::B).reload(now, sending.pad());
+            pair.run_for(millis(20));
+            assert!(pair.host(Side::B).logged("redirecting the peer to"));
+            pair.restart(Side::A);
+            let now = pair.now;
+            pair.host(Side::B).reload(now, plain.pad());
+            pair.run_for(millis(100));
+            assert_eq!(pair.ike_sas(Side::B).len(), 1, "{unique:?}");
+        }
+        pair.run_for(seconds(200));
+        pair.assert_nothing_left();
+    }
+}
+
 #[test]
 fn a_peer_that_is_redirected_takes_no_address() {
     let mut pair = redirected_in_auth(|side, setup| guest(side, setup, 4));

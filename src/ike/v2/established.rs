@@ -142,13 +142,10 @@ impl Established {
         core.log(cx, "IKE", line);
         let ike = Box::new(self.status(core, false));
         cx.event(Event::IkeUp { ike });
-        // One that is there only to send the peer away replaces nothing that the peer still has.
-        if initial_contact || !self.redirection.is_leaving() {
-            cx.effects.push(Effect::Established {
-                id,
-                initial_contact,
-            });
-        }
+        cx.effects.push(Effect::Established {
+            id,
+            initial_contact,
+        });
     }
 
     fn register(&self, core: &Core, cx: &mut Context) {

@@ -153,6 +153,11 @@ impl Established {
         self.redirection.expect_leave(cx.now);
     }
 
+    /// Whether it is there for nothing but to send the peer away.
+    pub(in crate::ike) fn only_redirects(&self) -> bool {
+        self.redirection.is_leaving() && self.children().is_empty()
+    }
+
     pub(super) fn begin_redirect(
         core: &Core,
         gateway: &Gateway,
