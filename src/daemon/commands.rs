@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     time::{Duration, Instant},
 };
 
@@ -200,7 +201,7 @@ impl Control {
         level: i8,
         group: &str,
         ike: Option<&(String, u64)>,
-        text: &str,
+        text: &dyn Display,
     ) {
         for pending in self.commands.pending.values() {
             let about = match (&pending.connection, ike) {

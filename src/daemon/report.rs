@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::{self, Display},
     io,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use super::{
     vici::{EventName, format},
 };
 use crate::{
-    ike::{Alert, ChildStatus, Event, IkeSaStatus, Path},
+    ike::{Alert, ChildStatus, Event, Identity, IkeSaStatus, Path},
     wire::keyword,
 };
 
@@ -21,6 +22,8 @@ impl Control {
         self.ledger.note(&event);
         match event {
             Event::IkeUp { ike } => {
+                let label = (ike.name.clone(), ike.id);
+                self.log(1, "IKE", Some(&label), &Established(&ike), now);
                 log_ike(&ike, "IKE SA established", "");
                 let message = || format::ike_updown(&ike, true, now);
                 self.vici.broadcast(EventName::IkeUpdown, message);
@@ -41,6 +44,9 @@ impl Control {
                 self.vici.broadcast(EventName::IkeRekey, message);
             }
             Event::ChildUp { ike, child } => {
+                let label = (ike.name.clone(), ike.id);
+                let line = format_args!("CHILD_SA {child} established");
+                self.log(1, "CHD", Some(&label), &line, now);
                 log_child(&ike, &child, "Child SA installed", "");
                 let used = self.usage.get(child.id);
                 let message = || format::child_updown(&ike, &child, true, used, now);
@@ -93,7 +99,7 @@ impl Control {
         level: i8,
         group: &'static str,
         ike: Option<&(String, u64)>,
-        text: &str,
+        text: &dyn Display,
         now: Instant,
     ) {
         self.control_log(level, group, ike, text);
@@ -122,6 +128,24 @@ impl Control {
             let Path { local, remote } = path;
             tracing::warn!(%local, %remote, %error, "IKE message not sent");
         }
+    }
+}
+
+/// The line that tells of a new IKE SA, as strongSwan words it.
+struct Established<'a>(&'a IkeSaStatus);
+
+impl Display for Established<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(ike) = self;
+        let (local, remote) = (ike.local.ip(), ike.remote.ip());
+        let id = |id: &Option<Identity>| id.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (local_id, remote_id) = (id(&ike.local_id), id(&ike.remote_id));
+        let suite = ike.suite.as_ref().map(keyword::ike_suite_text);
+        let suite = suite.unwrap_or_default();
+        write!(
+            f,
+            "IKE_SA established between {local}[{local_id}]...{remote}[{remote_id}] with {suite}"
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can be shown about an SA: copies, so that an event can outlive its SA.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use crate::wire::proposal::{EspSuite, IkeSuite};
 use crate::wire::selector::TrafficSelector;
 
 use super::Identity;
+use super::narrow::text;
 
 /// How far an IKE SA is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,4 +175,22 @@ pub struct ChildStatus {
     pub local_ts: Vec<TrafficSelector>,
     /// The peer's side of the traffic.
     pub remote_ts: Vec<TrafficSelector>,
+}
+
+/// As log lines name it.
+impl fmt::Display for ChildStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            id,
+            spi_in,
+            spi_out,
+            ..
+        } = self;
+        let (local, remote) = (text(&self.local_ts), text(&self.remote_ts));
+        write!(
+            f,
+            "{name}{{{id}}} with SPIs {spi_in}_i {spi_out}_o and TS {local} === {remote}"
+        )
+    }
 }

@@ -1,5 +1,6 @@
 //! Our state in the keys of the VICI protocol, as strongSwan's tools read them.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use super::{PolicyKinds, SaFilter};
@@ -345,7 +346,7 @@ pub fn list_policies<'a>(
 
 /// A log line, for the events `log` and `control-log`.
 #[must_use]
-pub fn log(level: i8, group: &str, ike: Option<&(String, u64)>, text: &str) -> Message {
+pub fn log(level: i8, group: &str, ike: Option<&(String, u64)>, text: &dyn Display) -> Message {
     let mut m = Message::new();
     m.set("group", group)
         .set("level", level.max(0))

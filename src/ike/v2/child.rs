@@ -9,7 +9,6 @@ use crate::crypto::kdf::{ChildKeys, HalfKeys};
 use crate::ike::AlertKind;
 use crate::ike::context::Context;
 use crate::ike::key_log;
-use crate::ike::narrow::text;
 use crate::ike::pad::ChildConfig;
 use crate::ike::retransmit::below;
 use crate::ike::status::{ChildState, ChildStatus, IkeSaStatus, NatStatus};
@@ -371,16 +370,9 @@ impl ChildSa {
         times.into_iter().flatten().min()
     }
 
+    /// How log lines name it.
     pub(super) fn description(&self) -> String {
-        format!(
-            "{}{{{}}} with SPIs {}_i {}_o and TS {} === {}",
-            self.config.name,
-            self.id,
-            self.spi_in,
-            self.spi_out,
-            text(&self.selectors.local),
-            text(&self.selectors.remote),
-        )
+        self.status().to_string()
     }
 
     pub(super) fn status(&self) -> ChildStatus {

@@ -21,11 +21,6 @@ impl Established {
         waiters: Vec<CommandId>,
         cx: &mut Context,
     ) {
-        core.log(
-            cx,
-            "CHD",
-            format!("CHILD_SA {} established", child.description()),
-        );
         let event = Event::ChildUp {
             ike: Box::new(self.status(core, false)),
             child: Box::new(child.status()),
@@ -35,6 +30,9 @@ impl Established {
         let id = child.id;
         for waiter in waiters {
             cx.finish_command(waiter, Ok(self.outcome(core, Some(id))));
+        }
+        if self.children.is_empty() {
+            self.children.reserve_exact(1); // most IKE SAs have no more
         }
         self.children.push(child);
         self.drop_unconfigured(core, id);

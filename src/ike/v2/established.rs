@@ -11,7 +11,6 @@ use crate::ike::{CommandOutcome, Discard, Event, Identity, Path};
 use crate::ipsec::ChildId;
 use crate::wire::ikev2::PayloadWriter;
 use crate::wire::isakmp::{ExchangeType, PayloadType};
-use crate::wire::keyword::ike_suite_text;
 
 use super::child::{ChildSa, End, early, esp_path};
 use super::children::restart_wish;
@@ -129,17 +128,6 @@ impl Established {
         let id = core.id;
         self.register(core, cx);
         cx.tickets.forget(core.name());
-        let Peer {
-            local_id,
-            remote_id,
-        } = &self.peer;
-        let line = format!(
-            "IKE_SA established between {}[{local_id}]...{}[{remote_id}] with {}",
-            core.path.local.ip(),
-            core.path.remote.ip(),
-            ike_suite_text(&self.keys.suite),
-        );
-        core.log(cx, "IKE", line);
         let ike = Box::new(self.status(core, false));
         cx.event(Event::IkeUp { ike });
         cx.effects.push(Effect::Established {
