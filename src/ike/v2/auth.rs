@@ -4,36 +4,33 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::crypto::kdf::ChildKeys;
 use crate::ike::AlertKind;
 use crate::ike::alert::Subject;
-use crate::ike::commands::Acquire;
 use crate::ike::context::{Attempt, Cause, Context, Effect};
-use crate::ike::narrow::single_pair;
 use crate::ike::pad::{Childless, Connection, Unique};
 use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::revocation::Waiter;
 use crate::ike::status::{IkeSaStatus, NatStatus};
 use crate::ike::{Discard, Identity};
-use crate::ipsec::{Reqid, Selectors};
+use crate::ipsec::Reqid;
 use crate::wire::ikev2::{AuthPayload, Delete, IdPayload, NotifyType, PayloadWriter};
 use crate::wire::isakmp::{ExchangeType, PayloadType};
 
 use super::auth_methods;
 use super::authentication::{Claim, Octets, OurProof, Verdict, prove};
 use super::certificates::{Sent, add_certificates, add_requests};
-use super::child::{Agreed, ChildSa, End, esp_path};
+use super::child::End;
 use super::configuration;
 use super::crash_token;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
 use super::held::Held;
-use super::init::{InitDone, InitExchange, fail};
+use super::init::{InitDone, fail};
 use super::initiation::Initiation;
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
 use super::mobike::{self, Mobike};
-use super::offer::{Offer, Unanswered, fail_waiters};
+use super::offer::Offer;
 use super::ppk::{self, PpkKeys, PpkUse};
 use super::protect::{AuthKeys, SaKeys};
 use super::redirect;
@@ -60,6 +57,41 @@ pub(in crate::ike) struct AuthSent {
     offer: Option<Offer>,
     /// The answer, while revocation information is on its way.
     held: Option<Box<Held>>,
+}
+
+/// What proves who we are.
+struct Proofs {
+    proof: OurProof,
+    /// The same without the PPK, for a peer that does not have it (RFC 8784 §3).
+    plain: Option<OurProof>,
+    /// The keys to go on with if the peer takes the PPK.
+    with_ppk: Option<PpkKeys>,
+}
+
+impl Proofs {
+    fn make(
+        (done, keys, auth): (&InitDone, &SaKeys, &AuthKeys),
+        connection: &Connection,
+        (ids, id_body): ((&Identity, Option<&Identity>), &[u8]),
+        cx: &Context,
+    ) -> Result<Self, AuthenticationError> {
+        let prove = |auth: &AuthKeys| {
+            let octets = Octets::of_initiator(keys.prf, &done.exchange, auth, id_body);
+            match &done.resumed {
+                Some(_) => Ok(OurProof::of_session(&octets, &auth.initiator)),
+                None => prove(cx, &connection.local.method, ids, &octets, &done.peer),
+            }
+        };
+        let ppk = connection.ppk_id.as_ref().and_then(|id| cx.pad.ppk(id));
+        let ppk = ppk.filter(|_| done.ppk == PpkUse::Auth);
+        let with_ppk = ppk.map(|ppk| PpkKeys::mix(keys.prf, ppk, &keys.sk_d, auth));
+        let without = ppk.is_some() && !connection.ppk_required;
+        Ok(Self {
+            plain: without.then(|| prove(auth)).transpose()?,
+            proof: prove(with_ppk.as_ref().map_or(auth, |mixed| &mixed.auth))?,
+            with_ppk,
+        })
+    }
 }
 
 impl AuthSent {
@@ -89,24 +121,14 @@ impl AuthSent {
                 connection.remote.id.exact(),
             ),
         };
-        let pad = Arc::clone(&cx.pad);
         let id_body = local_id.to_payload_body();
-        let (method, ids) = (&connection.local.method, (&local_id, expected));
-        let prove = |auth: &AuthKeys| {
-            let octets = Octets::of_initiator(keys.prf, &done.exchange, auth, &id_body);
-            match resumed {
-                Some(_) => Ok(OurProof::of_session(&octets, &auth.initiator)),
-                None => prove(cx, method, ids, &octets, &done.peer),
-            }
-        };
-        let ppk = connection.ppk_id.as_ref();
-        let ppk = ppk.and_then(|id| Some((id, pad.ppk(id)?)));
-        let ppk = ppk.filter(|_| done.ppk == PpkUse::Auth);
-        let with_ppk = ppk.map(|(_, ppk)| PpkKeys::mix(keys.prf, ppk, &keys.sk_d, &auth));
-        let without = ppk.is_some() && !connection.ppk_required;
-        let plain = without.then(|| prove(&auth)).transpose();
-        let proof = prove(with_ppk.as_ref().map_or(&auth, |mixed| &mixed.auth));
-        let (mut proof, plain) = match proof.and_then(|proof| Ok((proof, plain?))) {
+        let ids = (&local_id, expected);
+        let proofs = Proofs::make((&done, &keys, &auth), &connection, (ids, &id_body), cx);
+        let Proofs {
+            mut proof,
+            plain,
+            with_ppk,
+        } = match proofs {
             Ok(proofs) => proofs,
             Err(error) => {
                 let cause = Cause::Refusal(AlertKind::LocalAuth);
@@ -119,7 +141,7 @@ impl AuthSent {
             && !cx.peers.knows(&local_id, &connection.remote.id);
         let asks = resumed.is_none().then_some(&*connection);
         let mut payloads = identity_payloads(&id_body, first_contact, expected, asks, &proof);
-        if let Some((id, _)) = ppk {
+        if let (Some(_), Some(id)) = (&with_ppk, &connection.ppk_id) {
             add_notify(&mut payloads, NotifyType::PPK_IDENTITY, &id.encode());
         }
         if let Some(plain) = plain {
@@ -462,98 +484,6 @@ impl AuthSent {
         status.tasks_active = vec!["IKE_AUTH"];
         status
     }
-}
-
-impl Established {
-    /// Installs the Child SA of IKE_AUTH, whose keys come from the nonces of IKE_SA_INIT.
-    fn finish_first_child(
-        &mut self,
-        core: &Core,
-        offer: Offer,
-        exchange: &InitExchange,
-        payloads: &Payloads<'_>,
-        cx: &mut Context,
-    ) {
-        let connection = core.connection.as_ref();
-        let has_address = connection.is_none_or(|connection| {
-            connection.vips.is_empty() || !core.virtual_ips.local.is_empty()
-        });
-        let answer = offer.check(payloads);
-        let answer = match answer
-            .and_then(|answer| has_address.then_some(answer).ok_or(Unanswered::NoAddress))
-        {
-            Ok(answer) => {
-                offer.note_more(core, payloads, cx);
-                answer
-            }
-            Err(error) => {
-                if payloads.sa.is_some() {
-                    self.push(Task::DeleteUnwanted(offer.spi));
-                }
-                return self.child_failed(core, offer, &error, cx);
-            }
-        };
-        let (ni, nr) = (&exchange.ni, &exchange.nr);
-        let cipher = &answer.suite.cipher;
-        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, &[], ni, nr, cipher);
-        let agreed = Agreed {
-            config: Arc::clone(offer.child()),
-            owner: offer.owner,
-            spi_in: offer.spi,
-            spi_out: answer.spi,
-            suite: answer.suite,
-            selectors: answer.selectors,
-            kin: offer.kin.after(offer.child(), payloads),
-            transport: answer.transport,
-            initiator: true,
-        };
-        let mut child = ChildSa::install(agreed, keys, esp_path(core.path, self.nat, cx), cx);
-        child.open_outbound(cx);
-        self.child_up(core, child, offer.wish.waiters, cx);
-    }
-
-    /// A child that the peer refused; the IKE SA stays.
-    pub(super) fn child_failed(
-        &mut self,
-        core: &Core,
-        offer: Offer,
-        error: &Unanswered,
-        cx: &mut Context,
-    ) {
-        if let Some(pair) = wanted_pair(core, &offer, error) {
-            cx.release_spi(offer.spi);
-            let mut wish = offer.wish;
-            wish.exactly = Some(pair);
-            return self.push(Task::CreateChild(wish));
-        }
-        let name = offer.child().name.clone();
-        let line = format!("CHILD_SA {name} failed: {error}");
-        core.alert(cx, error.alert_kind(), Some(name), line);
-        cx.release_spi(offer.spi);
-        let mut wish = offer.wish;
-        if wish.worker.is_some() {
-            return self.close_group(core, &wish, cx);
-        }
-        cx.commands
-            .hold_acquires(wish.child.reqid, Acquire::First, cx.now);
-        fail_waiters(std::mem::take(&mut wish.waiters), &error.to_string(), cx);
-        let connection = core.connection.as_ref();
-        let unlimited = connection.is_some_and(|connection| connection.keyingtries == 0);
-        if unlimited && wish.child.start_action.starts() {
-            self.work.retry_refused(wish, cx);
-        }
-    }
-}
-
-/// What to ask a peer for that refused because it wants each pair of addresses for itself
-/// (RFC 7296 §2.9).
-fn wanted_pair(core: &Core, offer: &Offer, error: &Unanswered) -> Option<Selectors> {
-    let wish = &offer.wish;
-    let asks = matches!(error, Unanswered::Refused { kind, .. } if *kind == NotifyType::SINGLE_PAIR_REQUIRED);
-    if !asks || wish.exactly.is_some() || wish.worker.is_some() {
-        return None;
-    }
-    single_pair(&wish.child, &core.ends(), wish.flow.as_ref()?)
 }
 
 /// Whether IKE_AUTH is to bring no Child SA (RFC 6023).

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::crypto::kdf::ChildKeys;
 use crate::ike::alert::Subject;
 use crate::ike::context::{Context, Effect};
 use crate::ike::directory::Directory;
-use crate::ike::narrow::{choose_child, has_more};
-use crate::ike::negotiate::{choose_esp, choose_ike};
+use crate::ike::narrow::choose_child;
+use crate::ike::negotiate::choose_ike;
 use crate::ike::pad::{Childless, Connection, Unique};
 use crate::ike::revocation::Waiter;
 use crate::ike::session::Session;
 use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
-use crate::wire::Malformed;
 use crate::wire::ikev2::{
     Attribute, AuthMethod, AuthPayload, Configuration, IdPayload, NotifyType, PayloadWriter,
 };
@@ -24,23 +22,18 @@ use super::auth::log_proof;
 use super::auth_lifetime::add_auth_lifetime;
 use super::authentication::{Claim, Octets, OurProof, Verdict, is_method_of, prove};
 use super::certificates::{Sent, add_certificates};
-use super::child::{Agreed, ChildSa, esp_path};
 use super::configuration;
 use super::crash_token;
 use super::create_request::asked_selectors;
 use super::error::{AuthenticationError, ExchangeError};
 use super::established::{Established, Peer};
 use super::held::Held;
-use super::init::InitExchange;
 use super::init_request::HalfOpen;
 use super::intermediate::Opening;
-use super::message::{Datagram, Payloads, add_notify, add_selectors, required};
+use super::message::{Datagram, Payloads, add_notify, required};
 use super::mobike::{self, Mobike};
-use super::offer::esp_spi;
 use super::ppk::{self, PpkKeys, Proof};
 use super::protect::{AuthKeys, Opened, SaKeys};
-use super::siblings::{Kin, Siblings, add_resource_info};
-use super::transport;
 use super::window::{Arrival, Window};
 use super::{Core, State};
 
@@ -51,7 +44,7 @@ pub(in crate::ike) struct Refused {
 }
 
 /// What a peer that asks for addresses is answered.
-type Leased = Result<Option<Vec<Attribute>>, ExchangeError>;
+pub(super) type Leased = Result<Option<Vec<Attribute>>, ExchangeError>;
 
 /// A peer that has proven its identity, as far as is known.
 pub(super) struct Authenticated {
@@ -367,106 +360,6 @@ fn check_policy(
         return Err(AuthenticationError::NotUnique(peer.remote_id.clone()).into());
     }
     Ok(())
-}
-
-impl Established {
-    /// Negotiates the Child SA of IKE_AUTH and adds the answer, or the reason against it: the IKE
-    /// SA is established without it (RFC 7296 §1.2).
-    fn first_child(
-        &mut self,
-        core: &Core,
-        exchange: &InitExchange,
-        (leased, payloads): (Leased, &Payloads<'_>),
-        response: &mut PayloadWriter,
-        cx: &mut Context,
-    ) -> Result<ChildSa, ExchangeError> {
-        let child = leased.and_then(|leased| {
-            if let Some(attributes) = leased {
-                configuration::add_reply(attributes, response);
-            }
-            self.negotiate_first_child(core, exchange, payloads, response, cx)
-        });
-        match child {
-            Ok(child) => Ok(child),
-            Err(error) => {
-                error.encode(response);
-                Err(error)
-            }
-        }
-    }
-
-    fn negotiate_first_child(
-        &mut self,
-        core: &Core,
-        exchange: &InitExchange,
-        payloads: &Payloads<'_>,
-        response: &mut PayloadWriter,
-        cx: &mut Context,
-    ) -> Result<ChildSa, ExchangeError> {
-        let proposals = payloads.proposals()?;
-        let asked = asked_selectors(payloads)?;
-        let connection = core
-            .connection
-            .as_ref()
-            .expect("an authenticated SA has one");
-        if connection.childless == Childless::Force {
-            return Err(ExchangeError::ChildlessOnly);
-        }
-        if !connection.pools.is_empty() && core.virtual_ips.remote.is_empty() {
-            return Err(ExchangeError::AddressNotAsked);
-        }
-        let ends = core.ends();
-        let transport::Choice {
-            config,
-            selectors,
-            transport,
-        } = transport::choose(&connection.children, &ends, &asked, payloads)?;
-        let granted = (&*config, &selectors);
-        let more = has_more(&connection.children, &ends, &asked, granted);
-        let choice = choose_esp(&config.esp_proposals, &proposals, None, false)?;
-        let peer_spi = Malformed::BadValue("ESP SPI");
-        let spi_out = esp_spi(&choice.proposal).ok_or(peer_spi)?;
-        let owner = cx.next_owner();
-        let spi_in = cx.reserve_spi(owner);
-        let (ni, nr) = (&exchange.ni, &exchange.nr);
-        let cipher = &choice.suite.cipher;
-        let keys = ChildKeys::derive(self.keys.prf, &self.keys.sk_d, &[], ni, nr, cipher);
-
-        let mut proposal = choice.proposal;
-        proposal.spi = spi_in.to_be_bytes().to_vec();
-        response.add_with(PayloadType::SA, |out| {
-            proposal.encode_answer(choice.number, out);
-        });
-        add_selectors(response, &selectors.remote, &selectors.local);
-        if transport.is_some() {
-            add_notify(response, NotifyType::USE_TRANSPORT_MODE, &[]);
-        }
-        add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
-        if more {
-            add_notify(response, NotifyType::ADDITIONAL_TS_POSSIBLE, &[]);
-        }
-        let kin = Kin::FIRST.after(&config, payloads);
-        if kin.siblings == Siblings::Welcome {
-            add_resource_info(response, Some(owner));
-        }
-        let agreed = Agreed {
-            config,
-            owner,
-            spi_in,
-            spi_out,
-            suite: choice.suite,
-            selectors,
-            kin,
-            transport,
-            initiator: false,
-        };
-        Ok(ChildSa::install(
-            agreed,
-            keys,
-            esp_path(core.path, self.nat, cx),
-            cx,
-        ))
-    }
 }
 
 /// Answers with the reason and keeps nothing but the answer.

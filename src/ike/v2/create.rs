@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crate::crypto::Secret;
 use crate::crypto::kdf::ChildKeys;
 use crate::crypto::kex::KeyExchange;
+use crate::ike::commands::Acquire;
 use crate::ike::context::{Context, Wish};
+use crate::ike::narrow::single_pair;
 use crate::ike::negotiate::exchanges;
-use crate::ipsec::ChildId;
+use crate::ipsec::{ChildId, Selectors};
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
@@ -20,7 +22,7 @@ use super::error::ExchangeError;
 use super::established::{Established, Fate};
 use super::followup::FollowUp;
 use super::message::{Payloads, notify_name, wanted_group};
-use super::offer::{Answer, Offer, Unanswered};
+use super::offer::{Answer, Offer, Unanswered, fail_waiters};
 use super::siblings::{Kin, Siblings};
 use super::tasks::{Pending, Task};
 
@@ -388,3 +390,48 @@ pub(super) fn add_rekey_notify(payloads: &mut PayloadWriter, old: &ChildSa) {
 }
 
 const MAX_RESTARTS: u8 = 3;
+
+impl Established {
+    /// A child that the peer refused; the IKE SA stays.
+    pub(super) fn child_failed(
+        &mut self,
+        core: &Core,
+        offer: Offer,
+        error: &Unanswered,
+        cx: &mut Context,
+    ) {
+        if let Some(pair) = wanted_pair(core, &offer, error) {
+            cx.release_spi(offer.spi);
+            let mut wish = offer.wish;
+            wish.exactly = Some(pair);
+            return self.push(Task::CreateChild(wish));
+        }
+        let name = offer.child().name.clone();
+        let line = format!("CHILD_SA {name} failed: {error}");
+        core.alert(cx, error.alert_kind(), Some(name), line);
+        cx.release_spi(offer.spi);
+        let mut wish = offer.wish;
+        if wish.worker.is_some() {
+            return self.close_group(core, &wish, cx);
+        }
+        cx.commands
+            .hold_acquires(wish.child.reqid, Acquire::First, cx.now);
+        fail_waiters(std::mem::take(&mut wish.waiters), &error.to_string(), cx);
+        let connection = core.connection.as_ref();
+        let unlimited = connection.is_some_and(|connection| connection.keyingtries == 0);
+        if unlimited && wish.child.start_action.starts() {
+            self.work.retry_refused(wish, cx);
+        }
+    }
+}
+
+/// What to ask a peer for that refused because it wants each pair of addresses for itself
+/// (RFC 7296 §2.9).
+fn wanted_pair(core: &Core, offer: &Offer, error: &Unanswered) -> Option<Selectors> {
+    let wish = &offer.wish;
+    let asks = matches!(error, Unanswered::Refused { kind, .. } if *kind == NotifyType::SINGLE_PAIR_REQUIRED);
+    if !asks || wish.exactly.is_some() || wish.worker.is_some() {
+        return None;
+    }
+    single_pair(&wish.child, &core.ends(), wish.flow.as_ref()?)
+}

@@ -8,11 +8,11 @@ use crate::ike::context::Context;
 use crate::ike::narrow::has_more;
 use crate::ike::negotiate::{Choice, choose_esp};
 use crate::ike::pad::ChildConfig;
-use crate::ipsec::{ChildId, Selectors, TransportEnds, WorkerId};
+use crate::ipsec::{ChildId, Selectors, Spi, TransportEnds, WorkerId};
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
-use crate::wire::proposal::ProtocolId;
+use crate::wire::proposal::{EspSuite, ProtocolId};
 
 use super::Core;
 use super::child::{Agreed, ChildSa, Phase, esp_path};
@@ -216,22 +216,12 @@ impl Established {
         let nr = cx.nonce();
         let spi_in = cx.reserve_spi(owner);
 
-        let Choice {
-            number,
-            mut proposal,
-            suite,
-        } = choice;
-        proposal.spi = spi_in.to_be_bytes().to_vec();
-        response.add_with(PayloadType::SA, |out| proposal.encode_answer(number, out));
+        let suite = add_choice(choice, spi_in, response);
         response.add(PayloadType::NONCE, &nr);
         if let Some((group, public)) = &public {
             add_ke(response, *group, public);
         }
-        add_selectors(response, &selectors.remote, &selectors.local);
-        if transport.is_some() {
-            add_notify(response, NotifyType::USE_TRANSPORT_MODE, &[]);
-        }
-        add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+        add_traffic(&selectors, transport.is_some(), response);
         let kin = kin.after(&config, payloads);
         if payloads.notify(NotifyType::SA_RESOURCE_INFO).is_some() && config.per_cpu_sas {
             add_resource_info(response, resource);
@@ -255,6 +245,31 @@ impl Established {
             replaces,
         })
     }
+}
+
+/// Writes the proposal that was chosen, with our SPI.
+pub(super) fn add_choice(
+    choice: Choice<EspSuite>,
+    spi: Spi,
+    response: &mut PayloadWriter,
+) -> EspSuite {
+    let Choice {
+        number,
+        mut proposal,
+        suite,
+    } = choice;
+    proposal.spi = spi.to_be_bytes().to_vec();
+    response.add_with(PayloadType::SA, |out| proposal.encode_answer(number, out));
+    suite
+}
+
+/// Writes which traffic is agreed upon, and how it is carried.
+pub(super) fn add_traffic(selectors: &Selectors, transport: bool, response: &mut PayloadWriter) {
+    add_selectors(response, &selectors.remote, &selectors.local);
+    if transport {
+        add_notify(response, NotifyType::USE_TRANSPORT_MODE, &[]);
+    }
+    add_notify(response, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
 }
 
 /// The SPI of the Child SA that a peer wants to replace.

@@ -23,6 +23,7 @@ mod create;
 mod create_request;
 mod error;
 mod established;
+mod first_child;
 mod followup;
 mod fragment;
 mod held;
