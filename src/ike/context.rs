@@ -10,10 +10,12 @@ use crate::crypto::x509::{Path as Chain, UnixTime};
 use crate::ipsec::{ChildId, Reqid, SaUpdate, Selectors, Spd, Spi, WorkerId, allocate_spi};
 use crate::wire::ip::Flow;
 use crate::wire::isakmp::IkeSpi;
+use crate::wire::proposal::CipherSuite;
 
 use super::commands::Commands;
 use super::credentials::{LocalKey, Revocation};
 use super::directory::Directory;
+use super::key_log::Entry;
 use super::pad::{ChildConfig, Connection};
 use super::peers::Peers;
 use super::pools::Pools;
@@ -23,7 +25,7 @@ use super::revocation::{Fetch, Judgement, Knowledge, Own, Question};
 use super::tickets::Tickets;
 use super::v2::{IkeSa, Inheritance, Outgoing};
 use super::{
-    Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, KeyLogLine, Output,
+    Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, KeyTable, Output,
     Pad, Path, Settings, Transmit,
 };
 
@@ -31,6 +33,8 @@ use super::{
 pub(super) struct Context {
     pub(super) now: Instant,
     pub(super) settings: Settings,
+    /// Suites that the key log has left out, and said so.
+    unnamed: Vec<(KeyTable, CipherSuite)>,
     pub(super) pad: Arc<Pad>,
     pub(super) directory: Arc<Directory>,
     /// Every address of ours, as far as it was told.
@@ -225,6 +229,7 @@ impl Context {
         Self {
             now,
             settings,
+            unnamed: Vec::new(),
             directory: Arc::new(Directory::new(&pad)),
             pad,
             addresses: Vec::new(),
@@ -409,14 +414,23 @@ impl Context {
     }
 
     /// A line with keys, if somebody has switched that on.
-    pub(super) fn key_line(&self, line: impl FnOnce() -> Option<KeyLogLine>) -> Option<KeyLogLine> {
-        self.settings.key_log.then(line).flatten()
+    pub(super) fn key_line(&self, entry: impl FnOnce() -> Entry) -> Option<Entry> {
+        self.settings.key_log.then(entry)
     }
 
-    /// Lets keys out.
-    pub(super) fn log_keys(&mut self, line: Option<KeyLogLine>) {
-        if let Some(line) = line {
-            self.output(Output::KeyLog(line));
+    /// Lets keys out, or says once of each suite that it has no line.
+    pub(super) fn log_keys(&mut self, entry: Option<Entry>) {
+        match entry {
+            Some(Entry::Line(line)) => self.output(Output::KeyLog(line)),
+            Some(Entry::Unnamed(table, suite)) if !self.unnamed.contains(&(table, suite)) => {
+                self.unnamed.push((table, suite));
+                let file = table.file_name();
+                let integrity = suite.integrity.map(|id| format!("/{id}"));
+                let suite = format!("{}{}", suite.encryption, integrity.unwrap_or_default());
+                let line = format!("no line in {file}: Wireshark has no name for {suite}");
+                self.log("IKE", None, line);
+            }
+            Some(Entry::Unnamed(..)) | None => {}
         }
     }
 

@@ -41,34 +41,42 @@ impl KeyTable {
     }
 }
 
-/// The keys of an IKE SA; `None` for a suite without a name in [`ike_names`].
+/// What the key log has of an SA.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Line(KeyLogLine),
+    /// Wireshark has no name for this suite, and would take the keys for those of another one.
+    Unnamed(KeyTable, CipherSuite),
+}
+
+/// The keys of an IKE SA.
 pub(super) fn ike(
     (initiator, responder): (IkeSpi, IkeSpi),
     suite: &IkeSuite,
     keys: &IkeKeys,
-) -> Option<KeyLogLine> {
-    let (encryption, integrity) = ike_names(&suite.cipher)?;
+) -> Entry {
+    let table = KeyTable::Ikev2Decryption;
+    let Some((encryption, integrity)) = ike_names(&suite.cipher) else {
+        return Entry::Unnamed(table, suite.cipher);
+    };
     let hex = |secret: &Secret| Zeroizing::new(HEXLOWER.encode(secret.as_bytes()));
     let (ei, er) = (hex(&keys.sk_ei), hex(&keys.sk_er));
     let (ai, ar) = (hex(&keys.sk_ai), hex(&keys.sk_ar));
     let (spi_i, spi_r) = (HEXLOWER.encode(&initiator.0), HEXLOWER.encode(&responder.0));
     let (ei, er, ai, ar) = (ei.as_str(), er.as_str(), ai.as_str(), ar.as_str());
     let line = format!("{spi_i},{spi_r},{ei},{er},\"{encryption}\",{ai},{ar},\"{integrity}\"\n");
-    Some(KeyLogLine {
-        table: KeyTable::Ikev2Decryption,
+    Entry::Line(KeyLogLine {
+        table,
         line: Secret::from(line.into_bytes()),
     })
 }
 
-/// The keys of one direction of a Child SA, between any two addresses, as these may change; `None` for a
-/// suite without a name in [`esp_names`].
-pub(super) fn esp(
-    outer_ipv6: bool,
-    spi: Spi,
-    suite: &CipherSuite,
-    keys: &HalfKeys,
-) -> Option<KeyLogLine> {
-    let (encryption, integrity) = esp_names(suite)?;
+/// The keys of one direction of a Child SA, between any two addresses, as these may change.
+pub(super) fn esp(outer_ipv6: bool, spi: Spi, suite: &CipherSuite, keys: &HalfKeys) -> Entry {
+    let table = KeyTable::EspSa;
+    let Some((encryption, integrity)) = esp_names(suite) else {
+        return Entry::Unnamed(table, *suite);
+    };
     let family = if outer_ipv6 { "IPv6" } else { "IPv4" };
     let hex = |secret: &Secret| Zeroizing::new(HEXLOWER.encode(secret.as_bytes()));
     let (encryption_key, integrity_key) = (hex(&keys.encryption), hex(&keys.integrity));
@@ -77,8 +85,8 @@ pub(super) fn esp(
     let line = format!(
         "\"{family}\",\"*\",\"*\",\"0x{spi}\",\"{encryption}\",\"0x{encryption_key}\",\"{integrity}\",\"0x{integrity_key}\"\n"
     );
-    Some(KeyLogLine {
-        table: KeyTable::EspSa,
+    Entry::Line(KeyLogLine {
+        table,
         line: Secret::from(line.into_bytes()),
     })
 }
@@ -88,6 +96,12 @@ fn ike_names(suite: &CipherSuite) -> Option<(String, &'static str)> {
     let bits = suite.key_bits;
     let encryption = match suite.encryption {
         EncryptionId::AES_CBC => format!("AES-CBC-{bits} [RFC3602]"),
+        EncryptionId::AES_CTR => format!("AES-CTR-{bits} [RFC5930]"),
+        EncryptionId::AES_CCM_8 => format!("AES-CCM-{bits} with 8 octet ICV [RFC5282]"),
+        EncryptionId::AES_CCM_12 => format!("AES-CCM-{bits} with 12 octet ICV [RFC5282]"),
+        EncryptionId::AES_CCM_16 => format!("AES-CCM-{bits} with 16 octet ICV [RFC5282]"),
+        EncryptionId::AES_GCM_8 => format!("AES-GCM-{bits} with 8 octet ICV [RFC5282]"),
+        EncryptionId::AES_GCM_12 => format!("AES-GCM-{bits} with 12 octet ICV [RFC5282]"),
         EncryptionId::AES_GCM_16 => format!("AES-GCM-{bits} with 16 octet ICV [RFC5282]"),
         _ => return None,
     };
@@ -107,6 +121,9 @@ fn esp_names(suite: &CipherSuite) -> Option<(&'static str, &'static str)> {
     let encryption = match suite.encryption {
         EncryptionId::NULL => "NULL",
         EncryptionId::AES_CBC => "AES-CBC [RFC3602]",
+        EncryptionId::AES_CTR => "AES-CTR [RFC3686]",
+        EncryptionId::AES_GCM_8 => "AES-GCM with 8 octet ICV [RFC4106]",
+        EncryptionId::AES_GCM_12 => "AES-GCM with 12 octet ICV [RFC4106]",
         EncryptionId::AES_GCM_16 => "AES-GCM with 16 octet ICV [RFC4106]",
         _ => return None,
     };

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use crate::crypto::kdf::IkeKeys;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Associated, PacketKey, Secret};
-use crate::ike::KeyLogLine;
 use crate::ike::context::Context;
+use crate::ike::key_log;
 use crate::ike::{Discard, Path};
 use crate::wire::ikev2::{FragmentHeader, PayloadWriter};
 use crate::wire::isakmp::{Header, PayloadChain, PayloadType, RawPayload};
@@ -31,7 +31,7 @@ pub(in crate::ike) struct SaKeys {
     pub(super) fragment_rules: FragmentRules,
     pub(super) reassembly: Reassembly,
     /// Comes out with the first message that these keys have opened: what strangers send costs no line.
-    log: Option<KeyLogLine>,
+    log: Option<key_log::Entry>,
 }
 
 /// The keys that IKE_AUTH needs and nothing else does.
@@ -57,7 +57,7 @@ impl SaKeys {
         keys: IkeKeys,
         initiator: bool,
         fragment_rules: FragmentRules,
-        log: Option<KeyLogLine>,
+        log: Option<key_log::Entry>,
     ) -> (Self, AuthKeys) {
         let key = |encryption: &Secret, integrity: &Secret| {
             PacketKey::new(suite.cipher, encryption.as_bytes(), integrity.as_bytes())
