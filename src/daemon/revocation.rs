@@ -304,11 +304,16 @@ mod tests {
     fn no_thread_runs_before_there_is_a_wish() {
         let poll = mio::Poll::new().expect("epoll");
         let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
-        let mut fetcher = Fetcher::new(Arc::new(waker));
+        let waker = Arc::new(waker);
+        let mut fetcher = Fetcher::new(Arc::clone(&waker));
+        // Each thread owns a worker, and each worker shares the waker with us.
+        let workers = || Arc::strong_count(&waker) - 1;
         assert!(fetcher.to_start.is_some());
+        assert_eq!(workers(), 1, "the one to copy");
         for _ in 0..2 {
             let refused = fetcher.ask(wish("http://127.0.0.1:1/".to_owned(), false));
             assert!(refused.is_none() && fetcher.to_start.is_none());
+            assert_eq!(workers(), THREADS);
             let (_, outcome) = fetcher.outcomes.recv().expect("an outcome");
             outcome.expect_err("not from a certificate");
         }

@@ -9,10 +9,11 @@ use lockgate::wire::isakmp::ExchangeType;
 
 use super::addresses::guest;
 use super::config::Side;
+use super::network::Sent;
 use super::pair::{initiate, millis, rekey, rekey_ike, seconds};
 use super::redirect::{
-    ELSEWHERE, assert_at, gateway, notifies, pair_with, redirect, redirected_in_auth, sending_away,
-    up,
+    ELSEWHERE, addr, assert_at, gateway, notifies, pair_with, redirect, redirected_in_auth,
+    sending_away, up,
 };
 
 /// Where nobody answers.
@@ -88,6 +89,7 @@ fn a_new_authentication_that_is_redirected_ends_nothing_here() {
     up(&mut pair);
     let before = pair.ike_sa(Side::B).id;
     pair.start_traffic(millis(3));
+    let since = pair.net.sent();
     pair.command(Side::A, rekey(None, true));
     let mut changed = pair.setup(Side::B).clone();
     changed.connection.redirect = Some(gateway(NOWHERE));
@@ -100,6 +102,18 @@ fn a_new_authentication_that_is_redirected_ends_nothing_here() {
     assert_eq!(pair.lost_packets, 0);
     let sas = pair.ike_sas(Side::B);
     assert!(sas.iter().any(|sa| sa.id == before), "{sas:?}");
+    // Not in IKE_SA_INIT, but between the answer to IKE_AUTH and the way to nowhere.
+    let trace = &pair.net.trace[since..];
+    let place = |exchange, from| {
+        let of = |sent: &Sent| sent.from == from && sent.header.exchange == exchange;
+        trace.iter().position(of).expect("it was sent")
+    };
+    let answer = &trace[place(ExchangeType::IKE_SA_INIT, Side::B)];
+    let mut told = notifies(answer).into_iter();
+    assert!(told.all(|(kind, _)| kind != NotifyType::REDIRECT));
+    let away = |sent: &Sent| sent.transmit.path.remote.ip() == addr(NOWHERE);
+    let gone = trace.iter().position(away).expect("A follows");
+    assert!(gone > place(ExchangeType::IKE_AUTH, Side::B));
 }
 
 /// A peer that forgets what it was told and says so to nobody has one IKE SA here, whatever the policy.

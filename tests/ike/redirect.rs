@@ -14,7 +14,7 @@ use super::pair::{Pair, initiate, millis, rekey_ike, seconds};
 /// The second address of B.
 pub(crate) const ELSEWHERE: &str = "192.0.2.22";
 
-fn addr(text: &str) -> IpAddr {
+pub(crate) fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 

@@ -1,16 +1,18 @@
 //! Tickets that are no good, and who presents them (RFC 5723 §9).
 
-use lockgate::ike::{AddressPattern, Discard, Path};
+use lockgate::crypto::PacketKey;
+use lockgate::ike::{AddressPattern, Discard, KeyTable, Path};
 use lockgate::wire::ikev2::{AuthMethod, AuthPayload, Notify, NotifyType, TicketGrant};
 use lockgate::wire::isakmp::{ExchangeType, Header, IkeSpi, PayloadType};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::actor::{Actor, Opened, first_request, identity, notify, proof, split};
+use super::actor::{Actor, Opened, first_request, identity, join, notify, proof, split};
 use super::config::{Setup, Side};
 use super::network::{Fate, Sent};
-use super::pair::{Pair, millis, seconds, terminate_ike};
-use super::resumption::resuming;
+use super::pair::{Pair, initiate, millis, seconds, terminate_ike};
+use super::resumption::{first_messages, resuming};
+use super::session::{SUITE, open_with, seal_with};
 
 fn ticket_of(answer: &Opened) -> Option<(u32, Vec<u8>)> {
     let notifies = answer
@@ -402,12 +404,11 @@ fn answer_with(request: &Header, payloads: &[(PayloadType, Vec<u8>)]) -> Vec<u8>
         flags: lockgate::wire::isakmp::Flags::new(false, true),
         ..*request
     };
-    lockgate::wire::ikev2::message_bytes(header, super::actor::join(&payloads.to_vec()))
+    lockgate::wire::ikev2::message_bytes(header, join(&payloads.to_vec()))
 }
 
 #[test]
-fn tickets_that_a_peer_gives_badly_or_unasked_are_not_kept() {
-    // As the responder of an IKE SA, B takes none.
+fn a_responder_takes_no_ticket() {
     let (mut pair, mut actor, _) = insider();
     let grant = TicketGrant {
         lifetime: 600,
@@ -424,4 +425,122 @@ fn tickets_that_a_peer_gives_badly_or_unasked_are_not_kept() {
             .iter()
             .all(|sent| !sent.is(ExchangeType::IKE_SESSION_RESUME, false))
     );
+}
+
+/// What B says instead of its ticket.
+type Instead = fn(&[u8]) -> (NotifyType, Vec<u8>);
+
+/// B's answer with something else in place of its ticket, by the keys that B has written down.
+fn with_ticket_changed(pair: &mut Pair, answer: &[u8], instead: Instead) -> Vec<u8> {
+    let lines = pair.host(Side::B).keys.iter();
+    let mut lines = lines.filter(|line| line.table == KeyTable::Ikev2Decryption);
+    let line = lines.next_back().unwrap().line.as_bytes().to_vec();
+    let sk_er = line.split(|byte| *byte == b',').nth(3).unwrap();
+    let sk_er = data_encoding::HEXLOWER.decode(sk_er).unwrap();
+    let key = PacketKey::new(SUITE.cipher, &sk_er, &[]).unwrap();
+    let (first, text) = open_with(&key, answer);
+    let mut payloads = split(first, &text);
+    let is_ticket = |(kind, body): &(PayloadType, Vec<u8>)| {
+        *kind == PayloadType::NOTIFY
+            && Notify::parse(body).unwrap().kind == NotifyType::TICKET_LT_OPAQUE
+    };
+    let granted = payloads.iter().position(is_ticket);
+    let granted = granted.map(|place| payloads.remove(place).1);
+    let (header, _) = Header::parse(answer).unwrap();
+    if granted.is_some() || header.exchange == ExchangeType::IKE_AUTH {
+        let data = granted.map_or(Vec::new(), |body| body[4..].to_vec());
+        let (kind, data) = instead(&data);
+        payloads.push(notify(kind, &data));
+    }
+    let (first, text) = join(&payloads);
+    seal_with(&key, header, 1 << 40, first, &text)
+}
+
+#[test]
+fn tickets_that_a_peer_gives_badly_or_unasked_are_not_kept() {
+    const GIVEN: NotifyType = NotifyType::TICKET_LT_OPAQUE;
+    // Whether it was asked for, is kept, is counted.
+    let cases: [(&str, Instead, [bool; 3]); 9] = [
+        (
+            "as it came",
+            |data| (GIVEN, data.to_vec()),
+            [true, true, false],
+        ),
+        (
+            "the longest",
+            |_| (GIVEN, [&[0, 0, 2, 88][..], &[1; 2048]].concat()),
+            [true, true, false],
+        ),
+        (
+            "too long",
+            |_| (GIVEN, [&[0, 0, 2, 88][..], &[1; 2049]].concat()),
+            [true, false, true],
+        ),
+        (
+            "half a lifetime",
+            |_| (GIVEN, vec![0, 0]),
+            [true, false, true],
+        ),
+        (
+            "no ticket",
+            |_| (GIVEN, vec![0, 0, 2, 88]),
+            [true, false, true],
+        ),
+        (
+            "no time to live",
+            |data| (GIVEN, [&[0; 4], &data[4..]].concat()),
+            [true, false, false],
+        ),
+        (
+            "as it is presented",
+            |data| (NotifyType::TICKET_OPAQUE, data[4..].to_vec()),
+            [true, false, false],
+        ),
+        (
+            "refused",
+            |_| (NotifyType::TICKET_NACK, vec![]),
+            [true, false, false],
+        ),
+        (
+            "unasked",
+            |_| (GIVEN, [&[0, 0, 2, 88][..], &[1; 300]].concat()),
+            [false, false, false],
+        ),
+    ];
+    for (name, instead, [asked, kept, counted]) in cases {
+        let mut pair = Pair::with(|side, setup| {
+            resuming(side, setup);
+            setup.settings.key_log = true;
+            setup.connection.resumption = asked || side == Side::B;
+        });
+        pair.net.decide(|sent| {
+            let changed = sent.from == Side::B && sent.header.exchange != ExchangeType::IKE_SA_INIT;
+            if changed { Fate::Drop } else { Fate::Deliver }
+        });
+        pair.command(Side::A, initiate("lan"));
+        let mut seen = 0;
+        for _ in 0..500 {
+            pair.run_for(millis(1));
+            let sent = pair.net.from(Side::B, seen);
+            let sealed = sent.iter().filter(|sent| {
+                sent.header.exchange != ExchangeType::IKE_SA_INIT && sent.header.flags.response()
+            });
+            let answers: Vec<_> = sealed.map(|sent| sent.transmit.bytes.clone()).collect();
+            seen = pair.net.sent();
+            for answer in answers {
+                let changed = with_ticket_changed(&mut pair, &answer, instead);
+                pair.inject(Side::A, &changed);
+            }
+        }
+        assert_eq!(pair.children(Side::A).len(), 1, "{name}");
+        let bad = pair.host(Side::A).discarded(Discard::BadTicket);
+        assert_eq!(bad > 0, counted, "{name}");
+        pair.net.heal();
+        pair.restart(Side::B);
+        let since = pair.net.sent();
+        pair.run_for(seconds(90));
+        pair.assert_clean(1);
+        let first = first_messages(&pair, since);
+        assert_eq!(first.contains(&"resume"), kept, "{name}: {first:?}");
+    }
 }

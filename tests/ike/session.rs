@@ -210,26 +210,8 @@ impl Session {
             message_id,
             length: 0,
         };
-        let mut body = vec![0; 8];
-        body.extend_from_slice(text);
-        body.push(0); // the length of no padding
-        body.extend_from_slice(&[0; 16]);
-        let mut message = message_bytes(header, (PayloadType::SK, Vec::new()));
-        message.extend_from_slice(&[first.0, 0]);
-        let length = u16::try_from(body.len() + 4).unwrap();
-        message.extend_from_slice(&length.to_be_bytes());
-        let total = u32::try_from(message.len() + body.len()).unwrap();
-        message[24..28].copy_from_slice(&total.to_be_bytes());
-        let associated = Associated {
-            header: &message,
-            esn_high: None,
-        };
         self.sealed += 1;
-        self.outbound
-            .seal(self.sealed, associated, &mut body)
-            .unwrap();
-        message.extend_from_slice(&body);
-        message
+        seal_with(&self.outbound, header, self.sealed, first, text)
     }
 
     /// One fragment of a request, whatever its numbers say.
@@ -266,19 +248,52 @@ impl Session {
 
     pub(crate) fn open(&self, bytes: &[u8]) -> Opened {
         let (header, _) = Header::parse(bytes).unwrap();
-        let mut body = bytes[32..].to_vec();
-        let associated = Associated {
-            header: &bytes[..32],
-            esn_high: None,
-        };
-        let text = self.inbound.open(associated, &mut body).unwrap();
-        let (padding, padded) = text.split_last().unwrap();
-        let text = &padded[..padded.len() - usize::from(*padding)];
+        let (first, text) = open_with(&self.inbound, bytes);
         Opened {
             header,
-            payloads: split(PayloadType(bytes[28]), text),
+            payloads: split(first, &text),
         }
     }
+}
+
+/// A message with an SK payload, by the number'th nonce of a key.
+pub(crate) fn seal_with(
+    key: &PacketKey,
+    header: Header,
+    number: u64,
+    first: PayloadType,
+    text: &[u8],
+) -> Vec<u8> {
+    let mut body = vec![0; 8];
+    body.extend_from_slice(text);
+    body.push(0); // the length of no padding
+    body.extend_from_slice(&[0; 16]);
+    let mut message = message_bytes(header, (PayloadType::SK, Vec::new()));
+    message.extend_from_slice(&[first.0, 0]);
+    let length = u16::try_from(body.len() + 4).unwrap();
+    message.extend_from_slice(&length.to_be_bytes());
+    let total = u32::try_from(message.len() + body.len()).unwrap();
+    message[24..28].copy_from_slice(&total.to_be_bytes());
+    let associated = Associated {
+        header: &message,
+        esn_high: None,
+    };
+    key.seal(number, associated, &mut body).unwrap();
+    message.extend_from_slice(&body);
+    message
+}
+
+/// What is in an SK payload.
+pub(crate) fn open_with(key: &PacketKey, bytes: &[u8]) -> (PayloadType, Vec<u8>) {
+    let mut body = bytes[32..].to_vec();
+    let associated = Associated {
+        header: &bytes[..32],
+        esn_high: None,
+    };
+    let text = key.open(associated, &mut body).unwrap();
+    let (padding, padded) = text.split_last().unwrap();
+    let text = padded[..padded.len() - usize::from(*padding)].to_vec();
+    (PayloadType(bytes[28]), text)
 }
 
 fn packet_key(secret: &Secret) -> PacketKey {
