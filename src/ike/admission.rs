@@ -120,8 +120,7 @@ impl Endpoint {
         let payloads = match datagram.clear_payloads() {
             Ok(payloads) => payloads,
             Err(error @ ExchangeError::UnsupportedCritical(_)) => {
-                self.refuse_init(datagram, &error, false);
-                return Err(Discard::BadPayload);
+                return Err(self.refuse_init(datagram, &error, false));
             }
             Err(_) => return Err(Discard::Malformed),
         };
@@ -167,12 +166,10 @@ impl Endpoint {
             Err(ExchangeError::InvalidPublic) => Err(Discard::BadPublicValue),
             // A guess that was wrong is no mistake: whoever may come in is told, as with a cookie.
             Err(error @ ExchangeError::OtherGroup(_)) => {
-                self.refuse_init(datagram, &error, true);
-                Ok(())
+                Err(self.refuse_init(datagram, &error, true))
             }
             Err(error @ ExchangeError::Proposals(_)) => {
-                self.refuse_init(datagram, &error, sender.proven);
-                Ok(())
+                Err(self.refuse_init(datagram, &error, sender.proven))
             }
             Err(_) => Err(Discard::BadPayload),
         }
@@ -188,7 +185,12 @@ impl Endpoint {
     }
 
     /// Tells a stranger why not, and keeps nothing. `always`: whatever others have been told.
-    fn refuse_init(&mut self, datagram: &Datagram<'_>, error: &ExchangeError, always: bool) {
+    fn refuse_init(
+        &mut self,
+        datagram: &Datagram<'_>,
+        error: &ExchangeError,
+        always: bool,
+    ) -> Discard {
         let remote = datagram.remote();
         let exchange = datagram.header.exchange;
         let line = format!("refused {exchange} of {remote}: {error}");
@@ -198,6 +200,7 @@ impl Endpoint {
             error.encode(&mut payloads);
             self.reply_clear(datagram, payloads);
         }
+        error.discard()
     }
 
     fn alert_of_init(&mut self, datagram: &Datagram<'_>, kind: AlertKind, message: String) {

@@ -1,6 +1,6 @@
 //! Why a message was ignored.
 
-/// A message that changed nothing. Each reason has a counter.
+/// A message that was ignored, or a request that was answered with an error. Each reason has a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum Discard {
@@ -58,6 +58,18 @@ pub enum Discard {
     BadPayload,
     /// A public value that is not valid for its method.
     BadPublicValue,
+    /// A critical payload that we do not know; the answer names it.
+    RefusedCritical,
+    /// A request of a peer with keys that lacks a payload or cannot be read; the answer says so.
+    RefusedSyntax,
+    /// A proposal or key exchange method that is not ours; the answer says so.
+    RefusedProposal,
+    /// Traffic selectors that no child of the connection allows; the answer says so.
+    RefusedSelectors,
+    /// A peer that did not prove who it is; the answer says only that.
+    RefusedAuthentication,
+    /// Another request that was answered with an error: busy, not there, too many, no address.
+    RefusedRequest,
     /// The peer or the wish is limited in rate.
     RateLimited,
     /// The endpoint is shutting down.
@@ -66,7 +78,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 35] = [
         Self::Malformed,
         Self::TooLong,
         Self::WrongVersion,
@@ -94,6 +106,12 @@ impl Discard {
         Self::NoConnection,
         Self::BadPayload,
         Self::BadPublicValue,
+        Self::RefusedCritical,
+        Self::RefusedSyntax,
+        Self::RefusedProposal,
+        Self::RefusedSelectors,
+        Self::RefusedAuthentication,
+        Self::RefusedRequest,
         Self::RateLimited,
         Self::ShuttingDown,
     ];
@@ -136,6 +154,12 @@ impl Discard {
             Self::NoConnection => "no-connection",
             Self::BadPayload => "bad-payload",
             Self::BadPublicValue => "bad-public-value",
+            Self::RefusedCritical => "refused-critical",
+            Self::RefusedSyntax => "refused-syntax",
+            Self::RefusedProposal => "refused-proposal",
+            Self::RefusedSelectors => "refused-selectors",
+            Self::RefusedAuthentication => "refused-authentication",
+            Self::RefusedRequest => "refused-request",
             Self::RateLimited => "rate-limited",
             Self::ShuttingDown => "shutting-down",
         }

@@ -1,13 +1,14 @@
 //! Answers that ask for something else: what follows from each, in both roles.
 
-use lockgate::ike::StartAction;
+use lockgate::ike::{Discard, StartAction};
 use lockgate::ipsec::{Reqid, SaEvent};
 use lockgate::wire::ikev2::NotifyType;
 use lockgate::wire::isakmp::{ExchangeType, PayloadType};
+use lockgate::wire::proposal::KeyExchangeId;
 use lockgate::wire::selector::TrafficSelector;
 
-use super::actor::{Actor, Opened, notify, sa, selectors};
-use super::config::{Side, child, esp_proposals};
+use super::actor::{Actor, IKE, Opened, ke, notify, sa, selectors};
+use super::config::{Side, child, esp_proposals, ike_proposals};
 use super::pair::{Pair, initiate, rekey_child, rekey_ike, seconds};
 
 /// B has been asked by hand to set up a tunnel; the second child is B's to ask for.
@@ -274,4 +275,55 @@ fn a_message_id_sync_that_was_not_agreed_on_is_ignored() {
     assert!(answer.unwrap().payloads.is_empty());
     let answer = actor.request(&mut pair, ExchangeType::INFORMATIONAL, &vec![]);
     assert!(answer.is_some(), "the message IDs go on as before");
+}
+
+/// Keys would depend on what one side alone has chosen (RFC 7296 §2.10).
+#[test]
+fn a_rekeyed_ike_sa_with_our_own_nonce_as_the_peers_is_not_taken() {
+    for reflects in [true, false] {
+        let mut pair = Pair::new();
+        let mut actor = Actor::connect(&mut pair, 1);
+        let old = pair.ike_sa(Side::B).responder_spi;
+        pair.command(Side::B, rekey_ike());
+        let request = actor.take_request(&pair).unwrap();
+        let own = request.body(PayloadType::NONCE).unwrap().to_vec();
+        let nonce = if reflects { own } else { actor.nonce() };
+        let mut proposals = ike_proposals(&[IKE]);
+        proposals[0].spi = vec![0x77; 8];
+        let exchange = actor.key_exchange(KeyExchangeId::X25519);
+        let answer = vec![
+            (PayloadType::SA, sa(&proposals)),
+            (PayloadType::NONCE, nonce),
+            (PayloadType::KE, ke(&exchange)),
+        ];
+        actor.answer(&mut pair, &request, &answer);
+        let sas = pair.ike_sas(Side::B);
+        let stays = sas.len() == 1 && sas[0].responder_spi == old;
+        assert_eq!(stays, reflects);
+    }
+}
+
+#[test]
+fn what_is_answered_with_an_error_is_counted_by_its_kind() {
+    let mut pair = Pair::new();
+    let mut actor = Actor::connect(&mut pair, 1);
+    let exchange = ExchangeType::CREATE_CHILD_SA;
+    let (local, remote) = (Side::A.network(), Side::B.network());
+    let selectors = actor.create_child("10.9.0.0/24", remote);
+    let mut proposal = actor.create_child(local, remote);
+    proposal[0].1 = super::session::child_sa("aes128ctr-sha512-noesn", 0x1234_5678);
+    let gone = actor.rekey_child(0xdead_beef);
+    let syntax = actor.create_child(local, remote)[..2].to_vec();
+    for (payloads, counter) in [
+        (selectors, Discard::RefusedSelectors),
+        (proposal, Discard::RefusedProposal),
+        (gone, Discard::RefusedRequest),
+        (syntax, Discard::RefusedSyntax),
+    ] {
+        let before = pair.host(Side::B).all_discarded();
+        let answer = actor.request(&mut pair, exchange, &payloads);
+        assert!(answer.unwrap().error().is_some(), "{counter:?}");
+        assert_eq!(pair.host(Side::B).discarded(counter), 1, "{counter:?}");
+        assert_eq!(pair.host(Side::B).all_discarded(), before + 1);
+    }
 }

@@ -314,6 +314,7 @@ fn an_unknown_critical_payload_in_clear_is_refused_by_name() {
     let mut bytes = init_request(IkeSpi([7; 8]), payloads);
     bytes[29] = 0x80;
     pair.inject(Side::B, &bytes);
+    assert_eq!(pair.host(Side::B).discarded(Discard::RefusedCritical), 1);
     let sent = pair.net.from(Side::B, 0);
     assert_eq!(sent.len(), 1);
     let bytes = &sent[0].transmit.bytes;

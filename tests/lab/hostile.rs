@@ -207,7 +207,11 @@ fn chains() -> Vec<Input> {
     critical.insert(0, (PayloadType(200), vec![]));
     let mut bytes = init(&critical);
     bytes[29] = 0x80;
-    inputs.push(input("an unknown critical payload", bytes, "bad-payload"));
+    inputs.push(input(
+        "an unknown critical payload",
+        bytes,
+        "refused-critical",
+    ));
     inputs
 }
 

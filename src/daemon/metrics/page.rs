@@ -124,7 +124,12 @@ impl Writer<'_> {
         }
         let discards = Discard::ALL.iter().zip(snapshot.discards);
         let discards = discards.map(|(reason, count)| ([("reason", reason.name())], count));
-        self.counters("ike_discards", "IKE messages ignored", None, discards)
+        self.counters(
+            "ike_discards",
+            "IKE messages ignored or refused",
+            None,
+            discards,
+        )
     }
 
     fn children(&mut self, tunnels: &[Tunnel]) -> fmt::Result {

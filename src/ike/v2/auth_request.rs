@@ -374,6 +374,7 @@ pub(super) fn refuse(
     let exchange = request.exchange;
     let line = format!("refused {exchange} of {remote}: {error}");
     core.alert_of_stranger(cx, error.alert_kind(Subject::Ike), line);
+    cx.discard(error.discard());
     let mut payloads = PayloadWriter::new();
     error.encode(&mut payloads);
     let header = core.header(exchange, true, request.message_id);

@@ -4,7 +4,7 @@ use crate::crypto::kex::AnswerError;
 use crate::ike::alert::Subject;
 use crate::ike::narrow::SelectorMismatch;
 use crate::ike::negotiate::ProposalMismatch;
-use crate::ike::{AlertKind, Identity};
+use crate::ike::{AlertKind, Discard, Identity};
 use crate::wire::Malformed;
 use crate::wire::ikev2::{Notify, NotifyType, PayloadWriter};
 use crate::wire::isakmp::PayloadType;
@@ -145,6 +145,20 @@ impl ExchangeError {
                 | Self::ChildlessOnly,
                 _,
             ) => AlertKind::Child,
+        }
+    }
+
+    /// What a request is counted as that is answered with this.
+    pub(in crate::ike) fn discard(&self) -> Discard {
+        match self.notify() {
+            NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD => Discard::RefusedCritical,
+            NotifyType::INVALID_SYNTAX => Discard::RefusedSyntax,
+            NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD => {
+                Discard::RefusedProposal
+            }
+            NotifyType::TS_UNACCEPTABLE => Discard::RefusedSelectors,
+            NotifyType::AUTHENTICATION_FAILED => Discard::RefusedAuthentication,
+            _ => Discard::RefusedRequest,
         }
     }
 

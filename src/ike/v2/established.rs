@@ -313,6 +313,7 @@ impl Established {
         let exchange = datagram.header.exchange;
         let line = format!("refused {exchange} request: {error}");
         core.alert_of_stranger(cx, error.alert_kind(Subject::Child), line);
+        cx.discard(error.discard());
         let mut payloads = PayloadWriter::new();
         error.encode(&mut payloads);
         self.answer(core, datagram, payloads, cx);

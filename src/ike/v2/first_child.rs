@@ -91,6 +91,7 @@ impl Established {
         match child {
             Ok(child) => Ok(child),
             Err(error) => {
+                cx.discard(error.discard());
                 error.encode(response);
                 Err(error)
             }

@@ -14,11 +14,11 @@ mod addresses;
 use std::net::IpAddr;
 
 use crate::crypto::constant_time_eq;
-use crate::ike::Path;
 use crate::ike::context::Context;
 use crate::ike::nat;
 use crate::ike::pad::Connection;
 use crate::ike::status::NatStatus;
+use crate::ike::{Discard, Path};
 use crate::wire::ikev2::{NotifyType, PayloadWriter};
 
 use super::child::{End, esp_path};
@@ -349,6 +349,7 @@ impl Established {
             .iter()
             .any(|notify| is_address(notify.kind));
         if (updates || lists) && is_translated(datagram.path, payloads) {
+            cx.discard(Discard::RefusedRequest);
             add_notify(response, NotifyType::UNEXPECTED_NAT_DETECTED, &[]);
             return;
         }
@@ -361,6 +362,7 @@ impl Established {
         }
         if updates && !decides {
             if is_own_or_many(datagram.path.remote.ip(), core, cx) {
+                cx.discard(Discard::RefusedRequest);
                 add_notify(response, NotifyType::UNACCEPTABLE_ADDRESSES, &[]);
                 return;
             }

@@ -481,6 +481,9 @@ impl IkeRekey {
             return Err("peer chose another key exchange method".to_owned());
         }
         let nr = payloads.nonce().map_err(text)?.to_vec();
+        if nr == self.nonce {
+            return Err("the nonce is our own".to_owned());
+        }
         let shared = self.exchange.finish(ke.data);
         let shared = vec![shared.map_err(|error| error.to_string())?];
         let terms = Terms {
