@@ -82,6 +82,8 @@ fn main() -> Result<()> {
 }
 
 struct Forwarder {
+    /// The kernel keeps to it as long as it is there.
+    _guard: Option<Guard>,
     poll: Poll,
     tun: TunQueue,
     /// The device lives as long as this.
@@ -145,10 +147,10 @@ impl Cipher {
     }
 }
 
-/// Does to the kernel what Lockgate does for a policy between the two networks.
-fn protect(arguments: &Arguments, device: &Tun) -> Result<()> {
+/// Does to the kernel what Lockgate does for a policy between the two networks, as long as the guard lives.
+fn protect(arguments: &Arguments, device: &Tun) -> Result<Option<Guard>> {
     let Some([local, remote]) = arguments.guard.as_deref() else {
-        return Ok(());
+        return Ok(None);
     };
     let policy = |id, direction| Policy {
         id: PolicyId(id),
@@ -170,7 +172,8 @@ fn protect(arguments: &Arguments, device: &Tun) -> Result<()> {
             .map(|(id, to)| policy(id, to))
             .collect(),
     );
-    Guard::install(&spd)?.exempt(device.name())?;
+    let mut guard = Guard::install(&spd, device.name())?;
+    guard.exempt(device.name(), device.index())?;
     let usual = DaemonConfig::default();
     let mut routes = Routes::open(Settings {
         device: device.name().to_owned(),
@@ -178,9 +181,10 @@ fn protect(arguments: &Arguments, device: &Tun) -> Result<()> {
         table: usual.routing_table,
         mark: usual.fwmark,
         guard: true,
-        mirrored: true,
+        mirrored: guard.mirrored(),
     })?;
-    routes.update(&spd).context("cannot set the routes")
+    routes.update(&spd).context("cannot set the routes")?;
+    Ok(Some(guard))
 }
 
 enum Carrier {
@@ -255,7 +259,7 @@ impl Forwarder {
         let Some(tun) = queues.into_iter().next() else {
             bail!("the TUN device has no queue");
         };
-        protect(arguments, &device)?;
+        let guard = protect(arguments, &device)?;
         let socket = Carrier::open(arguments, wanted).context("cannot open the socket")?;
         let poll = Poll::new()?;
         let registry = poll.registry();
@@ -265,6 +269,7 @@ impl Forwarder {
         let active = device.offloads();
         let port = if arguments.raw { 0 } else { arguments.port };
         Ok(Self {
+            _guard: guard,
             poll,
             tun,
             tun_ready: true,
