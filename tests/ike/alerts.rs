@@ -57,8 +57,10 @@ fn different_esp_proposals_are_told_with_the_child_that_failed() {
     let asked = find(&a, AlertKind::ChildProposal);
     assert_eq!(asked.child.as_deref(), Some("lan"));
     let answered = find(&b, AlertKind::ChildProposal);
+    let said = "no common encryption algorithm: peer sent [aes256gcm16";
+    assert!(answered.message.contains(said), "{}", answered.message);
     assert!(
-        answered.message.contains("no common"),
+        answered.message.contains("we have [aes128-sha256"),
         "{}",
         answered.message
     );

@@ -43,7 +43,7 @@ use lockgate::ipsec::{ChildId, SaEvent};
 use lockgate::wire::isakmp::{ExchangeType, PayloadType};
 
 use super::actor::{Actor, delete_esp, sa, selectors};
-use super::collisions::{NONCES, Wish, collide};
+use super::collisions::{NONCES, Wish, assert_child_of, assert_ike_of, collide, collide_until};
 use super::config::{Side, esp_proposals, ike_proposals};
 use super::network::{Fate, Sent};
 use super::pair::{Pair, millis, rekey_child, rekey_ike, seconds, terminate_child};
@@ -163,6 +163,13 @@ fn a_late_request_to_replace_what_is_replaced_is_refused_once() {
             pair.settle_traffic();
             pair.run_for(seconds(60));
             assert!(pair.host(Side::A).logged("refused CREATE_CHILD_SA"));
+            // A has deleted it after 40 ms, unless its DELETE is late.
+            let gone = late > 40 && deleted == 0;
+            let mut told = |name: &str| pair.host(Side::B).logged(name);
+            assert_eq!(
+                ["TEMPORARY_FAILURE", "CHILD_SA_NOT_FOUND"].map(&mut told),
+                [!gone, gone]
+            );
             for side in Side::BOTH {
                 assert_eq!(requests(&pair, side, before), 1, "{side:?}");
             }
@@ -189,6 +196,7 @@ fn a_late_request_to_replace_what_is_gone_is_refused_once() {
         pair.command(Side::A, terminate_child());
         pair.run_for(seconds(60));
         assert!(pair.host(Side::A).logged("no Child SA has SPI"));
+        assert!(pair.host(Side::B).logged("CHILD_SA_NOT_FOUND"));
         assert_eq!(requests(&pair, Side::B, before), 1);
         pair.assert_clean(0);
         pair.finish();
@@ -228,8 +236,19 @@ fn retries_with_another_group_may_collide_too() {
                     }
                 });
                 let before = pair.net.sent();
-                collide(&mut pair, command, lowest);
+                // Refused after 10 ms, asked again after 20 ms, answered after 30 ms or later.
+                collide_until(&mut pair, command, lowest, millis(31 + late));
                 pair.settle_traffic();
+                // A late retry finds that A has been answered.
+                let winner = if late == 0 {
+                    lowest.loser().other()
+                } else {
+                    Side::A
+                };
+                match kind {
+                    "IKE" => assert_ike_of(&pair, winner),
+                    _ => assert_child_of(&mut pair, winner),
+                }
                 pair.run_for(seconds(60));
                 for side in Side::BOTH {
                     assert_eq!(requests(&pair, side, before), 2, "{side:?}");

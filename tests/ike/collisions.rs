@@ -30,7 +30,7 @@ pub(crate) const NONCES: [Nonce; 4] = [
 
 impl Nonce {
     /// Whose exchange loses if this nonce is the lowest.
-    fn loser(self) -> Side {
+    pub(crate) fn loser(self) -> Side {
         match self {
             Self::RequestA | Self::AnswerB => Side::A,
             Self::RequestB | Self::AnswerA => Side::B,
@@ -41,6 +41,16 @@ impl Nonce {
 /// Lets both sides send their requests before they see the other's, with the lowest of the four
 /// nonces in a given place.
 pub(crate) fn collide(pair: &mut Pair, command: impl Fn() -> Command, lowest: Nonce) {
+    collide_until(pair, command, lowest, millis(11));
+}
+
+/// The same where the answers are not made before `answered`.
+pub(crate) fn collide_until(
+    pair: &mut Pair,
+    command: impl Fn() -> Command,
+    lowest: Nonce,
+    answered: Duration,
+) {
     let byte = |nonce: Nonce| Some(if nonce == lowest { 1 } else { 200 });
     for (side, nonce) in [(Side::A, Nonce::RequestA), (Side::B, Nonce::RequestB)] {
         pair.host(side).nonces.set(byte(nonce));
@@ -48,9 +58,28 @@ pub(crate) fn collide(pair: &mut Pair, command: impl Fn() -> Command, lowest: No
     }
     pair.host(Side::A).nonces.set(byte(Nonce::AnswerA));
     pair.host(Side::B).nonces.set(byte(Nonce::AnswerB));
-    pair.run_for(millis(11));
+    pair.run_for(answered);
     for side in Side::BOTH {
         pair.host(side).nonces.set(None);
+    }
+}
+
+/// The only Child SA is one that this side asked for, and the other one granted.
+#[track_caller]
+pub(crate) fn assert_child_of(pair: &mut Pair, maker: Side) {
+    for side in Side::BOTH {
+        let id = pair.child(side).id;
+        let granted = format!("peer is rekeying to CHILD_SA lan{{{id}}}");
+        let granted = pair.host(side).logged(&granted);
+        assert_eq!(granted, side != maker, "{side:?} {id}, made by {maker:?}");
+    }
+}
+
+/// The only IKE SA is one that this side asked for.
+#[track_caller]
+pub(crate) fn assert_ike_of(pair: &Pair, maker: Side) {
+    for side in Side::BOTH {
+        assert_eq!(pair.ike_sa(side).initiator, side == maker, "{side:?}");
     }
 }
 
@@ -85,6 +114,7 @@ fn the_exchange_with_the_lowest_nonce_loses_when_both_sides_rekey_a_child() {
                 added[2],
                 "{lowest:?}"
             );
+            assert_child_of(&mut pair, loser.other());
             assert_eq!(pair.lost_packets, 0, "{lowest:?}");
             pair.run_for(seconds(6));
             pair.assert_clean(1);
@@ -100,9 +130,7 @@ fn the_exchange_with_the_lowest_nonce_loses_when_both_sides_rekey_the_ike_sa() {
         pair.start_traffic(millis(1));
         collide(&mut pair, rekey_ike, lowest);
         pair.settle_traffic();
-        let winner = lowest.loser().other();
-        assert!(pair.ike_sa(winner).initiator, "{lowest:?}");
-        assert!(!pair.ike_sa(winner.other()).initiator, "{lowest:?}");
+        assert_ike_of(&pair, lowest.loser().other());
         assert_eq!(pair.lost_packets, 0);
         pair.assert_clean(1);
         for side in Side::BOTH {

@@ -7,7 +7,7 @@ use lockgate::ike::Command;
 use lockgate::wire::isakmp::{ExchangeType, Header};
 use lockgate::wire::keyword::{esp_suite_text, ike_suite_text};
 
-use super::collisions::{NONCES, collide};
+use super::collisions::{NONCES, assert_child_of, assert_ike_of, collide};
 use super::config::{Setup, Side, esp_proposals, ike_proposals};
 use super::faults::{command_survives, with_every_fault};
 use super::network::Fate;
@@ -185,30 +185,43 @@ fn a_child_rekey_with_additional_key_exchanges_loses_no_packet() {
     );
 }
 
-/// Rekeys of both sides cross, with additional key exchanges on some of them.
-fn collisions(command: impl Fn() -> Command) {
-    let single = "aes256gcm16-prfsha384-x25519-ke1_mlkem512-ke1_none";
+/// Rekeys of both sides cross, with additional key exchanges in both exchanges or in that of one
+/// side: the responder's order decides.
+fn collisions(command: fn() -> Command, assert_of: fn(&mut Pair, Side)) {
     for plain in [None, Some(Side::A), Some(Side::B)] {
         for lowest in NONCES {
             println!("without: {plain:?}, lowest {lowest:?}");
-            let mut pair = Pair::up_with(|_, setup| {
-                setup.connection.proposals = ike_proposals(&[single]);
-                let esp = "aes256gcm16-x25519-ke1_mlkem512-ke1_none-esn";
-                setup.children[0].esp_proposals = esp_proposals(&[esp]);
+            let mut pair = Pair::up_with(|side, setup| {
+                let mut ike = vec!["aes256gcm16-prfsha384-x25519-ke1_mlkem512"];
+                let mut esp = vec!["aes256gcm16-x25519-ke1_mlkem512-esn"];
+                if let Some(plain) = plain {
+                    ike.push("aes256gcm16-prfsha384-x25519");
+                    esp.push("aes256gcm16-x25519-esn");
+                    // What the peer of this side asks for, this side answers without.
+                    if plain.other() == side {
+                        ike.reverse();
+                        esp.reverse();
+                    }
+                }
+                setup.connection.proposals = ike_proposals(&ike);
+                setup.children[0].esp_proposals = esp_proposals(&esp);
             });
-            if let Some(side) = plain {
-                // What it asks for, the other side answers without.
-                let setup = pair.setup(side);
-                let ike = "aes256gcm16-prfsha384-x25519";
-                setup.connection.proposals = ike_proposals(&[ike]);
-                let esp = "aes256gcm16-x25519-ke1_none-esn";
-                setup.children[0].esp_proposals = esp_proposals(&[esp]);
-                let (pad, now) = (setup.pad(), pair.now);
-                pair.host(side).reload(now, pad);
-                pair.collect();
+            pair.start_traffic(millis(4));
+            let before = pair.net.sent();
+            collide(&mut pair, command, lowest);
+            pair.settle_traffic();
+            assert_eq!(pair.lost_packets, 0);
+            let winner = lowest.loser().other();
+            assert_of(&mut pair, winner);
+            // The loser does not go on with its exchange.
+            for side in Side::BOTH {
+                let sent = pair.net.from(side, before).into_iter();
+                let followed = sent.filter(|sent| sent.is(ExchangeType::IKE_FOLLOWUP_KE, false));
+                let expected = usize::from(side == winner && plain != Some(side));
+                assert_eq!(followed.count(), expected, "{side:?}");
             }
-            collide(&mut pair, &command, lowest);
             pair.run_for(seconds(70));
+            assert_of(&mut pair, winner);
             pair.assert_clean(1);
             pair.finish();
         }
@@ -217,12 +230,12 @@ fn collisions(command: impl Fn() -> Command) {
 
 #[test]
 fn the_lowest_nonce_loses_also_where_child_rekeys_have_additional_key_exchanges() {
-    collisions(rekey_child);
+    collisions(rekey_child, assert_child_of);
 }
 
 #[test]
 fn the_lowest_nonce_loses_also_where_ike_rekeys_have_additional_key_exchanges() {
-    collisions(rekey_ike);
+    collisions(rekey_ike, |pair, maker| assert_ike_of(pair, maker));
 }
 
 #[test]

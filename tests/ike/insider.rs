@@ -1,7 +1,7 @@
 //! A peer that has keys and breaks the rules inside the SK payload (HOSTILE B10, B11, B25–B28, B31).
 
 use lockgate::ike::{Discard, Event};
-use lockgate::wire::ikev2::{AuthMethod, NotifyType};
+use lockgate::wire::ikev2::{AuthMethod, Notify, NotifyType};
 use lockgate::wire::isakmp::{ExchangeType, PayloadType};
 
 use super::actor::{
@@ -377,12 +377,20 @@ fn a_rekey_of_what_is_not_there_is_told_so() {
         let mut payloads = actor.rekey_child(0);
         payloads[0].1 = rekey_notify(protocol, named);
         let answer = actor.request(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
-        let error = answer.unwrap().error();
+        let answer = answer.unwrap();
+        let refusal = Notify::parse(answer.body(PayloadType::NOTIFY).unwrap()).unwrap();
         assert_eq!(
-            error,
-            Some(NotifyType::CHILD_SA_NOT_FOUND),
+            refusal.kind,
+            NotifyType::CHILD_SA_NOT_FOUND,
             "{protocol} {named:02x?}"
         );
+        if protocol == 3 && named.len() == 4 {
+            assert_eq!(
+                (refusal.protocol, refusal.spi),
+                (3, named),
+                "RFC 7296 §2.25"
+            );
+        }
         assert_unharmed(&mut pair, &mut actor);
     }
 }
