@@ -7,6 +7,8 @@
 
 mod support;
 
+#[path = "ike/breaches.rs"]
+mod breaches;
 #[path = "ike/claims.rs"]
 mod claims;
 #[path = "lab/closed.rs"]
@@ -17,6 +19,8 @@ mod families;
 mod forged;
 #[path = "lab/hostile.rs"]
 mod hostile;
+#[path = "lab/insider.rs"]
+mod insider;
 #[path = "lab/key_log.rs"]
 mod key_log;
 #[path = "lab/mobike.rs"]
@@ -35,6 +39,8 @@ mod random;
 mod recovery;
 #[path = "lab/rekey.rs"]
 mod rekey;
+#[path = "lab/sender.rs"]
+mod sender;
 #[path = "ike/session.rs"]
 mod session;
 #[path = "lab/transport.rs"]

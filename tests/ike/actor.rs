@@ -108,15 +108,8 @@ impl Actor {
     /// What a correct request for a new child holds.
     pub(crate) fn create_child(&mut self, local: &str, remote: &str) -> Payloads {
         self.child_spi += 1;
-        let exchange = self.key_exchange(KeyExchangeId::X25519);
-        let proposal = "aes256gcm16-x25519-esn-noesn";
-        let mut payloads = vec![
-            (PayloadType::SA, child_sa(proposal, self.child_spi)),
-            (PayloadType::NONCE, self.nonce()),
-            (PayloadType::KE, ke(&exchange)),
-        ];
-        payloads.extend(selectors(local, remote));
-        payloads
+        let spi = self.child_spi;
+        self.child_request(spi, local, remote)
     }
 
     /// What a correct request to replace the child with this SPI of ours holds.

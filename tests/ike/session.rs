@@ -192,6 +192,19 @@ impl Session {
         nonce
     }
 
+    /// What a correct request for a new child holds.
+    pub(crate) fn child_request(&mut self, spi: u32, local: &str, remote: &str) -> Payloads {
+        let exchange = self.key_exchange(KeyExchangeId::X25519);
+        let proposal = "aes256gcm16-x25519-esn-noesn";
+        let mut payloads = vec![
+            (PayloadType::SA, child_sa(proposal, spi)),
+            (PayloadType::NONCE, self.nonce()),
+            (PayloadType::KE, ke(&exchange)),
+        ];
+        payloads.extend(selectors(local, remote));
+        payloads
+    }
+
     pub(crate) fn seal(
         &mut self,
         exchange: ExchangeType,
@@ -199,6 +212,18 @@ impl Session {
         message_id: u32,
         first: PayloadType,
         text: &[u8],
+    ) -> Vec<u8> {
+        self.seal_padded(exchange, response, message_id, first, (text, 0))
+    }
+
+    /// The same where the end of the text is called padding, of this length.
+    pub(crate) fn seal_padded(
+        &mut self,
+        exchange: ExchangeType,
+        response: bool,
+        message_id: u32,
+        first: PayloadType,
+        (text, padding): (&[u8], u8),
     ) -> Vec<u8> {
         let header = Header {
             initiator_spi: self.spis.0,
@@ -211,7 +236,7 @@ impl Session {
             length: 0,
         };
         self.sealed += 1;
-        seal_with(&self.outbound, header, self.sealed, first, text)
+        seal_padded(&self.outbound, header, self.sealed, first, (text, padding))
     }
 
     /// One fragment of a request, whatever its numbers say.
@@ -264,9 +289,20 @@ pub(crate) fn seal_with(
     first: PayloadType,
     text: &[u8],
 ) -> Vec<u8> {
+    seal_padded(key, header, number, first, (text, 0))
+}
+
+/// The same where the end of the text is called padding, of this length.
+fn seal_padded(
+    key: &PacketKey,
+    header: Header,
+    number: u64,
+    first: PayloadType,
+    (text, padding): (&[u8], u8),
+) -> Vec<u8> {
     let mut body = vec![0; 8];
     body.extend_from_slice(text);
-    body.push(0); // the length of no padding
+    body.push(padding);
     body.extend_from_slice(&[0; 16]);
     let mut message = message_bytes(header, (PayloadType::SK, Vec::new()));
     message.extend_from_slice(&[first.0, 0]);

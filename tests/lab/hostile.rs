@@ -34,15 +34,7 @@ fn every_hostile_message_raises_its_own_counter_and_changes_nothing() {
         .gateway_a
         .run(|| UdpSocket::bind((Side::A.outer(Family::V4), 0)))
         .unwrap();
-    let inputs = [
-        headers(),
-        chains(),
-        proposals(),
-        handshakes(),
-        claims(spis),
-        fragments(spis),
-    ];
-    for input in inputs.into_iter().flatten() {
+    for input in inputs(spis) {
         let before = discards(&b);
         let target = SocketAddr::new(Side::B.outer(Family::V4), input.port);
         sender.send_to(&input.bytes, target).unwrap();
@@ -61,6 +53,26 @@ fn every_hostile_message_raises_its_own_counter_and_changes_nothing() {
     }
     assert_eq!(half_open(&b), "0");
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+}
+
+type Spis = (IkeSpi, IkeSpi);
+
+/// All of them; `spis` are those of the tunnel that is up.
+fn inputs(spis: Spis) -> impl Iterator<Item = Input> {
+    let inputs = [
+        headers(),
+        chains(),
+        proposals(),
+        handshakes(),
+        claims(spis),
+        fragments(spis),
+    ];
+    inputs.into_iter().flatten()
+}
+
+/// The counters that they raise.
+pub(crate) fn counters(spis: Spis) -> impl Iterator<Item = &'static str> {
+    inputs(spis).map(|input| input.counter)
 }
 
 /// B14: what lacks an algorithm, or has one too many, is refused with a word, and nothing is kept of it.
@@ -89,6 +101,7 @@ fn offers_that_make_no_suite_are_refused_and_leave_nothing() {
         let mut payloads = handshake();
         payloads[0].1 = proposal(transforms);
         let target = SocketAddr::new(Side::B.outer(Family::V4), 500);
+        let refused = b.discards("refused-proposal");
         sender.send_to(&init(&payloads), target).unwrap();
         let mut answer = [0; 1500];
         let len = sender.recv(&mut answer).expect(name);
@@ -101,6 +114,7 @@ fn offers_that_make_no_suite_are_refused_and_leave_nothing() {
         });
         let kinds: Vec<_> = kinds.collect();
         assert_eq!(kinds, [NotifyType::NO_PROPOSAL_CHOSEN], "{name}");
+        assert_eq!(b.discards("refused-proposal"), refused + 1, "{name}");
     }
     assert_eq!(half_open(&b), "0");
     assert_eq!(b.ike_sas().len(), 1);
@@ -157,6 +171,15 @@ fn headers() -> Vec<Input> {
             port: 4500,
             ..input("a marker and one byte", vec![0; 5], "malformed")
         },
+        Input {
+            port: 4500,
+            ..input("a marker only", vec![0; 4], "malformed")
+        },
+        input(
+            "a marker on port 500",
+            [&[0; 4], &good[..]].concat(),
+            "malformed",
+        ),
     ];
     for length in [0, 27, 28, u32::MAX] {
         let mut bytes = good.clone();
@@ -396,7 +419,7 @@ fn long(length: usize) -> Vec<u8> {
     init(&vec![(PayloadType::VENDOR_ID, vec![0; length])])
 }
 
-fn ike_spis(gateway: &Gateway) -> (IkeSpi, IkeSpi) {
+pub(crate) fn ike_spis(gateway: &Gateway) -> Spis {
     let sas = gateway.established();
     let spi = |key: &str| {
         let text = sas.first().and_then(|sa| sa.get(key)).unwrap();
