@@ -6,7 +6,8 @@
 //! [`Explorer`] runs all schedules with up to [`Explorer::faults`] faults among the first
 //! [`MESSAGES`] messages, depth first: what is never sent is not varied. The pair of gateways at
 //! rest, which one schedule leaves behind, is where the next one begins, so that few handshakes are
-//! needed. `LOCKGATE_SCHEDULES=wide` allows one fault more, which makes over a million schedules.
+//! needed. `LOCKGATE_SCHEDULES=wide` allows one fault more. The tests together ask for no fewer than
+//! 10⁵ schedules, and for 10⁶ wide ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -110,7 +111,7 @@ impl Explorer {
             pair: quiet_pair(),
             rest: Rest::default(),
             runs: 0,
-            faults: if wide { 3 } else { 2 },
+            faults: if wide { WIDE } else { WIDE - 1 },
         }
     }
 
@@ -312,8 +313,9 @@ impl Rest {
     }
 }
 
-/// Everything that one side may want of the same pair while this is under way.
-fn explore_with(left: Wish) {
+/// Everything that one side may want of the same pair while this is under way, in no fewer schedules
+/// than these: in an ordinary run, in a wide one.
+fn explore_with(left: Wish, fewest: [usize; 2]) {
     let mut explorer = Explorer::new();
     for right in WISHES {
         let before = explorer.runs;
@@ -322,38 +324,42 @@ fn explore_with(left: Wish) {
         }
         println!("{left:?} and {right:?}: {}", explorer.runs - before);
     }
+    let fewest = fewest[usize::from(explorer.faults == WIDE)];
+    assert!(explorer.runs >= fewest, "only {} schedules", explorer.runs);
     explorer.pair.finish();
 }
 
 #[test]
 fn a_child_rekey_meets_every_other_exchange_in_every_schedule() {
-    explore_with(Wish::RekeyChild);
+    explore_with(Wish::RekeyChild, [25_000, 300_000]);
 }
 
 #[test]
 fn an_ike_rekey_meets_every_other_exchange_in_every_schedule() {
-    explore_with(Wish::RekeyIke);
+    explore_with(Wish::RekeyIke, [30_000, 400_000]);
 }
 
 #[test]
 fn a_child_delete_meets_every_other_exchange_in_every_schedule() {
-    explore_with(Wish::DeleteChild);
+    explore_with(Wish::DeleteChild, [11_000, 110_000]);
 }
 
 #[test]
 fn an_ike_delete_meets_every_other_exchange_in_every_schedule() {
-    explore_with(Wish::DeleteIke);
+    explore_with(Wish::DeleteIke, [10_000, 110_000]);
 }
 
 #[test]
 fn a_new_child_meets_every_other_exchange_in_every_schedule() {
-    explore_with(Wish::NewChild);
+    explore_with(Wish::NewChild, [16_000, 180_000]);
 }
 
 #[test]
 fn a_liveness_check_meets_every_other_exchange_in_every_schedule() {
-    explore_with(Wish::Liveness);
+    explore_with(Wish::Liveness, [13_500, 130_000]);
 }
 
 /// A pair remembers what it has seen, so it does not live for ever.
 const RUNS_PER_PAIR: usize = 300;
+/// Faults in a wide run.
+const WIDE: usize = 3;
