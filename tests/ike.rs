@@ -66,6 +66,8 @@ mod insider;
 mod key_log;
 #[path = "ike/lifetime.rs"]
 mod lifetime;
+#[path = "ike/message_id_sync.rs"]
+mod message_id_sync;
 #[path = "ike/mobike.rs"]
 mod mobike;
 #[path = "ike/nat.rs"]

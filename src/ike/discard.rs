@@ -48,6 +48,8 @@ pub enum Discard {
     BadTicket,
     /// A ticket of ours that has expired, was used, or is for what has changed since.
     StaleTicket,
+    /// A synchronization of message IDs that is repeated, too low, too high or malformed.
+    BadMessageIdSync,
     /// A redirect that is not allowed or leads nowhere.
     BadRedirect,
     /// Too many half-open IKE SAs from this address.
@@ -78,7 +80,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Malformed,
         Self::TooLong,
         Self::WrongVersion,
@@ -101,6 +103,7 @@ impl Discard {
         Self::BadCrashToken,
         Self::BadTicket,
         Self::StaleTicket,
+        Self::BadMessageIdSync,
         Self::BadRedirect,
         Self::HalfOpenLimit,
         Self::NoConnection,
@@ -149,6 +152,7 @@ impl Discard {
             Self::BadCrashToken => "bad-crash-token",
             Self::BadTicket => "bad-ticket",
             Self::StaleTicket => "stale-ticket",
+            Self::BadMessageIdSync => "bad-message-id-sync",
             Self::BadRedirect => "bad-redirect",
             Self::HalfOpenLimit => "half-open-limit",
             Self::NoConnection => "no-connection",

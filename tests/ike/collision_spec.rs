@@ -28,7 +28,7 @@
 //! | X2 one child is not made twice | `control::a_child_that_is_up_is_not_set_up_twice` |
 //! | X3, X4 delete of one child by both, and during an IKE rekey | `collisions::a_delete_of_the_child_wins_over_what_it_crosses` |
 //! | Y without a child | `childless` |
-//! | Y message ID sync of RFC 6311, which we do not offer | `answers::a_message_id_sync_that_was_not_agreed_on_is_ignored` |
+//! | Y message ID sync of RFC 6311 | `message_id_sync`, `answers::a_message_id_sync_that_was_not_agreed_on_is_ignored` |
 //! | both initiate at once, in nine orders | `collision_field::two_handshakes_that_cross_at_any_moment_end_with_one_tunnel` |
 //! | the peer restarts between IKE_SA_INIT and IKE_AUTH | `collision_field::a_peer_that_restarts_during_the_handshake_is_reached_in_the_end` |
 //! | an answer and a DELETE in the wrong order | `collision_field::a_delete_that_overtakes_the_answer_before_it_loses_no_child` |

@@ -165,7 +165,7 @@ fn guesses_at_the_secret_are_counted_and_let_nobody_in() {
 }
 
 /// Why a reason is not raised at a daemon in these tables.
-const NOT_FROM_HERE: [(Discard, &str); 17] = [
+const NOT_FROM_HERE: [(Discard, &str); 18] = [
     (
         Discard::StaleFragment,
         "needs the fragments of a message: tests/ike/fragments.rs",
@@ -200,6 +200,10 @@ const NOT_FROM_HERE: [(Discard, &str); 17] = [
     (
         Discard::StaleTicket,
         "needs a ticket: tests/ike/resumption.rs",
+    ),
+    (
+        Discard::BadMessageIdSync,
+        "needs it agreed on: tests/ike/message_id_sync.rs",
     ),
     (
         Discard::BadRedirect,

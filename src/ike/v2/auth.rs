@@ -29,6 +29,7 @@ use super::init::{InitDone, fail};
 use super::initiation::Initiation;
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, notify_name, required};
+use super::message_id_sync::{self, Synchronization};
 use super::mobike::{self, Mobike};
 use super::offer::Offer;
 use super::ppk::{self, PpkKeys, PpkUse};
@@ -154,6 +155,7 @@ impl AuthSent {
             Offer::new(wish, owner, &core.ends_to_be(&connection), false, cx)
         });
         crash_token::announce(core, &mut payloads, cx);
+        message_id_sync::announce(&mut payloads);
         resumption::request(&connection, &mut payloads);
         configuration::add_request(&connection, &mut payloads, cx);
         if let Some(offer) = &offer {
@@ -369,6 +371,7 @@ impl AuthSent {
         };
         let mut sa = Established::new(core, peer, keys, nat, window, cx);
         sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
+        sa.message_id_sync = Synchronization::negotiate(payloads);
         sa.mobike = Mobike::negotiate(&attempt.connection, true, payloads);
         sa.redirection.detour = attempt.detour.arrived();
         sa.note_proof(&attempt.connection, has_ppk, done.resumed.as_deref(), cx);

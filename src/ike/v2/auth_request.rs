@@ -31,6 +31,7 @@ use super::held::Held;
 use super::init_request::HalfOpen;
 use super::intermediate::Opening;
 use super::message::{Datagram, Payloads, add_notify, required};
+use super::message_id_sync::{self, Synchronization};
 use super::mobike::{self, Mobike};
 use super::ppk::{self, PpkKeys, Proof};
 use super::protect::{AuthKeys, Opened, SaKeys};
@@ -283,10 +284,14 @@ impl HalfOpen {
         }
         add_auth_lifetime(&connection, resumed, &mut response, cx);
         crash_token::announce(core, &mut response, cx);
+        if message_id_sync::is_announced(payloads) {
+            message_id_sync::announce(&mut response);
+        }
 
         let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
         sa.take_crash_token(payloads);
+        sa.message_id_sync = Synchronization::negotiate(payloads);
         sa.note_proof(&connection, has_ppk, resumed, cx);
         if mobike.is_some() {
             mobike::announce(&mut response, &connection, core.path.local.ip(), cx);

@@ -20,6 +20,7 @@ use super::followup::Followups;
 use super::lingering::Lingering;
 use super::liveness::Liveness;
 use super::message::Datagram;
+use super::message_id_sync::Synchronization;
 use super::mobike::Mobike;
 use super::protect::SaKeys;
 use super::redirect::Redirection;
@@ -34,6 +35,7 @@ pub(in crate::ike) struct Established {
     pub(super) keys: SaKeys,
     pub(super) nat: NatStatus,
     pub(super) window: Window,
+    pub(super) message_id_sync: Synchronization,
     pub(super) work: Work,
     pub(super) children: Vec<ChildSa>,
     pub(super) lingering: Lingering,
@@ -106,6 +108,7 @@ impl Established {
             keys,
             nat,
             window,
+            message_id_sync: Synchronization::default(),
             work: Work::default(),
             children: Vec::new(),
             lingering: Lingering::default(),
@@ -182,6 +185,9 @@ impl Established {
     }
 
     fn on_request(&mut self, core: &mut Core, datagram: &Datagram<'_>, cx: &mut Context) -> Fate {
+        if self.synchronize(core, datagram, cx) {
+            return Fate::Stays;
+        }
         match self.window.classify(datagram) {
             Arrival::Fresh => {}
             Arrival::Repeated => {
@@ -259,7 +265,7 @@ impl Established {
 
     /// Notes that the peer is alive, and follows it to another address if a NAT moved it
     /// (RFC 7296 §2.23). With MOBIKE, IKE messages that do not say so move nothing (RFC 4555 §3.8).
-    fn heard(&mut self, core: &mut Core, datagram: &Datagram<'_>, cx: &mut Context) {
+    pub(super) fn heard(&mut self, core: &mut Core, datagram: &Datagram<'_>, cx: &mut Context) {
         self.liveness.heard(cx.now);
         self.forget_tries();
         if datagram.path != core.path && self.mobike.is_none() && self.may_move() {

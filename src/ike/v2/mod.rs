@@ -38,6 +38,7 @@ mod key_exchanges;
 mod lingering;
 mod liveness;
 mod message;
+mod message_id_sync;
 mod mobike;
 mod offer;
 mod ppk;

@@ -443,6 +443,7 @@ impl Established {
         );
         sa.keep_reauth_time(self);
         sa.resumption = self.resumption.of_successor();
+        sa.message_id_sync = self.message_id_sync.successor();
         if !core.initiator {
             sa.liveness.expect_late_peer();
         }

@@ -481,6 +481,7 @@ impl Established {
             return;
         };
         let header = core.header(pending.exchange(), false, message_id);
+        let kept = self.message_id_sync.is_agreed().then(|| payloads.clone());
         let message = self.keys.seal(header, payloads, core.path);
         let settings = match pending {
             Pending::Liveness => self.liveness.patience(&cx.settings),
@@ -490,6 +491,7 @@ impl Established {
         self.work.outstanding = Some(Outstanding {
             message_id,
             request: Retransmit::send(message, core.path, settings, cx),
+            payloads: kept,
             pending,
         });
     }

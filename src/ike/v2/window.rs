@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::ike::context::Context;
 use crate::ike::retransmit::{Overdue, Retransmit};
 use crate::ike::{Discard, Path};
+use crate::wire::ikev2::PayloadWriter;
 
 use super::fragment::Outgoing;
 use super::message::Datagram;
@@ -74,6 +75,18 @@ impl Window {
         }
     }
 
+    /// The IDs of our next request and of the next one that is taken.
+    pub(super) fn next(&self) -> (u32, u32) {
+        (self.next_request, self.expected)
+    }
+
+    /// Goes on with these or higher IDs; what was answered before is not repeated any more.
+    pub(super) fn raise(&mut self, next_request: u32, expected: u32) {
+        self.next_request = self.next_request.max(next_request);
+        self.expected = self.expected.max(expected);
+        self.answered = None;
+    }
+
     /// Remembers the answer to the request with the expected ID.
     pub(in crate::ike) fn answer(&mut self, request: &[u8], response: Outgoing) {
         self.expected = self.expected.saturating_add(1);
@@ -97,6 +110,8 @@ impl Window {
 pub(in crate::ike) struct Outstanding<P> {
     pub(in crate::ike) message_id: u32,
     pub(in crate::ike) request: Retransmit,
+    /// What is in it, if it may have to be sent under another message ID.
+    pub(in crate::ike) payloads: Option<PayloadWriter>,
     /// What the answer is needed for.
     pub(in crate::ike) pending: P,
 }

@@ -64,6 +64,7 @@ impl NotifyType {
     pub const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
     pub const QUICK_CRASH_DETECTION: Self = Self(16419);
     pub const IKEV2_MESSAGE_ID_SYNC_SUPPORTED: Self = Self(16420);
+    pub const IKEV2_MESSAGE_ID_SYNC: Self = Self(16422);
     pub const IKEV2_FRAGMENTATION_SUPPORTED: Self = Self(16430);
     pub const SIGNATURE_HASH_ALGORITHMS: Self = Self(16431);
     pub const USE_PPK: Self = Self(16435);
@@ -140,6 +141,7 @@ impl fmt::Display for NotifyType {
             Self::CHILDLESS_IKEV2_SUPPORTED => "CHILDLESS_IKEV2_SUPPORTED",
             Self::QUICK_CRASH_DETECTION => "QUICK_CRASH_DETECTION",
             Self::IKEV2_MESSAGE_ID_SYNC_SUPPORTED => "IKEV2_MESSAGE_ID_SYNC_SUPPORTED",
+            Self::IKEV2_MESSAGE_ID_SYNC => "IKEV2_MESSAGE_ID_SYNC",
             Self::IKEV2_FRAGMENTATION_SUPPORTED => "IKEV2_FRAGMENTATION_SUPPORTED",
             Self::SIGNATURE_HASH_ALGORITHMS => "SIGNATURE_HASH_ALGORITHMS",
             Self::USE_PPK => "USE_PPK",
