@@ -60,6 +60,8 @@ mod half_done;
 mod host;
 #[path = "ike/hostile.rs"]
 mod hostile;
+#[path = "ike/identities.rs"]
+mod identities;
 #[path = "ike/insider.rs"]
 mod insider;
 #[path = "ike/key_log.rs"]

@@ -71,6 +71,8 @@ pub(crate) struct Setup {
     pub(crate) connection: Connection,
     pub(crate) children: Vec<ChildConfig>,
     pub(crate) secret: &'static str,
+    /// Whose it is.
+    pub(crate) secret_ids: Vec<IdentityPattern>,
     /// Name and value of post-quantum preshared keys.
     pub(crate) ppks: Vec<(&'static str, &'static str)>,
     /// Further connections, which have the children then.
@@ -96,6 +98,7 @@ impl Setup {
             connection: connection(side),
             children: vec![child],
             secret: "correct horse battery staple",
+            secret_ids: vec![IdentityPattern::Any],
             ppks: Vec::new(),
             more: Vec::new(),
             authorities: Vec::new(),
@@ -119,7 +122,7 @@ impl Setup {
             connections: connections.into_iter().map(Arc::new).collect(),
             secrets: vec![SharedSecret {
                 name: "ike".into(),
-                ids: vec![IdentityPattern::Any],
+                ids: self.secret_ids.clone(),
                 secret: Secret::from(self.secret.as_bytes().to_vec()).into(),
             }],
             authorities: self.authorities.clone(),

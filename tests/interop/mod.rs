@@ -3,6 +3,7 @@
 mod addresses;
 pub(crate) mod credentials;
 mod fragments;
+mod identities;
 mod lifecycle;
 mod mobike;
 mod nat;
