@@ -30,6 +30,8 @@ mod chaos;
 mod childless;
 #[path = "ike/claims.rs"]
 mod claims;
+#[path = "ike/collision_deletes.rs"]
+mod collision_deletes;
 #[path = "ike/collision_exchanges.rs"]
 mod collision_exchanges;
 #[path = "ike/collision_field.rs"]

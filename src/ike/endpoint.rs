@@ -492,7 +492,7 @@ impl Endpoint {
                     continue;
                 }
                 Superseded::Unwanted => End::Superseded("a newer IKE_SA of the same peer"),
-                Superseded::Redundant => End::Superseded("both sides opened an IKE_SA at once"),
+                Superseded::Redundant => End::Redundant,
             };
             self.stop_sending(gone);
             self.step(gone, |sa, cx| {

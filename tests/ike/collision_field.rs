@@ -1,7 +1,7 @@
 //! Crossing exchanges that libreswan's tests and users of strongSwan have met: the last rows of the table in
 //! [`super::collision_spec`].
 
-use lockgate::ike::{DpdAction, StartAction};
+use lockgate::ike::{DpdAction, StartAction, Unique};
 use lockgate::wire::ikev2::NotifyType;
 use lockgate::wire::isakmp::{ExchangeType, PayloadType};
 
@@ -24,6 +24,54 @@ fn two_handshakes_that_cross_at_any_moment_end_with_one_tunnel() {
             pair.run_for(seconds(60));
             pair.assert_clean(1);
             pair.finish();
+        }
+    }
+}
+
+#[test]
+fn two_handshakes_that_cross_for_different_children_end_with_both_children() {
+    for first in Side::BOTH {
+        for moment in [0, 5, 10, 11, 15, 20, 21, 25, 30, 31, 35, 40, 41] {
+            let mut pair = Pair::with(|side, setup| setup.add_second_child(side));
+            pair.command(first, initiate("lan"));
+            pair.run_for(millis(moment));
+            pair.command(first.other(), initiate("lab"));
+            pair.run_for(seconds(1));
+            pair.assert_tunnels(2);
+            pair.run_for(seconds(60));
+            pair.assert_clean(2);
+            pair.finish();
+        }
+    }
+}
+
+/// Each side learns only in IKE_AUTH, by the identity, which of two connections to that address is meant.
+#[test]
+fn two_handshakes_that_cross_and_switch_their_connection_leave_one_ike_sa() {
+    for unique in [Unique::No, Unique::Keep, Unique::Replace] {
+        for switching in [&Side::BOTH[..], &[Side::B]] {
+            for first in Side::BOTH {
+                for moment in [0, 5, 10, 11, 15, 20, 21, 25, 30, 31, 35] {
+                    println!("{unique:?} {switching:?} {first:?} {moment}");
+                    let mut pair = Pair::with(|side, setup| {
+                        setup.connection.unique = unique;
+                        if switching.contains(&side) {
+                            setup.more.push(setup.connection.clone());
+                            setup.connection.name = "other".into();
+                            setup.connection.remote.id = "nobody.example".parse().unwrap();
+                        }
+                    });
+                    pair.command(first, initiate("lan"));
+                    pair.run_for(millis(moment));
+                    pair.command(first.other(), initiate("lan"));
+                    pair.run_for(seconds(60));
+                    for side in Side::BOTH {
+                        assert_eq!(pair.ike_sa(side).name, "site");
+                    }
+                    pair.assert_clean(1);
+                    pair.finish();
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | C9 when everything is gone | [`a_late_request_to_replace_what_is_gone_is_refused_once`] |
 //! | C11, C12, K4, K5 retries after INVALID_KE_PAYLOAD collide | [`retries_with_another_group_may_collide_too`] |
 //! | C13 the loser deletes the old one | [`a_loser_that_deletes_the_replaced_child_does_not_take_the_new_one_along`] |
-//! | D1–D4 rekey and delete of one child | `collisions::a_delete_of_the_child_wins_over_what_it_crosses` |
+//! | D1–D4 rekey and delete of one child | `collision_deletes`, `collisions::a_delete_of_the_child_wins_over_what_it_crosses` |
 //! | D5 the new child is deleted before the answer comes | [`a_new_child_that_is_deleted_before_its_answer_comes_is_not_missed`] |
 //! | E1 child and IKE SA rekeyed | `collisions::crossing_rekeys_…` |
 //! | E2, K12, K14, X5, X6 delete of the IKE SA | `collisions::a_delete_of_the_ike_sa_wins_over_what_it_crosses` |
@@ -30,6 +30,9 @@
 //! | Y without a child | `childless` |
 //! | Y message ID sync of RFC 6311 | `message_id_sync`, `answers::a_message_id_sync_that_was_not_agreed_on_is_ignored` |
 //! | both initiate at once, in nine orders | `collision_field::two_handshakes_that_cross_at_any_moment_end_with_one_tunnel` |
+//! | both initiate, each for another child | `collision_field::two_handshakes_that_cross_for_different_children_…` |
+//! | a switch of the connection leaves two IKE SAs | `collision_field::two_handshakes_that_cross_and_switch_their_connection_…` |
+//! | a second child while the handshake waits | `revocation::a_second_child_that_is_wanted_while_ike_auth_waits_…`, `revocation::a_request_for_a_child_that_comes_while_ike_auth_waits_…` |
 //! | the peer restarts between IKE_SA_INIT and IKE_AUTH | `collision_field::a_peer_that_restarts_during_the_handshake_is_reached_in_the_end` |
 //! | an answer and a DELETE in the wrong order | `collision_field::a_delete_that_overtakes_the_answer_before_it_loses_no_child` |
 //! | one of two crossing rekeys is refused | `collision_field::a_rekey_that_only_one_side_allows_leaves_one_child` |
@@ -93,6 +96,12 @@ pub(crate) fn requests(pair: &Pair, side: Side, since: usize) -> usize {
     all.sort();
     all.dedup();
     all.len()
+}
+
+/// With what a side was refused what it asked for.
+pub(crate) fn refusals(pair: &mut Pair, side: Side) -> Vec<&'static str> {
+    let names = ["TEMPORARY_FAILURE", "CHILD_SA_NOT_FOUND"].into_iter();
+    names.filter(|name| pair.host(side).logged(name)).collect()
 }
 
 /// What is rekeyed, and by which command.

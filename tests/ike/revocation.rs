@@ -345,7 +345,11 @@ fn a_handshake_waits_once_however_many_places_are_silent() {
 
 /// A peer that proves to be A, with this list behind its certificate; the answer is not awaited.
 fn sends_along(case: &Case, list: &[u8]) -> Pair {
-    let mut pair = case.pair();
+    by_hand(case, case.pair(), &[(7, list)]).0
+}
+
+/// The same with anything else that is encoded like that.
+fn by_hand(case: &Case, mut pair: Pair, more: &[(u8, &[u8])]) -> (Pair, Actor) {
     let announced = [NotifyType::SIGNATURE_HASH_ALGORITHMS];
     let mut actor = Actor::half_open_with(&mut pair, 1, IKE, &announced);
     let scheme = Scheme::Ecdsa(Hash::Sha256);
@@ -356,11 +360,12 @@ fn sends_along(case: &Case, list: &[u8]) -> Pair {
     let mut payloads = actor.auth();
     let data = [&[length], &algorithm[..], &signature].concat();
     payloads[2].1 = proof(AuthMethod::DIGITAL_SIGNATURE, &data);
-    for (encoding, data) in [(7, list), (4, case.leaf.certificate.der())] {
+    let leaf: (u8, &[u8]) = (4, case.leaf.certificate.der());
+    for (encoding, data) in more.iter().copied().chain([leaf]) {
         payloads.insert(1, (PayloadType::CERT, [&[encoding], data].concat()));
     }
     actor.request(&mut pair, ExchangeType::IKE_AUTH, &payloads);
-    pair
+    (pair, actor)
 }
 
 #[test]
@@ -390,4 +395,61 @@ fn a_list_that_the_peer_sends_along_counts_where_nobody_else_answers() {
     let mut pair = sends_along(&named, &revoking);
     assert!(pair.host(Side::B).logged("was revoked"));
     assert!(pair.host(Side::B).fetches.is_empty());
+}
+
+/// Both sides have a second child, and B has to ask for a list.
+fn two_children(case: &Case) -> Pair {
+    Pair::with(|side, setup| {
+        case.set_up(side, setup);
+        setup.add_second_child(side);
+        setup.children[1].esp_proposals = setup.children[0].esp_proposals.clone();
+    })
+}
+
+#[test]
+fn a_second_child_that_is_wanted_while_ike_auth_waits_comes_once_it_is_through() {
+    let root = pki::root(Kind::P256, "root");
+    let case = case(&root, Revocation::Strict, Some(URI));
+    for initiator in Side::BOTH {
+        for wanting in Side::BOTH {
+            println!("{initiator:?} initiates, {wanting:?} wants another one");
+            let mut pair = two_children(&case);
+            let first = pair.command(initiator, initiate("lan"));
+            pair.run_for(Duration::from_millis(200));
+            let second = pair.command(wanting, initiate("lab"));
+            pair.run_for(Duration::from_secs(3));
+            assert_eq!(pair.host(Side::B).fetches.len(), 1);
+            assert_eq!(pair.host(Side::B).told(), (0, 0));
+            answer(&mut pair, Ok(Fetched::List(root.list(&[]))));
+            pair.run_for(Duration::from_secs(60));
+            for (side, id) in [(initiator, first), (wanting, second)] {
+                let result = pair.result(side, id);
+                assert!(matches!(result, Some(Ok(_))), "{result:?}");
+            }
+            pair.assert_clean(2);
+            pair.finish();
+        }
+    }
+}
+
+#[test]
+fn a_request_for_a_child_that_comes_while_ike_auth_waits_is_ignored_until_it_is_repeated() {
+    let root = pki::root(Kind::P256, "root");
+    let case = case(&root, Revocation::Strict, Some(URI));
+    let (mut pair, mut actor) = by_hand(&case, two_children(&case), &[]);
+    assert_eq!(pair.host(Side::B).fetches.len(), 1);
+    let wanted = actor.create_child("10.101.0.0/24", "10.102.0.0/24");
+    let create = ExchangeType::CREATE_CHILD_SA;
+    let id = actor.next_id;
+    let discarded = pair.host(Side::B).all_discarded();
+    assert!(actor.request(&mut pair, create, &wanted).is_none());
+    assert_eq!(pair.host(Side::B).all_discarded(), discarded + 1);
+    assert_eq!(pair.host(Side::B).plane.counts(), (0, 0));
+    answer(&mut pair, Ok(Fetched::List(root.list(&[]))));
+    assert_eq!(pair.children(Side::B).len(), 1);
+    actor.next_id = id;
+    let answer = actor.request(&mut pair, create, &wanted);
+    assert_eq!(answer.unwrap().error(), None);
+    assert_eq!(pair.children(Side::B).len(), 2);
+    assert_eq!(pair.host(Side::B).told(), (1, 2));
 }

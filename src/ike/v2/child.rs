@@ -119,6 +119,8 @@ pub(in crate::ike) enum End {
     Expired,
     /// A newer SA of the same peer took its place.
     Superseded(&'static str),
+    /// Both sides opened an IKE SA at once, and the other one stays.
+    Redundant,
     /// A successor has taken over.
     Replaced,
     /// The peer said or did something that leaves no other choice.
@@ -137,6 +139,7 @@ impl End {
             | Self::Redirected
             | Self::Expired
             | Self::Superseded(_)
+            | Self::Redundant
             | Self::Replaced => None,
         }
     }
@@ -152,6 +155,7 @@ impl fmt::Display for End {
             Self::Redirected => f.write_str("the peer was sent to another gateway"),
             Self::Expired => f.write_str("lifetime is over"),
             Self::Superseded(why) => f.write_str(why),
+            Self::Redundant => f.write_str("both sides opened an IKE_SA at once"),
             Self::Replaced => f.write_str("replaced"),
             Self::Failed(reason) => f.write_str(reason),
         }

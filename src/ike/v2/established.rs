@@ -1,7 +1,7 @@
 //! An authenticated IKE SA: its exchanges, one at a time in each direction, and its Child SAs.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crypto::Secret;
 use crate::ike::alert::Subject;
@@ -476,6 +476,7 @@ impl Established {
         {
             let wait = match end {
                 End::Failed(_) => RETRY_REFUSED, // it would fail again
+                End::Redundant => Duration::ZERO,
                 _ => RESTART_WAIT,
             };
             cx.effects
