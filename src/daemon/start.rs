@@ -19,7 +19,7 @@ use std::{
 };
 
 use getrandom::SysRng;
-use mio::{Poll, Waker};
+use mio::{Poll, Registry, Waker};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -230,6 +230,63 @@ struct Parts {
     state: State,
 }
 
+fn poll_signals(signals: &mut Signals) -> Result<(Poll, Arc<Waker>), DaemonError> {
+    let poll = Poll::new().map_err(failed("cannot poll"))?;
+    let waker = Waker::new(poll.registry(), DATAPLANE).map_err(failed("cannot poll"))?;
+    signals
+        .register(poll.registry(), SIGNALS)
+        .map_err(failed("cannot poll signals"))?;
+    Ok((poll, Arc::new(waker)))
+}
+
+fn watch_addresses(registry: &Registry) -> Result<Addresses, DaemonError> {
+    Addresses::open(Instant::now())
+        .and_then(|addresses| {
+            addresses.register(registry, ADDRESSES)?;
+            Ok(addresses)
+        })
+        .map_err(failed("cannot listen to changes of addresses"))
+}
+
+/// What packets come and go through.
+struct Network {
+    sockets: Sockets,
+    device: Tun,
+    /// One for each worker.
+    ports: Vec<WorkerPorts>,
+}
+
+impl Network {
+    fn open(
+        daemon: &DaemonConfig,
+        workers: NonZeroU16,
+        registry: &Registry,
+    ) -> Result<Self, DaemonError> {
+        let wanted = probe::probe(sockets::wanted_offloads(daemon));
+        let options = sockets::options(daemon, wanted);
+        let bind = || Sockets::bind(daemon, &options, workers);
+        let (sockets, udp) = patiently(bind, PortError::is_in_use)?;
+        sockets
+            .register(registry, SOCKETS)
+            .map_err(failed("cannot poll sockets"))?;
+        let raw = raw_sockets(&options, workers);
+        let tun = |error| DaemonError::Tun {
+            name: daemon.tun.clone(),
+            error,
+        };
+        let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu, wanted);
+        let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
+        let (device, queues) = patiently(create, is_busy).map_err(tun)?;
+        let length = daemon.tun_queue_len.get();
+        device.set_queue_length(length).map_err(tun)?;
+        Ok(Self {
+            sockets,
+            device,
+            ports: ports(queues, udp, raw),
+        })
+    }
+}
+
 fn build(
     config: Config,
     file: &Path,
@@ -244,36 +301,13 @@ fn build(
     let rng = rng.map_err(|error| {
         failed("cannot get random numbers")(io::Error::other(error.to_string()))
     })?;
-    let poll = Poll::new().map_err(failed("cannot poll"))?;
-    let waker = Waker::new(poll.registry(), DATAPLANE).map_err(failed("cannot poll"))?;
-    let waker = Arc::new(waker);
-    signals
-        .register(poll.registry(), SIGNALS)
-        .map_err(failed("cannot poll signals"))?;
-    let addresses = Addresses::open(Instant::now())
-        .and_then(|addresses| {
-            addresses.register(poll.registry(), ADDRESSES)?;
-            Ok(addresses)
-        })
-        .map_err(failed("cannot listen to changes of addresses"))?;
-
-    let wanted = probe::probe(sockets::wanted_offloads(daemon));
-    let options = sockets::options(daemon, wanted);
-    let bind = || Sockets::bind(daemon, &options, workers);
-    let (sockets, udp) = patiently(bind, PortError::is_in_use)?;
-    sockets
-        .register(poll.registry(), SOCKETS)
-        .map_err(failed("cannot poll sockets"))?;
-    let raw = raw_sockets(&options, workers);
-    let tun = |error| DaemonError::Tun {
-        name: daemon.tun.clone(),
-        error,
-    };
-    let create = || Tun::create(&daemon.tun, workers.get(), daemon.tun_mtu, wanted);
-    let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
-    let (device, queues) = patiently(create, is_busy).map_err(tun)?;
-    let length = daemon.tun_queue_len.get();
-    device.set_queue_length(length).map_err(tun)?;
+    let (poll, waker) = poll_signals(&mut signals)?;
+    let addresses = watch_addresses(poll.registry())?;
+    let Network {
+        sockets,
+        device,
+        ports,
+    } = Network::open(daemon, workers, poll.registry())?;
     if let Some(guard) = &mut kernel.guard {
         guard.exempt(device.name(), device.index())?;
     }
@@ -290,12 +324,11 @@ fn build(
     let listener = daemon
         .metrics
         .map(|address| (address, Metrics::bind(address)));
-
     let locked = process::protect_memory().map_err(failed("cannot protect the memory"))?;
     tracing::debug!(locked, "memory protected");
     process::drop_capabilities().map_err(failed("cannot drop privileges"))?;
     let dataplane = Dataplane::start(DataplaneConfig {
-        workers: ports(queues, udp, raw),
+        workers: ports,
         policies: Arc::clone(spd),
         pin: daemon.pin.unwrap_or_else(has_cores_to_spare),
         control: Arc::clone(&waker),

@@ -93,29 +93,8 @@ impl Admission {
 impl Endpoint {
     /// A peer wants to open an IKE SA.
     pub(super) fn on_init_request(&mut self, datagram: &Datagram<'_>) -> Result<(), Discard> {
-        let header = &datagram.header;
-        let fresh =
-            header.message_id == 0 && header.flags.initiator() && header.responder_spi.is_zero();
-        if !fresh {
-            return Err(Discard::BadHeader);
-        }
-        if self.closing {
-            return Err(Discard::ShuttingDown);
-        }
-        if datagram.bytes.len() > MAX_INIT {
-            return Err(Discard::TooLong);
-        }
-        if let Some(sa) = self.table.by_init(datagram.remote(), header.initiator_spi) {
-            match sa.init_request() {
-                Some(request) if request == datagram.bytes => {
-                    let id = sa.core.id;
-                    self.step(id, |sa, cx| sa.on_datagram(datagram, cx));
-                    return Ok(());
-                }
-                // The same SPI with another group or a cookie: the answer did not arrive or was no use.
-                Some(_) => {}
-                None => return Err(Discard::StaleRequest),
-            }
+        if self.is_repeated(datagram)? {
+            return Ok(());
         }
         let payloads = match datagram.clear_payloads() {
             Ok(payloads) => payloads,
@@ -151,7 +130,7 @@ impl Endpoint {
             payloads: &payloads,
             connections,
         };
-        if header.exchange == ExchangeType::IKE_SESSION_RESUME {
+        if datagram.header.exchange == ExchangeType::IKE_SESSION_RESUME {
             let always = sender.proven || sender.configured;
             let resumed = request.resume(&mut self.cx);
             let sa = resumed.map_err(|error| self.refuse_ticket(datagram, error, always))?;
@@ -172,6 +151,37 @@ impl Endpoint {
                 Err(self.refuse_init(datagram, &error, sender.proven))
             }
             Err(_) => Err(Discard::BadPayload),
+        }
+    }
+
+    /// Whether an IKE SA that this request has opened before has taken it; the check of what needs no
+    /// payload.
+    fn is_repeated(&mut self, datagram: &Datagram<'_>) -> Result<bool, Discard> {
+        let header = &datagram.header;
+        let fresh =
+            header.message_id == 0 && header.flags.initiator() && header.responder_spi.is_zero();
+        if !fresh {
+            return Err(Discard::BadHeader);
+        }
+        if self.closing {
+            return Err(Discard::ShuttingDown);
+        }
+        if datagram.bytes.len() > MAX_INIT {
+            return Err(Discard::TooLong);
+        }
+        let known = self.table.by_init(datagram.remote(), header.initiator_spi);
+        let Some(sa) = known else {
+            return Ok(false);
+        };
+        match sa.init_request() {
+            Some(request) if request == datagram.bytes => {
+                let id = sa.core.id;
+                self.step(id, |sa, cx| sa.on_datagram(datagram, cx));
+                Ok(true)
+            }
+            // The same SPI with another group or a cookie: the answer did not arrive or was no use.
+            Some(_) => Ok(false),
+            None => Err(Discard::StaleRequest),
         }
     }
 

@@ -123,10 +123,11 @@ fn wireshark_deciphers_ike_and_esp_with_the_logged_keys() {
         };
         let shown = format!("{ike} {esp}\n{}", lines.join("\n"));
         for (exchange, inside) in [
-            ("35", "46,35,41,36,39,41,33"), // IKE_AUTH: identities, proof, a crash token, an offer
-            ("36", "46,41,33"),             // CREATE_CHILD_SA: REKEY_SA and an offer
-            ("36", "46,33"),                // the same for the IKE SA
-            ("37", "46,42"),                // INFORMATIONAL: a DELETE
+            // IKE_AUTH: identities, proof, a crash token, MESSAGE_ID_SYNC_SUPPORTED, an offer
+            ("35", "46,35,41,36,39,41,41,33"),
+            ("36", "46,41,33"), // CREATE_CHILD_SA: REKEY_SA and an offer
+            ("36", "46,33"),    // the same for the IKE SA
+            ("37", "46,42"),    // INFORMATIONAL: a DELETE
         ] {
             let wanted = format!("isakmp|{exchange}|{inside}");
             assert!(shown.contains(&wanted), "{wanted} in:\n{shown}");

@@ -179,7 +179,12 @@ impl Writer<'_> {
             DropReason::ALL.map(count)
         });
         self.counters("worker_drops", "Packets dropped", None, drops)?;
+        self.worker_counts(workers)?;
+        self.worker_supers(workers)
+    }
 
+    /// What each worker counts without regard to the direction.
+    fn worker_counts(&mut self, workers: &[WorkerSnapshot]) -> fmt::Result {
         let plain: [PerWorker; 6] = [
             ("worker_bursts", "Bursts read", |worker| worker.bursts),
             ("worker_system_calls", "System calls made", |worker| {
@@ -207,9 +212,15 @@ impl Writer<'_> {
             ),
         ];
         for (name, help, count) in plain {
-            let counts = each().map(|(number, worker)| ([("worker", number)], count(worker)));
+            let counts = (0_u16..).zip(workers);
+            let counts = counts.map(|(number, worker)| ([("worker", number)], count(worker)));
             self.counters(name, help, None, counts)?;
         }
+        Ok(())
+    }
+
+    /// What each worker has moved in super-packets and trains.
+    fn worker_supers(&mut self, workers: &[WorkerSnapshot]) -> fmt::Result {
         let directed: [PerDirection; 3] = [
             (
                 "worker_super_packets",
@@ -228,7 +239,7 @@ impl Writer<'_> {
             ),
         ];
         for (name, help, counts) in directed {
-            let counts = each().flat_map(|(number, worker)| {
+            let counts = (0_u16..).zip(workers).flat_map(|(number, worker)| {
                 let [inbound, outbound] = counts(worker);
                 directions(inbound, outbound)
                     .map(|(direction, count)| (([("worker", number)], direction), count))

@@ -93,6 +93,16 @@ impl Proofs {
             with_ppk,
         })
     }
+
+    /// Names the PPK, and proves who we are to a peer without it.
+    fn add_ppk(&self, connection: &Connection, payloads: &mut PayloadWriter) {
+        if let (Some(_), Some(id)) = (&self.with_ppk, &connection.ppk_id) {
+            add_notify(payloads, NotifyType::PPK_IDENTITY, &id.encode());
+        }
+        if let Some(plain) = &self.plain {
+            add_notify(payloads, NotifyType::NO_PPK_AUTH, plain.data());
+        }
+    }
 }
 
 impl AuthSent {
@@ -125,51 +135,33 @@ impl AuthSent {
         let id_body = local_id.to_payload_body();
         let ids = (&local_id, expected);
         let proofs = Proofs::make((&done, &keys, &auth), &connection, (ids, &id_body), cx);
-        let Proofs {
-            mut proof,
-            plain,
-            with_ppk,
-        } = match proofs {
+        let mut proofs = match proofs {
             Ok(proofs) => proofs,
             Err(error) => {
                 let cause = Cause::Refusal(AlertKind::LocalAuth);
                 return fail(core, attempt, error.to_string(), cause, cx);
             }
         };
-        proof.staple(cx);
+        proofs.proof.staple(cx);
         let first_contact = connection.unique != Unique::Never
             && attempt.replaces.is_none()
             && !cx.peers.knows(&local_id, &connection.remote.id);
         let asks = resumed.is_none().then_some(&*connection);
-        let mut payloads = identity_payloads(&id_body, first_contact, expected, asks, &proof);
-        if let (Some(_), Some(id)) = (&with_ppk, &connection.ppk_id) {
-            add_notify(&mut payloads, NotifyType::PPK_IDENTITY, &id.encode());
-        }
-        if let Some(plain) = plain {
-            add_notify(&mut payloads, NotifyType::NO_PPK_AUTH, plain.data());
-        }
+        let mut payloads =
+            identity_payloads(&id_body, first_contact, expected, asks, &proofs.proof);
+        proofs.add_ppk(&connection, &mut payloads);
         let childless = wants_childless(&attempt, &done);
         let offer = (!childless).then(|| {
             let wish = attempt.wishes.remove(0);
             let owner = (cx.next_owner(), Kin::FIRST);
             Offer::new(wish, owner, &core.ends_to_be(&connection), false, cx)
         });
-        crash_token::announce(core, &mut payloads, cx);
-        message_id_sync::announce(&mut payloads);
-        resumption::request(&connection, &mut payloads);
-        configuration::add_request(&connection, &mut payloads, cx);
-        if let Some(offer) = &offer {
-            offer.encode(&mut payloads, None, None);
-        }
-
-        if connection.mobike {
-            mobike::announce(&mut payloads, &connection, core.path.local.ip(), cx);
-        }
+        add_wishes(core, &connection, offer.as_ref(), &mut payloads, cx);
         let header = core.header(ExchangeType::IKE_AUTH, false, message_id);
         let message = keys.seal(header, payloads, core.path);
         let settings = cx.settings.retransmit;
         let request = Retransmit::send(message, core.path, settings, cx);
-        log_proof(core, &local_id, &proof, cx);
+        log_proof(core, &local_id, &proofs.proof, cx);
         State::AuthSent(Box::new(Self {
             initiation: Initiation {
                 attempt,
@@ -179,7 +171,7 @@ impl AuthSent {
             done,
             keys,
             auth,
-            with_ppk,
+            with_ppk: proofs.with_ppk,
             has_ppk,
             local_id,
             nat,
@@ -371,32 +363,17 @@ impl AuthSent {
         };
         let mut sa = Established::new(core, peer, keys, nat, window, cx);
         sa.set_lowest_nonce(&done.exchange.ni, &done.exchange.nr);
-        sa.message_id_sync = Synchronization::negotiate(payloads);
-        sa.mobike = Mobike::negotiate(&attempt.connection, true, payloads);
         sa.redirection.detour = attempt.detour.arrived();
         sa.note_proof(&attempt.connection, has_ppk, done.resumed.as_deref(), cx);
-        sa.announce(
-            core,
-            payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
-            cx,
-        );
-        sa.take_auth_lifetime(core, payloads, cx);
-        sa.take_crash_token(payloads);
-        sa.take_ticket(payloads, cx);
-        sa.ask_for_ticket();
+        sa.take_extensions(core, &attempt.connection, payloads, cx);
         for id in attempt.waiters {
             cx.finish_command(id, Ok(sa.outcome(core, None)));
         }
         if let Some(offer) = offer {
             sa.finish_first_child(core, offer, &done.exchange, payloads, cx);
         }
-        sa.queue(
-            attempt
-                .wishes
-                .into_iter()
-                .map(Task::CreateChild)
-                .collect::<VecDeque<_>>(),
-        );
+        let rest = attempt.wishes.into_iter().map(Task::CreateChild);
+        sa.queue(rest.collect::<VecDeque<_>>());
         if let Some(old) = attempt.replaces {
             cx.effects.push(Effect::Delete(old));
         }
@@ -489,6 +466,26 @@ impl AuthSent {
     }
 }
 
+impl Established {
+    /// The responder has answered: takes up the extensions that it has, and makes the SA known.
+    fn take_extensions(
+        &mut self,
+        core: &Core,
+        connection: &Connection,
+        payloads: &Payloads<'_>,
+        cx: &mut Context,
+    ) {
+        self.message_id_sync = Synchronization::negotiate(payloads);
+        self.mobike = Mobike::negotiate(connection, true, payloads);
+        let initial_contact = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
+        self.announce(core, initial_contact, cx);
+        self.take_auth_lifetime(core, payloads, cx);
+        self.take_crash_token(payloads);
+        self.take_ticket(payloads, cx);
+        self.ask_for_ticket();
+    }
+}
+
 /// Whether IKE_AUTH is to bring no Child SA (RFC 6023).
 pub(super) fn wants_childless(attempt: &Attempt, done: &InitDone) -> bool {
     attempt.wishes.is_empty()
@@ -502,6 +499,26 @@ pub(super) fn wants_childless(attempt: &Attempt, done: &InitDone) -> bool {
 pub(super) fn log_proof(core: &Core, local: &Identity, proof: &OurProof, cx: &mut Context) {
     let message = format!("authenticating as {local} with {}", proof.how);
     core.log(cx, "IKE", message);
+}
+
+/// What we offer and want beside the proof of who we are: extensions, addresses, and the first Child SA.
+fn add_wishes(
+    core: &Core,
+    connection: &Connection,
+    offer: Option<&Offer>,
+    payloads: &mut PayloadWriter,
+    cx: &mut Context,
+) {
+    crash_token::announce(core, payloads, cx);
+    message_id_sync::announce(payloads);
+    resumption::request(connection, payloads);
+    configuration::add_request(connection, payloads, cx);
+    if let Some(offer) = offer {
+        offer.encode(payloads, None, None);
+    }
+    if connection.mobike {
+        mobike::announce(payloads, connection, core.path.local.ip(), cx);
+    }
 }
 
 /// IDi, certificates, INITIAL_CONTACT, IDr and AUTH of the request; `asks`: for certificates, too.

@@ -22,6 +22,7 @@ use super::auth::log_proof;
 use super::auth_lifetime::add_auth_lifetime;
 use super::authentication::{Claim, Octets, OurProof, Verdict, is_method_of, prove};
 use super::certificates::{Sent, add_certificates};
+use super::child::ChildSa;
 use super::configuration;
 use super::crash_token;
 use super::create_request::asked_selectors;
@@ -239,26 +240,14 @@ impl HalfOpen {
             ppk::log_use(core, &mixed.name, cx);
             (keys.sk_d, auth) = (mixed.sk_d, mixed.auth);
         }
-        let mobike = Mobike::negotiate(&connection, false, payloads);
-        let exchange = &self.done.exchange;
-        let nat = self.done.nat.unwrap_or_default();
-        let id_body = peer.local_id.to_payload_body();
-        let octets = Octets::of_responder(keys.prf, exchange, &auth, &id_body);
-        let mut support = self.done.peer.clone();
-        support.learn(payloads);
-        let ids = (&peer.local_id, Some(&peer.remote_id));
-        let resumed = self.done.resumed.as_deref();
-        let proof = match resumed {
-            Some(_) => Ok(OurProof::of_session(&octets, &auth.responder)),
-            None => prove(cx, &connection.local.method, ids, &octets, &support),
-        };
-        let mut proof = match proof {
+        let proof = match self.prove((&keys, &auth), &connection, &peer, payloads, cx) {
             Ok(proof) => proof,
             Err(error) => {
                 let sealing = (keys, self.window);
                 return refuse(core, sealing, datagram, &error.into(), cx);
             }
         };
+        let resumed = self.done.resumed.as_deref();
         let elsewhere = connection.redirect_from(core.path);
         let elsewhere = elsewhere.filter(|_| self.may_redirect);
         let leased = match elsewhere {
@@ -273,30 +262,22 @@ impl HalfOpen {
             let message = format!("{} authenticated with {how}", peer.remote_id);
             core.log(cx, "IKE", message);
         }
-        proof.staple(cx);
         log_proof(core, &peer.local_id, &proof, cx);
         let mut response = PayloadWriter::new();
-        response.add(PayloadType::ID_R, &id_body);
+        response.add(PayloadType::ID_R, &peer.local_id.to_payload_body());
         add_certificates(&mut response, &proof.certificates);
         proof.add_auth(&mut response);
         if uses_ppk {
             add_notify(&mut response, NotifyType::PPK_IDENTITY, &[]);
         }
         add_auth_lifetime(&connection, resumed, &mut response, cx);
-        crash_token::announce(core, &mut response, cx);
-        if message_id_sync::is_announced(payloads) {
-            message_id_sync::announce(&mut response);
-        }
 
+        let exchange = &self.done.exchange;
+        let nat = self.done.nat.unwrap_or_default();
         let mut sa = Established::new(core, peer, keys, nat, self.window, cx);
         sa.set_lowest_nonce(&exchange.ni, &exchange.nr);
-        sa.take_crash_token(payloads);
-        sa.message_id_sync = Synchronization::negotiate(payloads);
         sa.note_proof(&connection, has_ppk, resumed, cx);
-        if mobike.is_some() {
-            mobike::announce(&mut response, &connection, core.path.local.ip(), cx);
-        }
-        sa.mobike = mobike;
+        sa.answer_extensions(core, &connection, payloads, &mut response, cx);
         sa.redirection.is_supported = self.may_redirect;
         if let Some(gateway) = elsewhere {
             sa.redirect_at_once(core, gateway, &mut response, cx);
@@ -304,31 +285,81 @@ impl HalfOpen {
         sa.grant_ticket(core, payloads, &mut response, cx);
         let asks_child = payloads.sa.is_some() || payloads.ts_i.is_some();
         let wants_child = elsewhere.is_none() && asks_child;
-        let mut child = wants_child
+        let child = wants_child
             .then(|| sa.first_child(core, exchange, (leased, payloads), &mut response, cx));
-        if let Some(Ok(child)) = &mut child {
-            child.open_outbound(cx); // what the peer sends after our answer may be answered at once
-        }
         sa.answer(core, datagram, response, cx);
+        sa.let_in(core, (resumed, child), payloads, cx);
+        State::Established(Box::new(sa))
+    }
+
+    /// Proves who we are, in the way of the connection and as far as the peer can check it.
+    fn prove(
+        &self,
+        (keys, auth): (&SaKeys, &AuthKeys),
+        connection: &Connection,
+        peer: &Peer,
+        payloads: &Payloads<'_>,
+        cx: &mut Context,
+    ) -> Result<OurProof, AuthenticationError> {
+        let id_body = peer.local_id.to_payload_body();
+        let octets = Octets::of_responder(keys.prf, &self.done.exchange, auth, &id_body);
+        if self.done.resumed.is_some() {
+            return Ok(OurProof::of_session(&octets, &auth.responder));
+        }
+        let mut support = self.done.peer.clone();
+        support.learn(payloads);
+        let ids = (&peer.local_id, Some(&peer.remote_id));
+        let mut proof = prove(cx, &connection.local.method, ids, &octets, &support)?;
+        proof.staple(cx);
+        Ok(proof)
+    }
+}
+
+impl Established {
+    /// Takes up the extensions that the initiator has announced, and announces those that are ours.
+    fn answer_extensions(
+        &mut self,
+        core: &Core,
+        connection: &Connection,
+        payloads: &Payloads<'_>,
+        response: &mut PayloadWriter,
+        cx: &mut Context,
+    ) {
+        crash_token::announce(core, response, cx);
+        self.take_crash_token(payloads);
+        if message_id_sync::is_announced(payloads) {
+            message_id_sync::announce(response);
+        }
+        self.message_id_sync = Synchronization::negotiate(payloads);
+        self.mobike = Mobike::negotiate(connection, false, payloads);
+        if self.mobike.is_some() {
+            mobike::announce(response, connection, core.path.local.ip(), cx);
+        }
+    }
+
+    /// The peer has proven itself and has been answered: makes the SA known, with the Child SA it has asked for.
+    fn let_in(
+        &mut self,
+        core: &mut Core,
+        (resumed, child): (Option<&Session>, Option<Result<ChildSa, ExchangeError>>),
+        payloads: &Payloads<'_>,
+        cx: &mut Context,
+    ) {
         if let Some(Session { spis, .. }) = resumed {
             cx.tickets.void(*spis);
             cx.effects.push(Effect::Resumed { spis: *spis });
         }
-        sa.announce(
-            core,
-            payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
-            cx,
-        );
+        let initial_contact = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
+        self.announce(core, initial_contact, cx);
         match child {
-            Some(Ok(child)) => sa.child_up(core, child, Vec::new(), cx),
+            Some(Ok(child)) => self.child_up(core, child, Vec::new(), cx),
             Some(Err(error)) => {
                 let line = format!("refused CHILD_SA: {error}");
                 core.alert_of_stranger(cx, error.alert_kind(Subject::Child), line);
             }
             None => {}
         }
-        sa.start_next(core, cx);
-        State::Established(Box::new(sa))
+        self.start_next(core, cx);
     }
 }
 

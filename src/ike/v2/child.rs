@@ -170,70 +170,41 @@ impl ChildSa {
         path: EspPath,
         cx: &mut Context,
     ) -> Self {
+        let (keys_out, keys_in) = if agreed.initiator {
+            (keys.initiator, keys.responder)
+        } else {
+            (keys.responder, keys.initiator)
+        };
+        for (spi, keys) in [(agreed.spi_in, &keys_in), (agreed.spi_out, &keys_out)] {
+            let ipv6 = path.remote.is_ipv6();
+            let line = cx.key_line(|| key_log::esp(ipv6, spi, &agreed.suite.cipher, keys));
+            cx.log_keys(line);
+        }
+        let selectors = Arc::new(agreed.selectors.clone());
+        let half = Half {
+            id: cx.next_child_id(),
+            agreed: &agreed,
+            selectors: &selectors,
+            path,
+            limits: limits(&agreed.config, cx),
+        };
+        let inbound = half.inbound(&keys_in);
+        let outbound = half.outbound(&keys_out, cx.settings.path_mtu);
+        let (usage_in, usage_out) = (Arc::clone(inbound.usage()), Arc::clone(outbound.usage()));
+        let (id, times) = (half.id, Times::new(&agreed.config, cx));
+        cx.update(SaUpdate::AddInbound(Box::new(inbound)));
         let Agreed {
             config,
             owner,
             spi_in,
             spi_out,
             suite,
-            selectors,
             kin,
             transport,
-            initiator,
+            ..
         } = agreed;
-        let (keys_out, keys_in) = if initiator {
-            (keys.initiator, keys.responder)
-        } else {
-            (keys.responder, keys.initiator)
-        };
-        let (id, reqid) = (cx.next_child_id(), config.reqid);
-        let selectors = Arc::new(selectors);
-        let (usage_in, usage_out) = (Arc::<SaUsage>::default(), Arc::<SaUsage>::default());
-        let limits = limits(&config, cx);
-        let times = Times::new(&config, cx);
-        let inactivity = Inactivity::new(config.inactivity, cx.now);
-        for (spi, keys) in [(spi_in, &keys_in), (spi_out, &keys_out)] {
-            let ipv6 = path.remote.is_ipv6();
-            let line = cx.key_line(|| key_log::esp(ipv6, spi, &suite.cipher, keys));
-            cx.log_keys(line);
-        }
-        let mut inbound = InboundSa::new(InboundParams {
-            spi: spi_in,
-            child: id,
-            reqid,
-            owner,
-            key: packet_key(&suite, &keys_in),
-            esn: suite.esn,
-            replay_window: config.replay_window,
-            path,
-            selectors: Arc::clone(&selectors),
-            rules: config.rules,
-            limits,
-            usage: Arc::clone(&usage_in),
-        });
-        let mut outbound = OutboundSa::new(OutboundParams {
-            spi: spi_out,
-            child: id,
-            reqid,
-            owner,
-            key: packet_key(&suite, &keys_out),
-            esn: suite.esn,
-            path,
-            selectors: Arc::clone(&selectors),
-            rules: config.rules,
-            limits,
-            usage: Arc::clone(&usage_out),
-            path_mtu: cx.settings.path_mtu,
-        });
-        outbound.set_per_worker(kin.siblings == Siblings::Welcome);
-        if let Some(ends) = transport {
-            inbound.set_transport(ends);
-            outbound.set_transport();
-        }
-        cx.update(SaUpdate::AddInbound(Box::new(inbound)));
         Self {
             id,
-            config,
             owner,
             spi_in,
             spi_out,
@@ -245,7 +216,8 @@ impl ChildSa {
             kin,
             single_pair: false,
             times,
-            inactivity,
+            inactivity: Inactivity::new(config.inactivity, cx.now),
+            config,
             phase: Phase::Live,
             successor: None,
             replaced: false,
@@ -407,6 +379,62 @@ impl ChildSa {
             local_ts: self.selectors.local.clone(),
             remote_ts: self.selectors.remote.clone(),
         }
+    }
+}
+
+/// What both halves of a Child SA are made from.
+struct Half<'a> {
+    id: ChildId,
+    agreed: &'a Agreed,
+    selectors: &'a Arc<Selectors>,
+    path: EspPath,
+    limits: Limits,
+}
+
+impl Half<'_> {
+    fn inbound(&self, keys: &HalfKeys) -> InboundSa {
+        let Agreed { config, suite, .. } = self.agreed;
+        let mut sa = InboundSa::new(InboundParams {
+            spi: self.agreed.spi_in,
+            child: self.id,
+            reqid: config.reqid,
+            owner: self.agreed.owner,
+            key: packet_key(suite, keys),
+            esn: suite.esn,
+            replay_window: config.replay_window,
+            path: self.path,
+            selectors: Arc::clone(self.selectors),
+            rules: config.rules,
+            limits: self.limits,
+            usage: Arc::default(),
+        });
+        if let Some(ends) = self.agreed.transport {
+            sa.set_transport(ends);
+        }
+        sa
+    }
+
+    fn outbound(&self, keys: &HalfKeys, path_mtu: u16) -> OutboundSa {
+        let Agreed { config, suite, .. } = self.agreed;
+        let mut sa = OutboundSa::new(OutboundParams {
+            spi: self.agreed.spi_out,
+            child: self.id,
+            reqid: config.reqid,
+            owner: self.agreed.owner,
+            key: packet_key(suite, keys),
+            esn: suite.esn,
+            path: self.path,
+            selectors: Arc::clone(self.selectors),
+            rules: config.rules,
+            limits: self.limits,
+            usage: Arc::default(),
+            path_mtu,
+        });
+        sa.set_per_worker(self.agreed.kin.siblings == Siblings::Welcome);
+        if self.agreed.transport.is_some() {
+            sa.set_transport();
+        }
+        sa
     }
 }
 

@@ -196,21 +196,16 @@ impl Established {
         } = chosen;
         let proposals = payloads.proposals()?;
         let ni = payloads.nonce()?;
-        let ke = payloads
-            .ke
-            .is_some()
-            .then(|| payloads.key_exchange())
-            .transpose()?;
+        let ke = payloads.ke.map(|_| payloads.key_exchange()).transpose()?;
         let sent = ke.map(|ke| ke.group);
         let choice = choose_esp(&config.esp_proposals, &proposals, sent, true)?;
         let spi_out = esp_spi(&choice.proposal).ok_or(Malformed::BadValue("ESP SPI"))?;
-        let (public, shared) = match choice.suite.key_exchange {
-            None => (None, None),
+        let exchanged = match choice.suite.key_exchange {
+            None => None,
             Some(group) => {
                 let ke = ke.filter(|ke| ke.group == group);
                 let ke = ke.ok_or(ExchangeError::OtherGroup(group))?;
-                let answer = kex::answer(group, ke.data, cx.rng())?;
-                (Some((group, answer.public)), Some(answer.shared))
+                Some((group, kex::answer(group, ke.data, cx.rng())?))
             }
         };
         let nr = cx.nonce();
@@ -218,8 +213,8 @@ impl Established {
 
         let suite = add_choice(choice, spi_in, response);
         response.add(PayloadType::NONCE, &nr);
-        if let Some((group, public)) = &public {
-            add_ke(response, *group, public);
+        if let Some((group, answer)) = &exchanged {
+            add_ke(response, *group, &answer.public);
         }
         add_traffic(&selectors, transport.is_some(), response);
         let kin = kin.after(&config, payloads);
@@ -241,7 +236,10 @@ impl Established {
             agreed,
             ni: ni.to_vec(),
             nr,
-            shared: shared.into_iter().collect(),
+            shared: exchanged
+                .map(|(_, answer)| answer.shared)
+                .into_iter()
+                .collect(),
             replaces,
         })
     }

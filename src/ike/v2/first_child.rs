@@ -89,7 +89,10 @@ impl Established {
             self.negotiate_first_child(core, exchange, payloads, response, cx)
         });
         match child {
-            Ok(child) => Ok(child),
+            Ok(mut child) => {
+                child.open_outbound(cx); // what the peer sends after our answer may be answered at once
+                Ok(child)
+            }
             Err(error) => {
                 cx.discard(error.discard());
                 error.encode(response);

@@ -249,17 +249,7 @@ impl InitSent {
                 self.offer.cookie = Some(cookie.to_vec());
                 self.again(core, cx)
             }
-            InitAnswer::OtherGroup(group) => match KeyExchange::generate(group, cx.rng()) {
-                Ok(exchange) => {
-                    core.log(cx, "IKE", format!("peer wants {group}, starting over"));
-                    self.exchange = exchange;
-                    self.again(core, cx)
-                }
-                Err(_) => {
-                    cx.discard(Discard::NotOffered);
-                    State::InitSent(self)
-                }
-            },
+            InitAnswer::OtherGroup(group) => self.take_group(group, core, cx),
             InitAnswer::Elsewhere(gateway) => {
                 let detour = &self.initiation.attempt.detour;
                 match detour.follow(&gateway, core.path, cx) {
@@ -285,6 +275,25 @@ impl InitSent {
             InitAnswer::Chosen(chosen) => {
                 let payloads = payloads.as_ref().expect("an answer was found in them");
                 self.proceed(core, datagram, payloads, &chosen, cx)
+            }
+        }
+    }
+
+    fn take_group(
+        mut self: Box<Self>,
+        group: KeyExchangeId,
+        core: &mut Core,
+        cx: &mut Context,
+    ) -> State {
+        match KeyExchange::generate(group, cx.rng()) {
+            Ok(exchange) => {
+                core.log(cx, "IKE", format!("peer wants {group}, starting over"));
+                self.exchange = exchange;
+                self.again(core, cx)
+            }
+            Err(_) => {
+                cx.discard(Discard::NotOffered);
+                State::InitSent(self)
             }
         }
     }

@@ -35,7 +35,7 @@ pub struct ProposalPayload<'a> {
     pub transforms: Vec<TransformPayload<'a>>,
 }
 
-/// One transform, whose attributes [`super::transform`] reads.
+/// One transform, whose attributes [`super::IsakmpTransform`] or [`super::QuickTransform`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransformPayload<'a> {
     /// Chosen by the initiator.
