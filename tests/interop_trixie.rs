@@ -15,7 +15,10 @@ mod pki;
 #[path = "interop/stapling.rs"]
 mod stapling;
 mod support;
+#[path = "interop/three_exchanges.rs"]
+mod three_exchanges;
 
+use matrix::pair;
 use support::strongswan::Debian;
 
 const DEBIAN: Debian = Debian::Trixie;

@@ -28,7 +28,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots it on gateway B; `None`, with the test skipped, where that is impossible.
     pub(crate) fn boot(lab: &Lab) -> Option<Self> {
-        let root = Root::find()?;
+        let root = Root::trixie()?;
         let folder = lab.folder.path();
         let init = folder.join("guest.sh");
         fs::write(&init, include_str!("guest.sh")).unwrap();

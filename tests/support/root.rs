@@ -1,4 +1,4 @@
-//! The small root of Debian 13 that `scripts/peers` unpacks, and what runs inside it.
+//! The small roots of newer releases of Debian that `scripts/peers` unpacks, and what runs inside them.
 
 use std::{
     env,
@@ -22,12 +22,21 @@ pub(crate) enum Processes {
 }
 
 impl Root {
-    /// `None`, with the test skipped, where it has not been unpacked.
-    pub(crate) fn find() -> Option<Self> {
+    /// The one of Debian 13, with the kernel; `None`, with the test skipped, where it has not been unpacked.
+    pub(crate) fn trixie() -> Option<Self> {
+        Self::find("root")
+    }
+
+    /// The one of Debian forky.
+    pub(crate) fn forky() -> Option<Self> {
+        Self::find("root-forky")
+    }
+
+    fn find(name: &str) -> Option<Self> {
         let unshare = program("unshare", "util-linux")?;
         let built = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("peers");
         let peers = env::var_os("LOCKGATE_TEST_PEERS").map_or(built, PathBuf::from);
-        let folder = peers.join("root");
+        let folder = peers.join(name);
         if !folder.join("made-by").exists() {
             skip("needs scripts/peers to have run");
             return None;

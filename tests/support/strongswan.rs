@@ -33,6 +33,8 @@ pub(crate) enum Debian {
     Installed,
     /// 6.0.1 of Debian 13, in a root of its own.
     Trixie,
+    /// 6.1.0 of Debian forky, in one too: it has ML-KEM.
+    Forky,
 }
 
 /// Where the peer's programs are; `None`, with the test skipped, where they are not installed.
@@ -43,9 +45,14 @@ pub(crate) enum Programs {
 
 impl Programs {
     pub(crate) fn find(debian: Debian) -> Option<Self> {
-        if debian == Debian::Trixie {
-            return Root::find().map(Self::Unpacked);
+        match debian {
+            Debian::Installed => Self::installed(),
+            Debian::Trixie => Root::trixie().map(Self::Unpacked),
+            Debian::Forky => Root::forky().map(Self::Unpacked),
         }
+    }
+
+    fn installed() -> Option<Self> {
         let daemon = program("charon-systemd", "charon-systemd")?;
         let swanctl = program("swanctl", "strongswan-swanctl")?;
         for (plugin, package) in [
