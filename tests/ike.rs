@@ -22,6 +22,8 @@ mod answers;
 mod auth_methods;
 #[path = "ike/authentication.rs"]
 mod authentication;
+#[path = "ike/breaches.rs"]
+mod breaches;
 #[path = "ike/certificates.rs"]
 mod certificates;
 #[path = "ike/chaos.rs"]
@@ -106,6 +108,8 @@ mod resumption_hostile;
 mod resumption_keeps;
 #[path = "ike/revocation.rs"]
 mod revocation;
+#[path = "ike/rules.rs"]
+mod rules;
 #[path = "ike/schedules.rs"]
 mod schedules;
 #[path = "ike/session.rs"]

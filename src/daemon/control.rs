@@ -406,6 +406,7 @@ impl Control {
             uptime: now.saturating_duration_since(self.started.0),
             half_open: count(self.endpoint.half_open()),
             discards: *self.endpoint.discards(),
+            keepalives: self.sockets.keepalives(),
             dataplane: self.dataplane.stats(),
             backlogs: self.dataplane.backlogs().map(count).collect(),
             tunnels: self.ledger.tunnels(&self.config.pad),

@@ -25,6 +25,7 @@ use crate::{
 pub(super) struct Sockets {
     members: Vec<Member>,
     burst: ReceiveBurst,
+    keepalives: u64,
 }
 
 #[derive(Debug)]
@@ -119,6 +120,7 @@ impl Sockets {
         let sockets = Self {
             members,
             burst: ReceiveBurst::new(RECEIVE_BURST),
+            keepalives: 0,
         };
         Ok((sockets, shares))
     }
@@ -162,19 +164,27 @@ impl Sockets {
                     local: SocketAddr::new(received.local, port),
                     remote: received.remote,
                 };
+                let bytes: &[u8] = received.bytes;
                 if !member.marker {
-                    each(path, received.bytes);
-                } else if let Ok(Demux::Ike) = esp::demux_udp_encap(received.bytes) {
-                    each(
-                        path,
-                        received
-                            .bytes
-                            .get(NON_ESP_MARKER.len()..)
-                            .unwrap_or_default(),
-                    );
+                    each(path, bytes);
+                    continue;
+                }
+                match esp::demux_udp_encap(bytes) {
+                    Ok(Demux::Ike) => {
+                        each(path, bytes.strip_prefix(&NON_ESP_MARKER).unwrap_or(bytes))
+                    }
+                    Ok(Demux::Keepalive) => self.keepalives += 1,
+                    Ok(Demux::Esp) => {} // the workers' sockets get it
+                    // Too short to be anything, as IKE will find.
+                    Err(_) => each(path, bytes),
                 }
             }
         }
+    }
+
+    /// NAT keepalives received (RFC 3948 §4).
+    pub(super) fn keepalives(&self) -> u64 {
+        self.keepalives
     }
 
     /// Sends one IKE message.

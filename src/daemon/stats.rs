@@ -17,7 +17,11 @@ impl Control {
         let total = snapshot.total();
         let mut drops = Message::new();
         for reason in DropReason::ALL {
-            drops.set(reason.name(), total.dropped(reason));
+            let elsewhere = match reason {
+                DropReason::Keepalive => self.sockets.keepalives(),
+                _ => 0,
+            };
+            drops.set(reason.name(), total.dropped(reason) + elsewhere);
         }
         let mut discards = Message::new();
         for (reason, count) in Discard::ALL.iter().zip(self.endpoint.discards()) {

@@ -2,6 +2,7 @@
 //!
 //! Slots hold 64 KiB, so that a train of datagrams fits. Pages that no packet touches cost nothing.
 
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 
 use super::address::SocketName;
@@ -30,7 +31,7 @@ pub struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    /// The datagrams of a train one by one; a single datagram yields itself. None of an empty one.
+    /// The datagrams of a train one by one; a single datagram, which may be empty, yields itself.
     pub fn segments(self) -> impl Iterator<Item = Self> {
         let Self {
             bytes,
@@ -40,7 +41,9 @@ impl<'a> Received<'a> {
             segment_size,
         } = self;
         let size = segment_size.map_or(bytes.len(), usize::from).max(1);
-        bytes.chunks_mut(size).map(move |bytes: &'a mut [u8]| Self {
+        let (first, others) = bytes.split_at_mut(size.min(bytes.len()));
+        let all = iter::once(first).chain(others.chunks_mut(size));
+        all.map(move |bytes: &'a mut [u8]| Self {
             bytes,
             remote,
             local,

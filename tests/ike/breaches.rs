@@ -1,10 +1,13 @@
-//! What a peer with keys says against the rules, inside SK or around it (HOSTILE B4, B6, B10 to B12, B15, B16, B22,
+//! What a peer with keys says against the rules, inside SK or around it (HOSTILE B4, B6, B10 to B16, B22,
 //! B27 to B29, B31), what it is told, and which counter rises.
+
+#[path = "breaches/offers.rs"]
+mod offers;
 
 use lockgate::crypto::Secret;
 use lockgate::ike::Discard;
 use lockgate::wire::ikev2::{AuthMethod, NotifyType};
-use lockgate::wire::isakmp::{ExchangeType, PayloadType};
+use lockgate::wire::isakmp::{ExchangeType, Flags, Header, PayloadType};
 
 use super::session::{
     Payloads, Session, child_sa, delete, delete_esp, join, notify, proof, rekey_notify, selectors,
@@ -167,6 +170,7 @@ pub(crate) fn all() -> Vec<Breach> {
         unknown_payloads(),
         authentications(),
         requests(),
+        offers::all(),
         selector_payloads(),
         deletes(),
         rekeys(),
@@ -213,6 +217,21 @@ fn headers() -> Vec<Breach> {
             ignored(Discard::OutsideWindow),
             make,
         ));
+    }
+    // What is reserved is not looked at (RFC 7296 §3.1).
+    for (name, flags, version) in [
+        ("reserved flags", 0xdf, Header::VERSION_2_0),
+        ("version 2.15", 0x08, 0x2f),
+    ] {
+        let make: Make = Box::new(move |session, _| {
+            let header = Header {
+                flags: Flags(flags),
+                version,
+                ..session.header(INFORMATIONAL, false, session.next_id)
+            };
+            session.seal_header(header, PayloadType::NONE, (&[], 0))
+        });
+        all.push(Breach::new(name, up, FINE, make));
     }
     for (name, flags, counter) in [
         ("not of the initiator", 0x00, Discard::UnknownIkeSpi),
@@ -533,16 +552,15 @@ fn configurations() -> Vec<Breach> {
         ("a reply to nothing", FINE, cp(2, &attribute(1, 0))),
         ("configuration type 255", FINE, cp(255, &attribute(1, 0))),
     ];
-    let stages: [(Stage, ExchangeType, Base); 2] = [
+    let stages: [(Stage, ExchangeType, Base); 3] = [
         (Stage::HalfOpen, AUTH, auth),
+        (Stage::Up, CREATE, create),
         (Stage::Up, INFORMATIONAL, empty),
     ];
     let mut all = Vec::new();
     for (name, outcome, body) in cases {
         for (stage, exchange, base) in stages {
             let body = body.clone();
-            // Nothing of it is read in INFORMATIONAL, where nothing can be asked.
-            let outcome = if stage == Stage::Up { FINE } else { outcome };
             let make = changed(base, exchange, move |payloads| {
                 payloads.push((PayloadType::CP, body.clone()));
             });

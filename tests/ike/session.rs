@@ -71,6 +71,12 @@ impl Opening {
     }
 
     pub(crate) fn answered(self, response: &[u8]) -> Session {
+        let (random, init, seed) = self.exchanged(response, SUITE.prf);
+        Session::new(random, init, &seed)
+    }
+
+    /// What was said, and SKEYSEED by this PRF.
+    pub(crate) fn exchanged(self, response: &[u8], prf: PrfId) -> (Random, Init, Secret) {
         let (header, rest) = Header::parse(response).unwrap();
         let answer = split(header.next_payload, rest);
         let body = |kind| {
@@ -83,7 +89,7 @@ impl Opening {
         let peer = body(PayloadType::KE);
         let peer = KePayload::parse(&peer).unwrap().data;
         let shared = self.exchange.finish(peer).unwrap();
-        let prf = Prf::new(SUITE.prf).unwrap();
+        let prf = Prf::new(prf).unwrap();
         let seed = skeyseed(prf, (&self.ni, &nr), &shared);
         let init = Init {
             request: self.request,
@@ -92,7 +98,7 @@ impl Opening {
             nr,
             answer,
         };
-        Session::new(self.random, init, &seed)
+        (self.random, init, seed)
     }
 }
 
@@ -216,16 +222,9 @@ impl Session {
         self.seal_padded(exchange, response, message_id, first, (text, 0))
     }
 
-    /// The same where the end of the text is called padding, of this length.
-    pub(crate) fn seal_padded(
-        &mut self,
-        exchange: ExchangeType,
-        response: bool,
-        message_id: u32,
-        first: PayloadType,
-        (text, padding): (&[u8], u8),
-    ) -> Vec<u8> {
-        let header = Header {
+    /// The header of a message.
+    pub(crate) fn header(&self, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
+        Header {
             initiator_spi: self.spis.0,
             responder_spi: self.spis.1,
             next_payload: PayloadType::SK,
@@ -234,9 +233,31 @@ impl Session {
             flags: Flags::new(true, response),
             message_id,
             length: 0,
-        };
+        }
+    }
+
+    /// The same where the end of the text is called padding, of this length.
+    pub(crate) fn seal_padded(
+        &mut self,
+        exchange: ExchangeType,
+        response: bool,
+        message_id: u32,
+        first: PayloadType,
+        text: (&[u8], u8),
+    ) -> Vec<u8> {
+        let header = self.header(exchange, response, message_id);
+        self.seal_header(header, first, text)
+    }
+
+    /// The same under a header that may say anything.
+    pub(crate) fn seal_header(
+        &mut self,
+        header: Header,
+        first: PayloadType,
+        text: (&[u8], u8),
+    ) -> Vec<u8> {
         self.sealed += 1;
-        seal_padded(&self.outbound, header, self.sealed, first, (text, padding))
+        seal_padded(&self.outbound, header, self.sealed, first, text)
     }
 
     /// One fragment of a request, whatever its numbers say.

@@ -55,6 +55,49 @@ fn every_hostile_message_raises_its_own_counter_and_changes_nothing() {
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
 }
 
+/// B7, and what is as short on port 500.
+#[test]
+fn what_is_too_short_for_a_marker_is_counted_and_a_keepalive_is_no_message() {
+    let Some(lab) = Lab::new() else { return };
+    let [_a, b] = lab.tunnel(&Plan::default());
+    let sender = lab
+        .gateway_a
+        .run(|| UdpSocket::bind((Side::A.outer(Family::V4), 0)))
+        .unwrap();
+    let send = |port: u16, bytes: &[u8]| {
+        let target = SocketAddr::new(Side::B.outer(Family::V4), port);
+        sender.send_to(bytes, target).unwrap();
+    };
+    let mut expected = discards(&b);
+    let short: [&[u8]; 9] = [
+        &[],
+        &[0],
+        &[1],
+        &[0, 0],
+        &[0xff; 2],
+        &[0; 3],
+        &[1, 2, 3],
+        &[0xff; 3],
+        &[0; 4],
+    ];
+    for (port, bytes) in short.map(|bytes| (4500, bytes)).into_iter().chain([
+        (500, &[][..]),
+        (500, &[0xff]),
+        (500, &[0; 4]),
+    ]) {
+        send(port, bytes);
+        *expected.get_mut("malformed").unwrap() += 1;
+        let name = format!("{bytes:02x?} on port {port} is counted");
+        eventually(&name, || (discards(&b) == expected).then_some(()));
+    }
+    let before = b.drops("keepalive");
+    send(4500, &[0xff]);
+    eventually("a keepalive is counted", || {
+        (b.drops("keepalive") == before + 1).then_some(())
+    });
+    assert_eq!(discards(&b), expected);
+}
+
 type Spis = (IkeSpi, IkeSpi);
 
 /// All of them; `spis` are those of the tunnel that is up.

@@ -23,6 +23,7 @@ pub(in crate::daemon) struct Snapshot {
     pub(in crate::daemon) half_open: u64,
     /// In the order of [`Discard::ALL`].
     pub(in crate::daemon) discards: [u64; Discard::COUNT],
+    pub(in crate::daemon) keepalives: u64,
     pub(in crate::daemon) dataplane: dataplane::Snapshot,
     /// Commands that wait for each worker.
     pub(in crate::daemon) backlogs: Vec<u64>,
@@ -118,6 +119,11 @@ impl Writer<'_> {
                 "child_rekeys",
                 "Child SAs that replaced another",
                 child_rekeys,
+            ),
+            (
+                "nat_keepalives",
+                "NAT keepalives received",
+                snapshot.keepalives,
             ),
         ] {
             self.counters(name, help, None, [(NO_LABELS, count)])?;

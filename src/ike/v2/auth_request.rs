@@ -14,7 +14,7 @@ use crate::ike::session::Session;
 use crate::ike::{Discard, Identity};
 use crate::ipsec::Selectors;
 use crate::wire::ikev2::{
-    Attribute, AuthMethod, AuthPayload, Configuration, IdPayload, NotifyType, PayloadWriter,
+    Attribute, AuthMethod, AuthPayload, IdPayload, NotifyType, PayloadWriter,
 };
 use crate::wire::isakmp::PayloadType;
 
@@ -378,7 +378,7 @@ fn check_policy(
     let Authenticated {
         connection, peer, ..
     } = authenticated;
-    payloads.cp.map(Configuration::parse).transpose()?;
+    payloads.configuration()?;
     let is_childless = payloads.sa.is_none() && payloads.ts_i.is_none();
     if is_childless && connection.childless == Childless::Never {
         return Err(ExchangeError::Missing("SA"));

@@ -223,7 +223,10 @@ impl Established {
         };
         let datagram = &opened.stand_in(datagram);
         self.heard(core, datagram, cx);
-        let payloads = match opened.payloads() {
+        // There is nothing to be configured here, but what cannot be read is a mistake (RFC 7296 §2.21.3).
+        let payloads = opened.payloads();
+        let payloads = payloads.and_then(|all| all.configuration().map(|_| all));
+        let payloads = match payloads {
             Ok(payloads) => payloads,
             Err(error) => return self.refuse(core, datagram, &error, cx),
         };

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use crate::ike::Path;
 use crate::wire::Malformed;
 use crate::wire::ikev2::{
-    CertPayload, CertRequest, Delete, KePayload, Nonce, Notify, NotifyType, PayloadWriter,
+    CertPayload, CertRequest, Configuration, Delete, KePayload, Nonce, Notify, NotifyType,
+    PayloadWriter,
 };
 use crate::wire::isakmp::{Header, PayloadChain, PayloadType};
 use crate::wire::proposal::{KeyExchangeId, ProtocolId, SaProposal};
@@ -127,6 +128,11 @@ impl<'a> Payloads<'a> {
 
     pub(in crate::ike) fn key_exchange(&self) -> Result<KePayload<'a>, ExchangeError> {
         Ok(KePayload::parse(required(self.ke, "KE")?)?)
+    }
+
+    /// What is asked for or told besides, if it can be read (RFC 7296 §3.15).
+    pub(in crate::ike) fn configuration(&self) -> Result<Option<Configuration>, ExchangeError> {
+        Ok(self.cp.map(Configuration::parse).transpose()?)
     }
 
     pub(in crate::ike) fn ts_i(&self) -> Result<Vec<TrafficSelector>, ExchangeError> {
