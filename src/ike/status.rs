@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use crate::ipsec::{ChildId, EspEncap, Mode, Reqid, SaUsage, Spi, WorkerId};
 use crate::wire::isakmp::IkeSpi;
 use crate::wire::proposal::{EspSuite, IkeSuite};
@@ -132,6 +134,8 @@ pub struct IkeSaStatus {
     pub remote_vips: Vec<IpAddr>,
     /// Name servers that the peer has told us.
     pub dns: Vec<IpAddr>,
+    /// Networks that the peer says it protects.
+    pub subnets: Vec<IpNet>,
     /// Its Child SAs.
     pub children: Vec<ChildStatus>,
 }

@@ -71,6 +71,11 @@ fn a_guest_gets_an_address_which_all_its_traffic_has_and_gives_it_back_at_the_en
     let (a, b) = (pair.ike_sa(Side::A), pair.ike_sa(Side::B));
     assert_eq!((a.local_vips, b.remote_vips), (vec![ip(1)], vec![ip(1)]));
     assert_eq!(a.dns, [IpAddr::from([10, 2, 0, 53])]);
+    assert_eq!(a.subnets, ["10.2.0.0/24".parse().unwrap()]);
+    let logged = pair
+        .host(Side::A)
+        .logged("the peer says it protects 10.2.0.0/24");
+    assert!(logged);
     let (a, b) = (pair.child(Side::A), pair.child(Side::B));
     for selectors in [&a.local_ts, &b.remote_ts] {
         assert_eq!(selectors[0].to_string(), "10.3.0.1/32");
@@ -92,6 +97,110 @@ fn a_guest_gets_an_address_which_all_its_traffic_has_and_gives_it_back_at_the_en
     assert_eq!(leases(&mut pair), [(ip(1), 0)]);
     assert_eq!(virtual_ips(&mut pair), [] as [IpAddr; 0]);
     assert_eq!(policies(&mut pair), ["0.0.0.0/0"]);
+    pair.finish();
+}
+
+#[test]
+fn networks_that_the_peer_says_it_protects_change_no_selector() {
+    let mut pair = Pair::up_with(|side, setup| {
+        guest(side, setup, 9);
+        if side == Side::B {
+            let others = Pool {
+                subnets: vec!["172.16.0.0/12".parse().unwrap()],
+                ..pool(9)
+            };
+            setup.connection.pools = vec![Arc::new(others)];
+        }
+    });
+    let told = &pair.ike_sa(Side::A).subnets;
+    assert_eq!(*told, ["172.16.0.0/12".parse().unwrap()]);
+    let child = pair.child(Side::A);
+    assert_eq!(child.remote_ts[0].to_string(), "10.2.0.0/24");
+    pair.assert_clean(1);
+    pair.finish();
+}
+
+/// The addresses of both families that A has at first.
+const BOTH: [&str; 2] = ["10.3.0.1", "fd03::1"];
+
+/// A wants an address of each family, B has a pool of each; the child carries both.
+fn guest_of_both_families(side: Side, setup: &mut Setup) {
+    guest(side, setup, 9);
+    let network = selectors(&["10.2.0.0/24", "fd02::/64"]);
+    match side {
+        Side::A => {
+            setup.connection.vips.push(IpAddr::from([0_u16; 8]));
+            setup.children[0].remote_ts = network;
+        }
+        Side::B => {
+            setup.connection.pools.push(Arc::new(Pool {
+                name: "guests6".to_owned(),
+                first: "fd03::1".parse().unwrap(),
+                last: "fd03::9".parse().unwrap(),
+                dns: vec!["fd02::53".parse().unwrap()],
+                subnets: vec!["fd02::/64".parse().unwrap()],
+            }));
+            setup.children[0].local_ts = network;
+        }
+    }
+}
+
+fn addresses(list: &[&str]) -> Vec<IpAddr> {
+    list.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_guest_gets_an_address_of_each_family_that_it_wants() {
+    let mut pair = Pair::up_with(guest_of_both_families);
+    let given = addresses(&BOTH);
+    for step in ["at first", "rekeyed", "authenticated anew"] {
+        let (a, b) = (pair.ike_sa(Side::A), pair.ike_sa(Side::B));
+        assert_eq!((&a.local_vips, &b.remote_vips), (&given, &given), "{step}");
+        assert_eq!(a.dns, addresses(&["10.2.0.53", "fd02::53"]), "{step}");
+        let subnets = ["10.2.0.0/24", "fd02::/64"].map(|net| net.parse().unwrap());
+        assert_eq!(a.subnets, subnets, "{step}");
+        let (a, b) = (pair.child(Side::A), pair.child(Side::B));
+        for selectors in [&a.local_ts, &b.remote_ts] {
+            let selectors: Vec<_> = selectors.iter().map(ToString::to_string).collect();
+            assert_eq!(selectors, ["10.3.0.1/32", "fd03::1/128"], "{step}");
+        }
+        match step {
+            "at first" => {
+                pair.command(Side::A, rekey_ike());
+                pair.run_for(seconds(6));
+            }
+            _ => {
+                pair.gapless = false;
+                pair.command(Side::A, rekey(None, true));
+                pair.run_for(seconds(10));
+            }
+        }
+    }
+    pair.command(Side::A, terminate_ike());
+    pair.run_for(seconds(6));
+    for pool in ["guests", "guests6"] {
+        let endpoint = &pair.host(Side::B).endpoint;
+        let held = endpoint.leases(pool).map(|lease| lease.holders.len());
+        assert_eq!(held.collect::<Vec<_>>(), [0], "{pool}");
+    }
+    pair.finish();
+}
+
+#[test]
+fn a_guest_gets_the_address_that_there_is_of_the_families_that_it_wants() {
+    let mut pair = Pair::up_with(|side, setup| {
+        guest_of_both_families(side, setup);
+        if side == Side::B {
+            setup.connection.pools.remove(0);
+        }
+    });
+    let a = pair.ike_sa(Side::A);
+    assert_eq!(a.local_vips, addresses(&["fd03::1"]));
+    assert_eq!(a.dns, addresses(&["fd02::53"]));
+    let child = pair.child(Side::A);
+    assert_eq!(child.local_ts[0].to_string(), "fd03::1/128");
+    assert_eq!(child.local_ts.len(), 1);
+    pair.assert_clean(1);
     pair.finish();
 }
 

@@ -8,9 +8,9 @@ use crate::support::{
     traffic::{assert_reaches, tcp},
 };
 
-fn plan(connection: &str, more: &str) -> Plan {
+fn plan(family: Family, connection: &str, more: &str) -> Plan {
     Plan {
-        inner: vec![Family::V4],
+        inner: vec![family],
         connection: connection.to_owned(),
         more: more.to_owned(),
         ..Plan::default()
@@ -18,18 +18,18 @@ fn plan(connection: &str, more: &str) -> Plan {
 }
 
 /// A configuration in which the network of `guest` is `dynamic`.
-fn with_guest(config: &str, guest: Side) -> String {
-    let network = guest.network(Family::V4).to_string();
+fn with_guest(config: &str, guest: Side, family: Family) -> String {
+    let network = guest.network(family).to_string();
     config.replace(&network, "dynamic")
 }
 
 #[test]
 fn strongswan_gives_lockgate_an_address() {
     let pair = Pair::changed(
-        plan("vips = [\"0.0.0.0\"]", ""),
+        plan(Family::V4, "vips = [\"0.0.0.0\"]", ""),
         "pools = guests",
         |whose, config| {
-            let config = with_guest(&config, Side::A);
+            let config = with_guest(&config, Side::A, Family::V4);
             match whose {
                 Initiator::Lockgate => config,
                 Initiator::StrongSwan => {
@@ -63,9 +63,9 @@ fn strongswan_gives_lockgate_an_address() {
 fn lockgate_gives_strongswan_an_address() {
     let more = "[pools.guests]\naddrs = \"10.3.0.0/24\"\ndns = [\"10.1.0.53\"]";
     let pair = Pair::changed(
-        plan("pools = [\"guests\"]", more),
+        plan(Family::V4, "pools = [\"guests\"]", more),
         "vips = 0.0.0.0",
-        |_, config| with_guest(&config, Side::B),
+        |_, config| with_guest(&config, Side::B, Family::V4),
     );
     let Some(pair) = pair else { return };
     pair.initiate(Initiator::StrongSwan);
@@ -93,4 +93,52 @@ fn lockgate_gives_strongswan_an_address() {
     pair.is_down();
     let pools = pair.strongswan.swanctl_at(&["--list-pools"], &uri);
     assert!(pools.contains("0 / 1 / 254"), "{pools}");
+}
+
+/// The networks behind the gateways are IPv6 ones, the gateways' own addresses IPv4 ones.
+#[test]
+fn each_gives_the_other_an_ipv6_address() {
+    for initiator in Initiator::BOTH {
+        let (lockgate, more, strongswan, guest) = match initiator {
+            Initiator::Lockgate => ("vips = [\"::\"]", "", "pools = guests", Side::A),
+            Initiator::StrongSwan => (
+                "pools = [\"guests\"]",
+                "[pools.guests]\naddrs = \"fd03::/120\"\ndns = [\"fd01::53\"]\nsubnet = [\"fd01::/64\"]",
+                "vips = ::",
+                Side::B,
+            ),
+        };
+        let pair = Pair::changed(
+            plan(Family::V6, lockgate, more),
+            strongswan,
+            |whose, config| {
+                let config = with_guest(&config, guest, Family::V6);
+                match (whose, initiator) {
+                    (Initiator::StrongSwan, Initiator::Lockgate) => {
+                        config
+                            + "pools { guests { addrs = fd03::/120\n dns = fd02::53\n subnet = fd02::/64 } }\n"
+                    }
+                    _ => config,
+                }
+            },
+        );
+        let Some(pair) = pair else { return };
+        pair.initiate(initiator);
+        let sa = &pair.lockgate.established()[0];
+        let (own, vips) = match initiator {
+            Initiator::Lockgate => {
+                assert_eq!(sa.get_list("dns"), Some(vec!["fd02::53"]));
+                assert_eq!(sa.get_list("subnets"), Some(vec!["fd02::/64"]));
+                (&pair.lab.gateway_a, "local-vips")
+            }
+            Initiator::StrongSwan => (&pair.lab.gateway_b, "remote-vips"),
+        };
+        assert_eq!(sa.get_list(vips), Some(vec!["fd03::1"]), "{initiator:?}");
+        let (other, host) = match guest {
+            Side::A => (&pair.lab.host_b, Side::B.host(Family::V6)),
+            Side::B => (&pair.lab.host_a, Side::A.host(Family::V6)),
+        };
+        tcp(own, other, host, 200_000);
+        assert_reaches(other, own, "fd03::1".parse().unwrap());
+    }
 }

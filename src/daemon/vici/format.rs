@@ -111,6 +111,9 @@ pub fn ike_sa(ike: &IkeSaStatus, now: Instant) -> Message {
             m.list(key, addresses);
         }
     }
+    if !ike.subnets.is_empty() {
+        m.list("subnets", &ike.subnets);
+    }
     if !ike.tasks_queued.is_empty() {
         m.list("tasks-queued", &ike.tasks_queued);
     }

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::ike::Identity;
 use crate::ike::context::Context;
 use crate::ike::narrow::Ends;
@@ -17,6 +19,9 @@ use super::Core;
 use super::error::ExchangeError;
 use super::message::Payloads;
 
+/// How many name servers, and how many networks, of those that a peer tells are kept.
+const MOST_TOLD: usize = 32;
+
 /// The virtual addresses of an IKE SA, which its successors keep.
 #[derive(Clone, Debug, Default)]
 pub(in crate::ike) struct VirtualIps {
@@ -26,6 +31,8 @@ pub(in crate::ike) struct VirtualIps {
     pub(in crate::ike) remote: Vec<IpAddr>,
     /// Name servers that the peer has told us.
     pub(in crate::ike) dns: Vec<IpAddr>,
+    /// Networks that the peer says it protects. What is carried is for the traffic selectors to say.
+    pub(in crate::ike) subnets: Vec<IpNet>,
     /// The IKE SA that was authenticated.
     holder: u64,
 }
@@ -103,7 +110,7 @@ pub(super) fn accept(
     if reply.kind != ConfigurationType::REPLY {
         return Ok(());
     }
-    let (mut local, mut dns) = (Vec::new(), Vec::new());
+    let (mut local, mut dns, mut subnets) = (Vec::new(), Vec::new(), Vec::new());
     for attribute in reply.attributes {
         match attribute {
             Attribute::Address(family, Some(address)) if is_usable(address) => {
@@ -117,19 +124,32 @@ pub(super) fn accept(
                     local.push(address);
                 }
             }
-            Attribute::Dns(_, Some(address)) if is_usable(address) => dns.push(address),
+            Attribute::Dns(_, Some(address)) if is_usable(address) => {
+                if dns.len() < MOST_TOLD && !dns.contains(&address) {
+                    dns.push(address);
+                }
+            }
+            Attribute::Subnet(_, Some(net)) => {
+                if subnets.len() < MOST_TOLD && !subnets.contains(&net) {
+                    subnets.push(net);
+                }
+            }
             Attribute::Address(..) | Attribute::Dns(..) | Attribute::Subnet(..) => {}
         }
     }
     if local.is_empty() {
         return Ok(());
     }
-    let shown = local.iter().map(ToString::to_string).collect::<Vec<_>>();
-    core.log(cx, "IKE", format!("virtual IP {}", shown.join(" ")));
+    core.log(cx, "IKE", format!("virtual IP {}", words(&local)));
+    if !subnets.is_empty() {
+        let line = format!("the peer says it protects {}", words(&subnets));
+        core.log(cx, "IKE", line);
+    }
     core.virtual_ips = VirtualIps {
         local,
         remote: Vec::new(),
         dns,
+        subnets,
         holder: core.id,
     };
     cx.note_virtual_ips(core.name(), core.id, &core.virtual_ips.local);
@@ -219,4 +239,9 @@ fn extras(pool: &Pool) -> impl Iterator<Item = Attribute> {
 fn is_usable(address: IpAddr) -> bool {
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_broadcast)
+}
+
+fn words<T: ToString>(list: &[T]) -> String {
+    let words = list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    words.join(" ")
 }

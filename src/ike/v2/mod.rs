@@ -247,6 +247,7 @@ impl Core {
             local_vips: self.virtual_ips.local.clone(),
             remote_vips: self.virtual_ips.remote.clone(),
             dns: self.virtual_ips.dns.clone(),
+            subnets: self.virtual_ips.subnets.clone(),
             children: Vec::new(),
         }
     }
