@@ -7,6 +7,8 @@
 
 mod support;
 
+#[path = "lab/arithmetic.rs"]
+mod arithmetic;
 #[path = "ike/breaches.rs"]
 mod breaches;
 #[path = "ike/claims.rs"]
@@ -17,18 +19,24 @@ mod closed;
 mod families;
 #[path = "lab/forged.rs"]
 mod forged;
+#[path = "lab/history.rs"]
+mod history;
 #[path = "lab/hostile.rs"]
 mod hostile;
 #[path = "lab/insider.rs"]
 mod insider;
 #[path = "lab/key_log.rs"]
 mod key_log;
+#[path = "lab/load.rs"]
+mod load;
 #[path = "lab/mobike.rs"]
 mod mobike;
 #[path = "lab/mtu.rs"]
 mod mtu;
 #[path = "lab/nat.rs"]
 mod nat;
+#[path = "lab/neighbours.rs"]
+mod neighbours;
 #[path = "support/pki.rs"]
 mod pki;
 #[path = "lab/policies.rs"]
@@ -39,6 +47,8 @@ mod random;
 mod recovery;
 #[path = "lab/rekey.rs"]
 mod rekey;
+#[path = "lab/responder.rs"]
+mod responder;
 #[path = "lab/sender.rs"]
 mod sender;
 #[path = "ike/session.rs"]

@@ -18,7 +18,7 @@ use crate::support::{
     traffic::assert_reaches,
 };
 
-fn names() -> Names {
+pub(crate) fn names() -> Names {
     let id = |side: Side| {
         let identity: Identity = side.identity().parse().unwrap();
         identity.to_payload_body()
@@ -38,7 +38,7 @@ fn plan() -> Plan {
 }
 
 /// An IKE SA with a child, made by hand.
-fn connect(sender: &mut Sender, names: &Names) -> Session {
+pub(crate) fn connect(sender: &mut Sender, names: &Names) -> Session {
     let mut session = sender.half_open();
     let payloads = breaches::auth(&mut session, names);
     let answer = sender.request(&mut session, ExchangeType::IKE_AUTH, &payloads);
@@ -164,83 +164,100 @@ fn guesses_at_the_secret_are_counted_and_let_nobody_in() {
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
 }
 
-/// Why a reason is not raised at a daemon in these tables.
-const NOT_FROM_HERE: [(Discard, &str); 18] = [
+/// Reasons that these tables do not raise, and the test that raises them.
+const ELSEWHERE: [(Discard, &str, &str); 18] = [
     (
         Discard::StaleFragment,
-        "needs the fragments of a message: tests/ike/fragments.rs",
+        HISTORY,
+        "what_is_repeated_is_counted_and_done_once",
     ),
     (
         Discard::Retransmission,
-        "a repeated request: tests/ike/insider.rs",
+        HISTORY,
+        "what_is_repeated_is_counted_and_done_once",
     ),
     (
         Discard::StaleRequest,
-        "a request whose answer is not ready: tests/ike/revocation.rs",
+        HISTORY,
+        "what_is_repeated_is_counted_and_done_once",
+    ),
+    (Discard::Unauthenticated, RESPONDER, RIGHT_ANSWER),
+    (Discard::NotOffered, RESPONDER, RIGHT_ANSWER),
+    (Discard::TooManyRestarts, RESPONDER, RIGHT_ANSWER),
+    (Discard::BadRedirect, RESPONDER, RIGHT_ANSWER),
+    (
+        Discard::CookieRequired,
+        LOAD,
+        "a_cookie_is_good_only_for_whom_it_was_made",
     ),
     (
-        Discard::Unauthenticated,
-        "an answer to our IKE_SA_INIT: tests/ike/negotiation.rs",
-    ),
-    (Discard::NotOffered, "an answer to our IKE_SA_INIT"),
-    (
-        Discard::TooManyRestarts,
-        "answers to our IKE_SA_INIT: tests/ike/negotiation.rs",
-    ),
-    (Discard::CookieRequired, "needs a load: tests/ike/storm.rs"),
-    (Discard::BadCookie, "needs a load: tests/ike/hostile.rs"),
-    (
-        Discard::BadCrashToken,
-        "needs a token of the peer's: tests/ike/crash_tokens.rs",
-    ),
-    (
-        Discard::BadTicket,
-        "needs a connection with resumption: tests/ike/resumption.rs",
-    ),
-    (
-        Discard::StaleTicket,
-        "needs a ticket: tests/ike/resumption.rs",
-    ),
-    (
-        Discard::BadMessageIdSync,
-        "needs it agreed on: tests/ike/message_id_sync.rs",
-    ),
-    (
-        Discard::BadRedirect,
-        "an answer to us, who follow it: tests/ike/redirect.rs",
+        Discard::BadCookie,
+        LOAD,
+        "a_cookie_is_good_only_for_whom_it_was_made",
     ),
     (
         Discard::HalfOpenLimit,
-        "needs more half-open IKE SAs than a test makes in real time",
+        LOAD,
+        "half_open_ike_sas_in_the_name_of_a_peer_are_bounded_and_lock_it_out_of_nothing",
+    ),
+    (Discard::BadCrashToken, HISTORY, TOKEN),
+    (Discard::RateLimited, HISTORY, TOKEN),
+    (
+        Discard::BadTicket,
+        HISTORY,
+        "a_ticket_that_is_none_or_whose_ike_sa_was_deleted_opens_nothing",
+    ),
+    (
+        Discard::StaleTicket,
+        HISTORY,
+        "a_ticket_that_is_none_or_whose_ike_sa_was_deleted_opens_nothing",
+    ),
+    (
+        Discard::BadMessageIdSync,
+        HISTORY,
+        "a_synchronization_of_message_ids_that_goes_back_is_counted",
     ),
     (
         Discard::NoConnection,
-        "the sender has the address of a peer: tests/ike/hostile.rs",
+        HISTORY,
+        "a_stranger_is_counted_and_told_so_in_few_bytes",
     ),
     (
         Discard::RefusedAuthentication,
-        "guesses at the secret, above",
+        include_str!("insider.rs"),
+        "guesses_at_the_secret_are_counted_and_let_nobody_in",
     ),
-    (
-        Discard::RateLimited,
-        "needs a rate: tests/ike/crash_tokens.rs",
-    ),
+    // On the virtual clock: a daemon that ends does so within a moment.
     (
         Discard::ShuttingDown,
-        "while the daemon ends: tests/ike/control.rs",
+        include_str!("../ike/control.rs"),
+        "a_shutdown_deletes_everything_and_accepts_nothing_more",
     ),
 ];
 
+const HISTORY: &str = include_str!("history.rs");
+const LOAD: &str = include_str!("load.rs");
+const RESPONDER: &str = include_str!("responder.rs");
+const RIGHT_ANSWER: &str =
+    "answers_that_nobody_should_give_are_counted_and_the_right_one_is_still_taken";
+const TOKEN: &str = "a_crash_is_proven_by_the_token_of_the_peer_alone_and_guesses_are_limited";
+
 #[test]
-fn every_reason_is_raised_at_a_daemon_or_it_is_said_why_not() {
+fn every_reason_to_discard_is_raised_by_a_test() {
     let tables = hostile::counters((Default::default(), Default::default()));
     let inside = breaches::all();
     let inside = inside.iter().filter_map(|breach| breach.counter);
     let mut raised: BTreeSet<&str> = inside.map(Discard::name).collect();
     raised.extend(tables);
-    let elsewhere: BTreeSet<&str> = NOT_FROM_HERE.iter().map(|(why, _)| why.name()).collect();
+    let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().map(|(why, ..)| why.name()).collect();
     let known: BTreeSet<&str> = raised.union(&elsewhere).copied().collect();
     let all: BTreeSet<&str> = Discard::ALL.iter().map(|why| why.name()).collect();
     assert_eq!(known, all);
     assert_eq!(raised.intersection(&elsewhere).count(), 0);
+    for (why, file, test) in ELSEWHERE {
+        assert!(
+            file.contains(&format!("fn {test}()")),
+            "{test} raises {why:?}"
+        );
+    }
 }

@@ -1,6 +1,7 @@
-//! An initiator made by hand at a running daemon: it has gateway A's address, and whatever keys it makes.
+//! An initiator made by hand at a running daemon: it has gateway A's address or another, and whatever keys
+//! it makes.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use lockgate::wire::ikev2::NotifyType;
 use lockgate::wire::isakmp::{ExchangeType, Header, PayloadType};
@@ -11,7 +12,7 @@ use crate::support::{
     lab::{Family, Lab, Side},
 };
 
-/// Makes half-open IKE SAs with gateway B, from gateway A's address.
+/// Makes half-open IKE SAs with gateway B.
 pub(crate) struct Sender {
     pub(crate) socket: UdpSocket,
     pub(crate) target: SocketAddr,
@@ -20,23 +21,33 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
+    /// From gateway A's address.
     pub(crate) fn new(lab: &Lab) -> Self {
+        Self::at(lab, Side::A.outer(Family::V4), 0)
+    }
+
+    /// From an address of gateway A, after `count` others.
+    pub(crate) fn at(lab: &Lab, address: IpAddr, count: u64) -> Self {
         let socket = lab
             .gateway_a
-            .run(|| UdpSocket::bind((Side::A.outer(Family::V4), 0)))
+            .run(move || UdpSocket::bind((address, 0)))
             .unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             socket,
             target: SocketAddr::new(Side::B.outer(Family::V4), 500),
-            count: 0,
+            count,
         }
+    }
+
+    /// The request that opens the `number`th IKE SA.
+    pub(crate) fn opening(number: u64) -> Opening {
+        Opening::new(number, IKE, &[NotifyType::SIGNATURE_HASH_ALGORITHMS])
     }
 
     pub(crate) fn half_open(&mut self) -> Session {
         self.count += 1;
-        let hashes = [NotifyType::SIGNATURE_HASH_ALGORITHMS];
-        let opening = Opening::new(self.count, IKE, &hashes);
+        let opening = Self::opening(self.count);
         let answer = self.ask(&opening.request);
         opening.answered(&answer)
     }
