@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockgate::crypto::Secret;
 use lockgate::ike::{Discard, Identity};
 use lockgate::wire::ikev2::NotifyType;
-use lockgate::wire::isakmp::{ExchangeType, PayloadType};
+use lockgate::wire::isakmp::{ExchangeType, Header, PayloadType};
 
 use super::breaches::{self, Answer, Breach, Names, Stage};
 use super::hostile::{self, discards, ike_spis};
 use super::sender::Sender;
-use super::session::{Opened, Session};
+use super::session::{Opened, Session, init_request, split};
 use crate::support::{
     eventually,
     lab::{Family, Gateway, Lab, Plan, Side},
@@ -135,6 +135,41 @@ fn a_peer_with_keys_that_breaks_the_rules_is_counted_and_harms_only_itself() {
     let clean = |line: &str| line.chars().all(|c| !c.is_control() || c == '\t');
     assert!(b.process.output().lines().all(clean));
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+}
+
+/// B4 and B9: nor is it a reason to refuse the request that opens an IKE SA.
+#[test]
+fn what_is_reserved_or_unknown_is_passed_over_and_covered_by_the_proofs() {
+    let Some(lab) = Lab::new() else { return };
+    let [_a, b] = lab.tunnel(&plan());
+    let sender = Sender::new(&lab);
+    let before = discards(&b);
+    let changes: [fn(&mut Vec<u8>); 4] = [
+        |request| request[19] = 0xdf,
+        |request| request[17] = 0x2f,
+        |request| *request = with_unknown(request, 30),
+        |request| *request = with_unknown(request, 31),
+    ];
+    for (number, change) in (500..).zip(changes) {
+        let mut opening = Sender::opening(number);
+        change(&mut opening.request);
+        let answer = sender.ask(&opening.request);
+        let mut session = opening.answered(&answer);
+        let payloads = breaches::auth(&mut session, &names());
+        let answer = sender.request(&mut session, ExchangeType::IKE_AUTH, &payloads);
+        assert_eq!(answer.error(), None);
+        sender.delete(&mut session);
+    }
+    assert_eq!(discards(&b), before);
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+}
+
+/// The same request with so many payloads besides that are not critical.
+fn with_unknown(request: &[u8], count: usize) -> Vec<u8> {
+    let (header, rest) = Header::parse(request).unwrap();
+    let mut payloads = split(header.next_payload, rest);
+    payloads.extend(vec![(PayloadType(200), vec![0xff; 9]); count]);
+    init_request(header.initiator_spi, payloads)
 }
 
 /// B23: each guess is an IKE SA of its own, and is counted.

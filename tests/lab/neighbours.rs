@@ -5,6 +5,7 @@ use lockgate::crypto::Secret;
 use lockgate::ike::{Discard, Identity};
 use lockgate::wire::ikev2::NotifyType;
 use lockgate::wire::isakmp::{ExchangeType, PayloadType};
+use lockgate::wire::vici::Message;
 
 use super::breaches::{self, Names};
 use super::hostile::{discards, half_open, ike_spis};
@@ -12,7 +13,7 @@ use super::sender::Sender;
 use super::session::{Payloads, Session, delete_esp, notify, rekey_notify};
 use crate::support::{
     eventually,
-    lab::{Family, Gateway, Lab, Plan, Side, ip},
+    lab::{Family, Gateway, Lab, Plan, Side, ip, sections},
     traffic::assert_reaches,
 };
 
@@ -114,21 +115,25 @@ impl Neighbours {
     }
 }
 
-/// What is A's at B: the SPIs of its IKE SA and child, and where it is.
+/// The only IKE SA that B has with this peer.
+fn with(b: &Gateway, id: &str) -> Message {
+    let mut sas = b.established();
+    sas.retain(|sa| sa.get("remote-id") == Some(id));
+    assert_eq!(sas.len(), 1, "{sas:?}");
+    sas.remove(0)
+}
+
+/// What is A's at B: where it is, and the SPIs of its child.
 fn of_a(b: &Gateway) -> [String; 4] {
-    let sas = b.established();
-    let is_a = |sa: &&lockgate::wire::vici::Message| sa.get("remote-id") == Some("gw-a.example");
-    let [sa] = sas.iter().filter(is_a).collect::<Vec<_>>()[..] else {
-        panic!("not one IKE SA of A: {sas:?}")
-    };
-    let children = crate::support::lab::sections(sa.get_section("child-sas").unwrap());
+    let sa = with(b, "gw-a.example");
+    let children = sections(sa.get_section("child-sas").unwrap());
     let [(_, child)] = &children[..] else {
         panic!("not one child of A: {children:?}")
     };
-    let text = |section: &lockgate::wire::vici::Message, key| section.get(key).unwrap().to_owned();
+    let text = |section: &Message, key| section.get(key).unwrap().to_owned();
     [
-        text(sa, "remote-host"),
-        text(sa, "remote-port"),
+        text(&sa, "remote-host"),
+        text(&sa, "remote-port"),
         text(child, "spi-in"),
         text(child, "spi-out"),
     ]
@@ -259,6 +264,9 @@ fn a_peer_that_moves_to_the_address_of_another_harms_only_itself() {
         assert_reaches(host_a, host_b, Side::B.host(Family::V4));
         assert_reaches(host_b, host_a, Side::A.host(Family::V4));
     }
+    // Whether it is there has to be shown first (RFC 4555 §3.7).
+    let asked = in_place_of_a.next_request(&session);
+    assert_eq!(asked.notifies(), [NotifyType::COOKIE2]);
     assert!(x.is_alive(&mut session));
     assert_eq!(discards(&neighbours.b), counted);
     assert_eq!(half_open(&neighbours.b), "0");

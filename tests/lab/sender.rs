@@ -77,6 +77,19 @@ impl Sender {
         }
     }
 
+    /// The next request of B that comes.
+    pub(crate) fn next_request(&self, session: &Session) -> Opened {
+        loop {
+            let mut request = vec![0; 20_000];
+            let len = self.socket.recv(&mut request).unwrap();
+            request.truncate(len);
+            let (header, _) = Header::parse(&request).unwrap();
+            if !header.flags.response() {
+                return session.open(&request);
+            }
+        }
+    }
+
     pub(crate) fn request(
         &self,
         session: &mut Session,
