@@ -1,7 +1,7 @@
 //! strongSwan 6 with its plugin kernel-netlink.
 
 use crate::support::lab::{Family, Side};
-use crate::tunnel::{Peer, Tunnel};
+use crate::tunnel::{Peer, Sa, Tunnel};
 
 fn peer(proposal: &'static str, esp_proposal: &'static str) -> Peer {
     let connections = CONNECTIONS
@@ -64,16 +64,47 @@ fn strongswan_initiates_and_the_kernel_seals_esp_without_udp() {
     tunnel.both_rekey(CHILD, IKE);
 }
 
-#[test]
-fn chacha20_poly1305_with_extended_sequence_numbers_agrees_with_the_kernel() {
-    let peer = peer("chacha20poly1305-prfsha256-x25519", "chacha20poly1305-esn");
+/// Traffic both ways, and again after a rekey by Lockgate, through SAs that `ip xfrm state` shows with these words.
+#[track_caller]
+fn agrees(esp_proposal: &'static str, shown: &[&str]) {
+    let peer = peer("aes256gcm16-prfsha384-x25519", esp_proposal);
     let Some(tunnel) = Tunnel::new(&peer, false) else {
         return;
     };
     tunnel.guest.run(peer.initiate);
     tunnel.assert_up();
+    tunnel.lockgate_rekeys(Sa::Child);
+    tunnel.assert_up();
     let states = tunnel.guest.run("ip xfrm state");
-    assert!(states.contains("rfc7539esp(chacha20,poly1305)") && states.contains("esn"));
+    for word in shown {
+        assert!(states.contains(word), "{esp_proposal}: {word}: {states}");
+    }
+}
+
+#[test]
+fn chacha20_poly1305_with_extended_sequence_numbers_agrees_with_the_kernel() {
+    agrees(
+        "chacha20poly1305-esn",
+        &["rfc7539esp(chacha20,poly1305)", "esn"],
+    );
+}
+
+#[test]
+fn aes_gmac_agrees_with_the_kernel() {
+    for suite in ["aes128gmac", "aes256gmac"] {
+        agrees(suite, &["rfc4543(gcm(aes))"]);
+    }
+}
+
+#[test]
+fn aes_gmac_with_extended_sequence_numbers_agrees_with_the_kernel() {
+    agrees("aes192gmac-esn", &["rfc4543(gcm(aes))", "esn"]);
+}
+
+#[test]
+fn aes_with_extended_sequence_numbers_agrees_with_the_kernel() {
+    agrees("aes256gcm16-esn", &["rfc4106(gcm(aes))", "esn"]);
+    agrees("aes128-sha256-esn", &["cbc(aes)", "hmac(sha256)", "esn"]);
 }
 
 const SETTINGS: &str = r"

@@ -35,6 +35,36 @@ fn aead_packets_are_those_of_the_gcm_draft_and_of_rfc_7634() {
 }
 
 #[test]
+fn aes_gcm_with_a_short_icv_is_that_of_nist() {
+    let (mut sealed, mut refused) = (0, 0);
+    for case in cases(include_str!("../data/gcm_short.txt")) {
+        let (key, header, buffer) = (case.get("key"), case.get("header"), case.get("buffer"));
+        let suite = suite(case.id("encryption"), key.len() - 4, None);
+        let key = PacketKey::new(suite, &key, &[]).expect("a good key");
+        let associated = Associated {
+            header: &header,
+            esn_high: None,
+        };
+        let opened = key
+            .open(associated, &mut buffer.clone())
+            .map(|text| text.to_vec());
+        let Some(plaintext) = case.find("plaintext") else {
+            assert!(opened.is_err(), "{}", case.name);
+            refused += 1;
+            continue;
+        };
+        assert_eq!(opened.as_ref(), Ok(&plaintext), "{}", case.name);
+        let nonce = u64::from_be_bytes(*buffer.first_chunk().expect("an IV"));
+        let mut own = [vec![0; 8], plaintext, vec![0; key.icv_len()]].concat();
+        key.seal(nonce, associated, &mut own)
+            .expect("a good layout");
+        assert_eq!(own, buffer, "{}", case.name);
+        sealed += 1;
+    }
+    assert_eq!((sealed, refused), (30, 12));
+}
+
+#[test]
 fn encrypt_then_mac_packets_are_those_that_openssl_makes() {
     for case in cases(include_str!("../data/encrypt_then_mac.txt")) {
         let key = case.get("key");
