@@ -1,4 +1,4 @@
-//! More than anybody has a reason to send, at a running daemon with a tunnel (HOSTILE B18, B20, B22, B23): what is
+//! More than anybody has a reason to send, at a running daemon with a tunnel (HOSTILE B18, B20, B22, B23, B28, B31): what is
 //! too much is counted, and neither memory nor the log grows with it.
 
 use std::net::UdpSocket;
@@ -12,7 +12,7 @@ use super::breaches;
 use super::hostile::{discards, half_open, ike_spis};
 use super::insider::{connect, names};
 use super::sender::Sender;
-use super::session::{Payloads, init_request, join, notify, split};
+use super::session::{Payloads, delete, init_request, join, notify, split};
 use crate::support::{
     PATIENCE, eventually,
     lab::{Family, Gateway, Lab, Plan, Side, ip},
@@ -266,6 +266,42 @@ fn drain(socket: &UdpSocket) -> Vec<usize> {
     socket.set_nonblocking(false).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     lengths
+}
+
+/// B28 and B31: a peer with keys asks for Child SAs without end, and deletes each of them many times.
+#[test]
+fn one_ike_sa_gets_so_many_children_and_what_is_deleted_often_is_deleted_once() {
+    let Some(lab) = Lab::new() else { return };
+    let [_a, b] = lab.tunnel(&Plan::default());
+    let mut sender = Sender::new(&lab);
+    let (names, mut session) = (names(), connect(&mut sender, &names()));
+    let [local, remote] = names.networks;
+    let mut spis = vec![0x1000_0001_u32];
+    for spi in 0x1000_0002..0x1000_0064 {
+        let payloads = session.child_request(spi, local, remote);
+        let mut expected = discards(&b);
+        let answer = sender.request(&mut session, ExchangeType::CREATE_CHILD_SA, &payloads);
+        if let Some(error) = answer.error() {
+            assert_eq!(error, NotifyType::NO_ADDITIONAL_SAS);
+            *expected.get_mut("refused-request").unwrap() += 1;
+        } else {
+            spis.push(spi);
+        }
+        assert_eq!(discards(&b), expected);
+    }
+    assert_eq!(spis.len(), 64);
+    assert_eq!(b.child_sas().len(), 1 + spis.len());
+    let before = discards(&b);
+    let all: Vec<u8> = spis.iter().flat_map(|spi| spi.to_be_bytes()).collect();
+    for repeat in [3, 1] {
+        let everything = vec![delete(3, 4, 64 * repeat, &all.repeat(usize::from(repeat)))];
+        let answer = sender.request(&mut session, INFORMATIONAL, &everything);
+        assert_eq!(answer.error(), None);
+        assert_eq!(b.child_sas().len(), 1);
+    }
+    assert_eq!(discards(&b), before);
+    assert!(sender.is_alive(&mut session));
+    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
 }
 
 /// B22: a peer with keys that tells what nobody wants to know.
