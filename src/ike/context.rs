@@ -23,7 +23,7 @@ use super::rate::RateLimit;
 use super::redirect::Detour;
 use super::revocation::{Fetch, Judgement, Knowledge, Own, Question};
 use super::tickets::Tickets;
-use super::v2::{IkeSa, Inheritance, Outgoing};
+use super::v2::{ChildSa, IkeSa, Inheritance, Outgoing, Peer};
 use super::{
     Alert, AlertKind, CommandError, CommandId, CommandOutcome, Discard, Event, KeyTable, Output,
     Pad, Path, Settings, Transmit,
@@ -85,6 +85,13 @@ pub(super) enum Effect {
     Restart(Attempt, Duration),
     /// This one is due for a new authentication.
     Reauthenticate(u64),
+    /// Child SAs are gone with their IKE SA; another one with this peer may have some for their policies.
+    Relieve {
+        peer: Peer,
+        children: Vec<ChildSa>,
+        /// What the peer has sent on them may still arrive.
+        lingers: bool,
+    },
     /// This one was replaced by a new authentication.
     Delete(u64),
 }

@@ -271,6 +271,11 @@ impl Endpoint {
                 self.planned.add(self.cx.now + wait, attempt);
             }
             Effect::Reauthenticate(id) => self.reauthenticate(id),
+            Effect::Relieve {
+                peer,
+                children,
+                lingers,
+            } => self.relieve(&peer, children, lingers),
             Effect::Delete(id) => {
                 self.stop_sending(id);
                 self.end_ike(id, None, false);
@@ -458,28 +463,9 @@ impl Endpoint {
         }
     }
 
-    /// An IKE SA is going to be deleted: what another one with the same peer can send, it sends from
-    /// now on.
-    fn stop_sending(&mut self, ike: u64) {
-        let Some(established) = self.table.get(ike).and_then(IkeSa::established) else {
-            return;
-        };
-        let peer = &established.peer;
-        let all = self.cx.peers.between(&peer.local_id, &peer.remote_id);
-        let others = all.iter().filter(|other| **other != ike);
-        let others = others.filter_map(|other| self.table.get(*other)?.established());
-        let reqids: Vec<_> = others.flat_map(Established::sends_for).collect();
-        self.step(ike, |sa, cx| {
-            sa.with_established(cx, |established, _, cx| {
-                established.stop_sending(&reqids, cx)
-            });
-        });
-    }
-
     /// Ends an IKE SA that the peer does not know any more.
     pub(super) fn destroy_forgotten(&mut self, id: u64) {
-        let end = End::Superseded("the peer has started anew");
-        self.step(id, |sa, cx| sa.destroy(end, cx));
+        self.step(id, |sa, cx| sa.destroy(End::Forgotten, cx));
     }
 
     /// An IKE SA of ours was authenticated: applies the unique policy (RFC 7296 §2.4).
@@ -501,6 +487,7 @@ impl Endpoint {
                 });
             });
         }
+        self.open_first_child(id);
     }
 }
 

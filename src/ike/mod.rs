@@ -37,6 +37,7 @@ pub mod credentials;
 mod directory;
 pub mod discard;
 pub mod endpoint;
+mod handover;
 pub mod identity;
 mod key_log;
 mod narrow;

@@ -472,6 +472,7 @@ fn a_new_authentication_comes_before_the_end_of_the_old_one() {
         pair.stop_traffic();
         assert_ne!(pair.ike_sa(side).id, old);
         assert_eq!(pair.lost_packets, 0, "{side:?}");
+        pair.run_for(seconds(6));
         pair.assert_clean(1);
         pair.finish();
     }

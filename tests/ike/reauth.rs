@@ -135,6 +135,41 @@ fn a_new_authentication_that_fails_is_tried_again_and_the_old_ike_sa_stays_meanw
     pair.finish();
 }
 
+/// Make before break: the responder goes on with the old child until the peer has its answer.
+#[test]
+fn a_new_authentication_whose_answer_or_delete_is_late_or_lost_loses_no_packet() {
+    let (auth, inform) = (ExchangeType::IKE_AUTH, ExchangeType::INFORMATIONAL);
+    let late = [0, 5, 50, 400].map(|late| Fate::Late(millis(late)));
+    let fates = late.into_iter().chain([Fate::Drop]);
+    for (exchange, response) in [(auth, true), (inform, false), (inform, true)] {
+        for (side, fate) in fates
+            .clone()
+            .flat_map(|fate| Side::BOTH.map(|side| (side, fate)))
+        {
+            println!("{exchange} {response} {side:?} {fate:?}");
+            let mut pair = Pair::up();
+            let old = pair.ike_sa(side).id;
+            pair.start_traffic(millis(1));
+            let mut is_met = false;
+            pair.net.decide(move |sent| {
+                if is_met || !sent.is(exchange, response) {
+                    return Fate::Deliver;
+                }
+                is_met = true;
+                fate
+            });
+            pair.command(side, rekey(None, true));
+            pair.run_for(seconds(12));
+            pair.stop_traffic();
+            assert_eq!(pair.lost_packets, 0);
+            pair.run_for(seconds(180)); // nobody answers a DELETE of what is gone
+            assert_ne!(pair.ike_sa(side).id, old);
+            pair.assert_clean(1);
+            pair.finish();
+        }
+    }
+}
+
 #[test]
 fn every_unique_policy_lets_a_peer_authenticate_anew() {
     let all = [Unique::No, Unique::Never, Unique::Keep, Unique::Replace];

@@ -268,7 +268,7 @@ fn a_new_authentication_never_comes_by_a_ticket_and_a_ticket_puts_none_off() {
     pair.gapless = false;
     let since = pair.net.sent();
     pair.command(Side::A, rekey(None, true));
-    pair.run_for(seconds(5));
+    pair.run_for(seconds(6));
     pair.assert_clean(1);
     assert_eq!(first_messages(&pair, since), ANEW);
     let due = pair.ike_sa(Side::A).reauth_at.unwrap();
@@ -280,7 +280,7 @@ fn a_new_authentication_never_comes_by_a_ticket_and_a_ticket_puts_none_off() {
         assert!(resumed + seconds(400) > due, "nor much earlier");
     }
     let since = pair.net.sent();
-    pair.run_for(due - pair.now + seconds(5));
+    pair.run_for(due - pair.now + seconds(6));
     pair.assert_clean(1);
     assert_eq!(first_messages(&pair, since), ANEW);
     pair.finish();

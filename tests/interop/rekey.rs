@@ -1,12 +1,12 @@
 //! New keys and new authentications while traffic flows, by the clock of each side.
 
-use std::{collections::BTreeSet, thread};
+use std::{collections::BTreeSet, fs, thread};
 
 use super::pair::{Initiator, Pair, Spis};
 use crate::support::{
     eventually,
-    lab::{Family, Plan, Side},
-    traffic::Stream,
+    lab::{Family, Lab, Plan, Side},
+    traffic::{Stream, WINDOW},
 };
 
 fn plan(connection: &str, child: &str) -> Plan {
@@ -77,14 +77,25 @@ fn a_minute_of_rekeys_every_two_seconds_from_each_side_under_traffic() {
     });
 }
 
+/// strongSwan deletes before it makes, unless it is told otherwise.
 #[test]
-fn either_side_authenticates_anew_when_it_is_told_to() {
-    for initiator in Initiator::BOTH {
-        let Some(pair) = Pair::connected(plan("", ""), "", initiator) else {
+fn either_side_authenticates_anew_under_traffic_when_it_is_told_to() {
+    for (make_before_break, initiator) in [
+        ("no", Initiator::Lockgate),
+        ("yes", Initiator::Lockgate),
+        ("no", Initiator::StrongSwan),
+        ("yes", Initiator::StrongSwan),
+    ] {
+        let settings = format!("charon-systemd {{ make_before_break = {make_before_break} }}");
+        let prepare = |lab: &Lab| fs::write(lab.folder.path().join("more.conf"), settings).unwrap();
+        let Some(pair) = Pair::prepared(plan("", ""), "", prepare, |_, config| config) else {
             return;
         };
+        pair.initiate(initiator);
         for who in Initiator::BOTH {
             let before = pair.spis();
+            let host = Side::B.host(Family::V4);
+            let stream = Stream::start(&pair.lab.host_a, &pair.lab.host_b, host);
             match who {
                 Initiator::Lockgate => {
                     pair.lockgate
@@ -96,6 +107,19 @@ fn either_side_authenticates_anew_when_it_is_told_to() {
                 }
             }
             has_other_sas(&pair, &before);
+            stream.wait_for(200);
+            let outcome = stream.finish();
+            let lost = outcome.lost + outcome.echoes_lost;
+            println!(
+                "{initiator:?} has initiated, {who:?} authenticates anew, make_before_break = \
+                 {make_before_break}: {lost} of {} packets lost",
+                outcome.sent
+            );
+            // As responder strongSwan sends on the new child before its answer has arrived.
+            if who == Initiator::Lockgate || make_before_break == "yes" {
+                assert!(lost <= WINDOW as u64, "{outcome:?}");
+            }
+            assert_eq!(outcome.duplicates, 0, "{outcome:?}");
             pair.carries_traffic();
         }
     }

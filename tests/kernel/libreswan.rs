@@ -20,11 +20,12 @@ fn peer((proposal, ike): (&'static str, &str), (esp_proposal, esp): (&'static st
     }
 }
 
-/// Asked about an SA that has just been replaced, libreswan now and then forgets to answer.
-const CHILD: &str =
-    "for try in 1 2 3; do timeout 8 ipsec whack --rekey-child --name lab && break; done";
-const IKE: &str =
-    "for try in 1 2 3; do timeout 8 ipsec whack --rekey-ike --name lab && break; done";
+/// Asked about an SA that has just been replaced, libreswan has been seen to forget to answer: then its log says
+/// what it did. A line of shell, which the second one builds on.
+const CHILD: &str = "rekeyed() { for try in 1 2 3; do \
+    timeout 8 ipsec whack --rekey-$1 --name lab && echo \"rekey of $1: try $try\" && return; \
+    tail -n 60 /run/pluto.log; done; return 1; }; rekeyed child";
+const IKE: &str = "rekeyed ike";
 
 #[test]
 fn lockgate_initiates_to_libreswan() {

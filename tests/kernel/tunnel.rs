@@ -156,7 +156,7 @@ impl Tunnel {
             self.lockgate_rekeys(of);
             self.assert_up();
             self.rekeyed(of, |tunnel| {
-                tunnel.guest.run(line);
+                println!("{}", tunnel.guest.run(line));
             });
             self.assert_up();
         }

@@ -13,12 +13,38 @@ use crate::support::{
 
 #[test]
 fn child_rekeys_from_either_side_lose_and_repeat_nothing() {
-    rekeys_under_traffic(&Plan::default(), &[("child", "net")]);
+    rekeys_under_traffic(&Plan::default(), &[CHILD]);
 }
 
 #[test]
 fn ike_rekeys_from_either_side_lose_and_repeat_nothing() {
-    rekeys_under_traffic(&Plan::default(), &[("ike", "lab")]);
+    rekeys_under_traffic(&Plan::default(), &[IKE]);
+}
+
+/// Make before break: the new SAs are there, and in use, before the old ones go.
+#[test]
+fn new_authentications_from_either_side_lose_and_repeat_nothing() {
+    rekeys_under_traffic(&Plan::default(), &[REAUTHENTICATION]);
+}
+
+/// As clocks make them, the initiator's.
+#[test]
+fn new_authentications_every_two_seconds_lose_and_repeat_nothing() {
+    let times = "reauth_time = \"2s\"\nrand_time = 0\nover_time = \"60s\"";
+    let plan = Plan {
+        connection: times.to_owned(),
+        ..Plan::default()
+    };
+    let Some(lab) = Lab::new() else { return };
+    let [a, b] = lab.tunnel(&plan);
+    let stream = Stream::start(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+    let mut seen = BTreeSet::new();
+    eventually("there were five new authentications", || {
+        seen.extend(keys(&a, "ike"));
+        (seen.len() > 5).then_some(())
+    });
+    assert_clean(stream);
+    one_tunnel_is_left(&a, &b, plan.workers);
 }
 
 #[test]
@@ -27,7 +53,7 @@ fn mixed_rekeys_with_two_workers_lose_and_repeat_nothing() {
         workers: 2,
         ..Plan::default()
     };
-    rekeys_under_traffic(&plan, &[("child", "net"), ("ike", "lab")]);
+    rekeys_under_traffic(&plan, &[CHILD, IKE]);
 }
 
 #[test]
@@ -36,7 +62,7 @@ fn child_rekeys_over_raw_esp_lose_and_repeat_nothing() {
         encap: false,
         ..Plan::default()
     };
-    rekeys_under_traffic(&plan, &[("child", "net")]);
+    rekeys_under_traffic(&plan, &[CHILD]);
 }
 
 /// RFC 9611: flows move to the SA of their worker, are rekeyed with it, and survive its end.
@@ -126,15 +152,15 @@ fn rekeys_from_both_sides_at_once_lose_and_repeat_nothing() {
     let [a, b] = &gateways;
     let stream = Stream::start(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
     for _ in 0..ROUNDS {
-        for what in [("child", "net"), ("ike", "lab")] {
-            let before = keys(a, what.0);
+        for what in [CHILD, IKE] {
+            let before = keys(a, what[0].0);
             thread::scope(|scope| {
                 for gateway in &gateways {
-                    scope.spawn(|| gateway.ask("rekey", &[what]));
+                    scope.spawn(|| gateway.ask("rekey", what));
                 }
             });
             eventually("both ends use the same new keys", || {
-                let (at_a, at_b) = (keys(a, what.0), keys(b, what.0));
+                let (at_a, at_b) = (keys(a, what[0].0), keys(b, what[0].0));
                 (at_a.len() == 1 && at_a == at_b && at_a != before).then_some(())
             });
             stream.wait_for(200);
@@ -194,7 +220,7 @@ fn rekeys_every_two_seconds(side: Side) {
     one_tunnel_is_left(&a, &b, 1);
 }
 
-fn rekeys_under_traffic(plan: &Plan, what: &[(&str, &str)]) {
+fn rekeys_under_traffic(plan: &Plan, what: &[Rekey]) {
     let Some(lab) = Lab::new() else { return };
     let eavesdropper = Eavesdropper::on(&lab);
     let [a, b] = lab.tunnel(plan);
@@ -206,12 +232,17 @@ fn rekeys_under_traffic(plan: &Plan, what: &[(&str, &str)]) {
     for _ in 0..ROUNDS {
         for gateway in [&a, &b] {
             for what in what {
-                let before = keys(gateway, what.0);
-                gateway.command("rekey", &[*what]);
+                let kinds = match *what {
+                    REAUTHENTICATION => &["ike", "child"][..],
+                    _ => &[what[0].0],
+                };
+                let all = |gateway| kinds.iter().flat_map(move |kind| keys(gateway, kind));
+                let before: Vec<_> = all(gateway).collect();
+                gateway.command("rekey", what);
                 eventually("both ends use nothing but new keys", || {
-                    let (at_a, at_b) = (keys(&a, what.0), keys(&b, what.0));
+                    let [at_a, at_b]: [Vec<_>; 2] = [&a, &b].map(|gateway| all(gateway).collect());
                     let new = at_a.iter().all(|key| !before.contains(key));
-                    (!at_a.is_empty() && at_a == at_b && new).then_some(())
+                    (at_a.len() >= kinds.len() && at_a == at_b && new).then_some(())
                 });
                 streams.iter().for_each(|stream| stream.wait_for(200));
             }
@@ -275,3 +306,10 @@ fn spis(gateway: &Gateway) -> Vec<String> {
 }
 
 const ROUNDS: usize = 3;
+
+/// What the command `rekey` is told.
+type Rekey = &'static [(&'static str, &'static str)];
+
+const CHILD: Rekey = &[("child", "net")];
+const IKE: Rekey = &[("ike", "lab")];
+const REAUTHENTICATION: Rekey = &[("ike", "lab"), ("reauth", "yes")];

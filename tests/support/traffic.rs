@@ -261,7 +261,7 @@ fn any(like: IpAddr) -> SocketAddr {
 }
 
 /// Datagrams on their way at any time: fewer than any queue on the path holds.
-const WINDOW: usize = 32;
+pub(crate) const WINDOW: usize = 32;
 /// How long a datagram may take before another one may be on its way in its place.
 const LATE: Duration = Duration::from_secs(1);
 /// How long an echo may take before it counts as lost.

@@ -119,6 +119,8 @@ pub(in crate::ike) enum End {
     Expired,
     /// A newer SA of the same peer took its place.
     Superseded(&'static str),
+    /// The peer has started anew and has none of it any more.
+    Forgotten,
     /// Both sides opened an IKE SA at once, and the other one stays.
     Redundant,
     /// A successor has taken over.
@@ -139,6 +141,7 @@ impl End {
             | Self::Redirected
             | Self::Expired
             | Self::Superseded(_)
+            | Self::Forgotten
             | Self::Redundant
             | Self::Replaced => None,
         }
@@ -155,6 +158,7 @@ impl fmt::Display for End {
             Self::Redirected => f.write_str("the peer was sent to another gateway"),
             Self::Expired => f.write_str("lifetime is over"),
             Self::Superseded(why) => f.write_str(why),
+            Self::Forgotten => f.write_str("the peer has started anew"),
             Self::Redundant => f.write_str("both sides opened an IKE_SA at once"),
             Self::Replaced => f.write_str("replaced"),
             Self::Failed(reason) => f.write_str(reason),
@@ -284,7 +288,7 @@ impl ChildSa {
     }
 
     /// Takes both halves from the data plane.
-    pub(super) fn uninstall(mut self, cx: &mut Context) {
+    pub(in crate::ike) fn uninstall(mut self, cx: &mut Context) {
         self.stop_outbound(cx);
         cx.remove_inbound(self.spi_in, self.owner);
     }

@@ -87,7 +87,9 @@ pub(super) fn restart_wish(child: &ChildSa, end: &End) -> Option<Wish> {
         End::Dead | End::Crashed => config.dpd_action == DpdAction::Restart,
         End::Expired | End::Failed(_) => config.start_action.starts(),
         End::Redundant => true, // the other IKE SA may have other ones
-        End::Terminated | End::Superseded(_) | End::Replaced | End::Redirected => false,
+        End::Terminated | End::Superseded(_) | End::Forgotten | End::Replaced | End::Redirected => {
+            false
+        }
     };
     let wanted = again && matches!(child.phase, Phase::Live | Phase::Rekeying);
     wanted.then(|| Wish::new(config))

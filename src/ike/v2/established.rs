@@ -449,13 +449,18 @@ impl Established {
         self.leave_ticket(core, &end, cx);
         let ike = Box::new(self.status(core, false));
         let mut wishes = Vec::new();
-        for child in std::mem::take(&mut self.children) {
-            if let Some(wish) = restart_wish(&child, &end) {
+        let children = std::mem::take(&mut self.children);
+        for child in &children {
+            if let Some(wish) = restart_wish(child, &end) {
                 Attempt::wish_for(&mut wishes, &wish.child);
             }
             child.tell_down(&ike, &end, cx);
-            child.uninstall(cx);
         }
+        cx.effects.push(Effect::Relieve {
+            peer: self.peer.clone(),
+            children,
+            lingers: !matches!(end, End::Forgotten | End::Crashed | End::Dead),
+        });
         if !self.succession.is_silent() {
             core.release_virtual_ips(cx);
         }

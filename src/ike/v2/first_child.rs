@@ -16,7 +16,7 @@ use super::child::{Agreed, ChildSa, esp_path};
 use super::configuration;
 use super::create_request::{add_choice, add_traffic, asked_selectors};
 use super::error::ExchangeError;
-use super::established::Established;
+use super::established::{Established, Peer};
 use super::init::InitExchange;
 use super::message::{Payloads, add_notify};
 use super::offer::{Offer, Unanswered, esp_spi};
@@ -90,7 +90,13 @@ impl Established {
         });
         match child {
             Ok(mut child) => {
-                child.open_outbound(cx); // what the peer sends after our answer may be answered at once
+                let Peer {
+                    local_id,
+                    remote_id,
+                } = &self.peer;
+                if cx.peers.between(local_id, remote_id).is_empty() {
+                    child.open_outbound(cx); // what the peer sends after our answer may be answered at once
+                }
                 Ok(child)
             }
             Err(error) => {

@@ -67,10 +67,10 @@ use super::pad::Connection;
 use super::status::{IkeSaStatus, IkeState, NatStatus};
 use super::{Alert, AlertKind, Discard, Event, Identity, Path};
 
-pub(super) use child::End;
+pub(super) use child::{ChildSa, End};
 pub(super) use configuration::VirtualIps;
 pub(super) use error::ExchangeError;
-pub(super) use established::{Established, Inheritance};
+pub(super) use established::{Established, Inheritance, Peer};
 pub(super) use fragment::Outgoing;
 pub(super) use init::InitSent;
 pub(super) use init_request::{HalfOpen, InitRequest};

@@ -497,4 +497,4 @@ const SOON: Duration = Duration::from_secs(3);
 /// After a refusal that may need a change of configuration.
 const LATER: Duration = Duration::from_secs(30);
 /// How often to look whether the peer sends on a new SA.
-const SWITCH_POLL: Duration = Duration::from_millis(100);
+pub(super) const SWITCH_POLL: Duration = Duration::from_millis(100);

@@ -21,6 +21,7 @@ use super::error::ExchangeError;
 use super::established::Established;
 use super::message::{Payloads, add_notify};
 use super::offer::Offer;
+use super::rekey_child::SWITCH_POLL;
 use super::tasks::Pending;
 
 /// What is agreed about more Child SAs with the same selectors.
@@ -136,8 +137,42 @@ impl Established {
 
     /// The policies that this IKE SA sends for.
     pub(in crate::ike) fn sends_for(&self) -> Vec<Reqid> {
-        let sending = self.children.iter().filter(|child| child.is_usable());
+        let children = self.children.iter();
+        let sending = children.filter(|child| child.is_usable() && !child.awaits_peer());
         sending.map(|child| child.config.reqid).collect()
+    }
+
+    /// Sends on what waits for the peer, unless another IKE SA sends for its policy: then when the peer has
+    /// the answer.
+    pub(in crate::ike) fn open_unless_carried(&mut self, carried: &[Reqid], cx: &mut Context) {
+        for child in self.children.iter_mut().filter(|child| child.awaits_peer()) {
+            if carried.contains(&child.config.reqid) {
+                child.times.settled_at = Some(cx.now + SETTLED);
+                self.switch_at = Some(cx.now + SWITCH_POLL);
+            } else {
+                child.open_outbound(cx);
+            }
+        }
+    }
+
+    /// Goes on for a Child SA of another IKE SA; gives it back if there is none for its policy.
+    pub(in crate::ike) fn relieve(
+        &mut self,
+        gone: ChildSa,
+        lingers: bool,
+        cx: &mut Context,
+    ) -> Option<ChildSa> {
+        let mut children = self.children.iter_mut();
+        let same = |child: &&mut ChildSa| child.config.reqid == gone.config.reqid;
+        let Some(child) = children.find(|child| same(child) && child.is_usable()) else {
+            return Some(gone);
+        };
+        child.open_outbound(cx);
+        match lingers {
+            true => gone.linger(&mut self.lingering, cx),
+            false => gone.uninstall(cx),
+        }
+        None
     }
 
     /// The peer wants no more Child SAs like those that carry this flow.
