@@ -76,6 +76,8 @@ mod lifetime;
 mod message_id_sync;
 #[path = "ike/mobike.rs"]
 mod mobike;
+#[path = "ike/name_constraints.rs"]
+mod name_constraints;
 #[path = "ike/nat.rs"]
 mod nat;
 #[path = "ike/negotiation.rs"]

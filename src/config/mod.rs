@@ -124,7 +124,7 @@ fn read_root(root: &Section<'_>, world_readable: bool) -> (DaemonConfig, Pad) {
     if let Some(section) = root.section("secrets") {
         pad.secrets = secret::read_all(&section, world_readable);
         pad.ppks = secret::read_ppks(&section, world_readable);
-        private_keys = private::read_all(&section);
+        private_keys = private::read_all(&section, world_readable);
     }
     if let Some(section) = root.section("authorities") {
         pad.authorities = authority::read_all(&section);

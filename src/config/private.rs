@@ -1,30 +1,26 @@
 //! `[secrets.private<suffix>]`, `rsa`, `ecdsa`, `pkcs8`: private keys in files.
 
-use super::{
-    connection::check_name,
-    files, keys,
-    read::{Entry, Section},
-    secret,
-};
+use super::{connection::check_name, files, keys, read::Section, secret};
 use crate::crypto::{PrivateKey, Secret};
 use std::sync::Arc;
 
 /// Reads every private key of `[secrets]`.
-pub(super) fn read_all(section: &Section<'_>) -> Vec<Arc<PrivateKey>> {
-    let is_key = |name: &str| KINDS.iter().any(|kind| name.starts_with(kind));
-    let entries = section.entries().into_iter();
-    let entries =
-        entries.filter(|(name, entry): &(String, Entry<'_>)| is_key(name) && entry.is_table());
-    entries
-        .filter_map(|(name, entry)| read(&name, &entry.section()?))
-        .collect()
+pub(super) fn read_all(section: &Section<'_>, world_readable: bool) -> Vec<Arc<PrivateKey>> {
+    let keys = KINDS.into_iter().flat_map(|kind| {
+        let tables = secret::tables(section, kind, world_readable).into_iter();
+        tables.filter_map(move |(name, section)| read(kind, &name, &section))
+    });
+    keys.collect()
 }
 
-fn read(name: &str, section: &Section<'_>) -> Option<Arc<PrivateKey>> {
+fn read(folder: &str, name: &str, section: &Section<'_>) -> Option<Arc<PrivateKey>> {
     section.check_keys(&keys::PRIVATE);
     check_name(name, section);
-    let folder = KINDS.into_iter().find(|kind| name.starts_with(kind))?;
     let passphrase = secret::read_one(section);
+    let is_given = section.get("secret").is_some() || section.get("secret_file").is_some();
+    if is_given && passphrase.is_none() {
+        return None; // what is wrong with it has been said
+    }
     let Some(file) = section.get("file") else {
         section.fail("has no file");
         return None;

@@ -51,8 +51,9 @@ pub(super) fn ppk_id(text: &str) -> Result<PpkId, String> {
     Ok(PpkId(identity.to_payload_parts().1.into_owned()))
 }
 
-/// The tables whose name begins so.
-fn tables<'a>(
+/// The tables whose name begins so. A secret that stands in one of them needs a file that not everybody
+/// can read.
+pub(super) fn tables<'a>(
     section: &Section<'a>,
     prefix: &str,
     world_readable: bool,

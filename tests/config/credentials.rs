@@ -200,6 +200,112 @@ fn a_key_that_everybody_can_read_earns_a_warning_and_an_encrypted_one_its_passph
     load(&folder, &opened).expect("a good configuration");
 }
 
+/// A configuration whose key is encrypted, with its passphrase in `gw.pass`.
+fn encrypted(folder: &TempDir) -> String {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys");
+    let key = folder.path().join("gw.key");
+    fs::copy(keys.join("rsa.encrypted.pem"), &key).expect("copied");
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("changed");
+    fs::copy(keys.join("rsa.public.pem"), folder.path().join("gw.pub")).expect("copied");
+    SITE.replace("certs = \"gw.pem\"", "pubkeys = \"gw.pub\"")
+        .replace("\"gw.key\"", "\"gw.key\"\nsecret_file = \"gw.pass\"")
+}
+
+#[test]
+fn an_encrypted_key_opens_with_the_passphrase_in_a_file() {
+    let folder = folder();
+    let text = encrypted(&folder);
+    let file = folder.path().join("gw.pass");
+    for passphrase in [
+        "lockgate",
+        "lockgate\n",
+        "lockgate\r\n",
+        "0x6c6f636b67617465\n",
+    ] {
+        fs::write(&file, passphrase).expect("written");
+        for (mode, warning) in [
+            (0o600, None),
+            (
+                0o644,
+                Some("gw.pass can be read by everybody; chmod 600 it"),
+            ),
+        ] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("changed");
+            let config = load(&folder, &text).expect("a good configuration");
+            let LocalMethod::Signature { keys, .. } = &config.pad.connections[0].local.method
+            else {
+                panic!("a signature");
+            };
+            assert_eq!(keys.len(), 1);
+            let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                warnings.len(),
+                usize::from(warning.is_some()),
+                "{warnings:?}"
+            );
+            let expected = warning.unwrap_or_default();
+            assert!(
+                warnings.iter().all(|text| text.ends_with(expected)),
+                "{warnings:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_passphrase_file_that_does_not_fit_is_named() {
+    let folder = folder();
+    let text = encrypted(&folder);
+    let file = folder.path().join("gw.pass");
+    let missing = "secrets.private-gw.secret_file: cannot read gw.pass: No such file";
+    let wrong = "secrets.private-gw.file: gw.key: does not open with this passphrase";
+    let empty = "secrets.private-gw.secret_file: is empty";
+    let long = "secrets.private-gw.secret_file: gw.pass is not a file of at most 65536 bytes";
+    let too_long = "a".repeat(65_537);
+    for (passphrase, message) in [
+        (None, missing),
+        (Some("Lockgate\n"), wrong),
+        (Some("lockgate \n"), wrong),
+        (Some("lockgate\n\n"), wrong),
+        (Some("\n"), empty),
+        (Some(&too_long), long),
+    ] {
+        if let Some(passphrase) = passphrase {
+            fs::write(&file, passphrase).expect("written");
+        }
+        let found = load(&folder, &text).expect_err(message);
+        assert!(found.contains(message), "{found}");
+        // What was not read is not complained of as if it had not been given.
+        assert!(!found.contains("needs a passphrase"), "{found}");
+    }
+    fs::write(&file, "lockgate").expect("written");
+    let both = text.replace("secret_file", "secret = \"lockgate\"\nsecret_file");
+    let found = load(&folder, &both).expect_err("two passphrases");
+    assert!(
+        found.contains("secret_file: cannot stand beside secret"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_passphrase_in_a_configuration_that_everybody_can_read_earns_a_warning() {
+    let folder = folder();
+    let text = encrypted(&folder).replace("secret_file = \"gw.pass\"", "secret = \"lockgate\"");
+    let file = folder.path().join("gw.toml");
+    fs::write(&file, text).expect("written");
+    for (mode, count) in [(0o600, 0), (0o644, 1)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("changed");
+        let config = Config::load(&file).expect("a good configuration");
+        let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.len(), count, "{warnings:?}");
+        let expected = "secrets.private-gw.secret: stands in a file that can be read by everybody; chmod 600 it";
+        assert!(
+            warnings.iter().all(|text| text.ends_with(expected)),
+            "{warnings:?}"
+        );
+    }
+}
+
 #[test]
 fn a_reload_tells_that_keys_or_authorities_have_changed() {
     let folder = folder();

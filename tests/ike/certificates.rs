@@ -10,8 +10,7 @@ use lockgate::ike::{
     SendCert, Trust,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
-    KeyUsagePurpose, NameConstraints, SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };
 
 use crate::config::{NOW, Setup, Side};
@@ -222,26 +221,6 @@ fn key_usage_and_extended_key_usage_have_to_allow_authentication() {
     purposes(&[ExtendedKeyUsagePurpose::Any]).is_accepted();
     let ike = ExtendedKeyUsagePurpose::Other(vec![1, 3, 6, 1, 5, 5, 7, 3, 17]);
     purposes(&[ExtendedKeyUsagePurpose::CodeSigning, ike]).is_accepted();
-}
-
-#[test]
-fn name_constraints_of_an_authority_bind_what_it_issues() {
-    let root = pki::root(Kind::P256, "root");
-    let constrained = |permitted: &str| {
-        let mut params = pki::authority_params("constrained", None);
-        params.name_constraints = Some(NameConstraints {
-            permitted_subtrees: vec![GeneralSubtree::DnsName(permitted.to_owned())],
-            excluded_subtrees: Vec::new(),
-        });
-        let middle = root.sign(Kind::P256, params);
-        Case::new(
-            middle.gateway(Kind::P256, "gw-a.example"),
-            &[&middle],
-            &root,
-        )
-    };
-    constrained("example").is_accepted();
-    constrained("elsewhere").is_refused("");
 }
 
 #[test]

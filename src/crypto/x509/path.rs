@@ -182,6 +182,9 @@ fn explain(error: &webpki::Error) -> String {
         webpki::Error::RequiredEkuNotFoundContext(_) => {
             "its extendedKeyUsage is not for IKE".to_owned()
         }
+        webpki::Error::NameConstraintViolation => {
+            "the name constraints of an authority do not allow it".to_owned()
+        }
         other => format!("{other:?}").chars().take(120).collect(),
     }
 }
