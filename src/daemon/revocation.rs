@@ -17,7 +17,7 @@ use mio::Waker;
 use ureq::{
     Agent,
     config::Config,
-    http::Uri,
+    http::{StatusCode, Uri},
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
         transport::{DefaultConnector, NextTimeout},
@@ -144,12 +144,7 @@ impl Agents {
     }
 
     fn fetch(&self, wish: &Fetch) -> Result<Fetched, String> {
-        let agent = if wish.configured {
-            &self.any
-        } else {
-            &self.public
-        };
-        let fail = |error: ureq::Error| {
+        let bytes = self.exchange(wish).map_err(|error| {
             let reason: String = error
                 .to_string()
                 .chars()
@@ -157,31 +152,39 @@ impl Agents {
                 .take(200)
                 .collect();
             format!("{}: {reason}", wish.uri)
+        })?;
+        if wish.question.is_some() {
+            return Ok(Fetched::Answer(bytes));
+        }
+        let list = Crl::load(&bytes).map_err(|error| format!("{}: {error}", wish.uri))?;
+        Ok(Fetched::List(Arc::new(list)))
+    }
+
+    /// Asks, and reads what comes back as 200 (OK). Anything else, such as the page of a redirect, is
+    /// not what was asked for.
+    fn exchange(&self, wish: &Fetch) -> Result<Vec<u8>, ureq::Error> {
+        let agent = if wish.configured {
+            &self.any
+        } else {
+            &self.public
         };
         let left = Some(wish.deadline.saturating_duration_since(Instant::now()));
-        match &wish.question {
+        let (mut response, limit) = match &wish.question {
             None => {
                 let request = agent.get(&wish.uri).config().timeout_global(left).build();
-                let mut response = request.call().map_err(fail)?;
-                let body = response
-                    .body_mut()
-                    .with_config()
-                    .limit(most(Crl::MOST_BYTES));
-                let bytes = body.read_to_vec().map_err(fail)?;
-                let list = Crl::load(&bytes).map_err(|error| format!("{}: {error}", wish.uri))?;
-                Ok(Fetched::List(Arc::new(list)))
+                (request.call()?, Crl::MOST_BYTES)
             }
             Some(question) => {
                 let request = agent.post(&wish.uri).config().timeout_global(left).build();
                 let request = request.content_type("application/ocsp-request");
-                let mut response = request.send(&question[..]).map_err(fail)?;
-                let body = response
-                    .body_mut()
-                    .with_config()
-                    .limit(most(ocsp::MOST_BYTES));
-                Ok(Fetched::Answer(body.read_to_vec().map_err(fail)?))
+                (request.send(&question[..])?, ocsp::MOST_BYTES)
             }
+        };
+        if response.status() != StatusCode::OK {
+            return Err(ureq::Error::StatusCode(response.status().as_u16()));
         }
+        let body = response.body_mut().with_config().limit(most(limit));
+        body.read_to_vec()
     }
 }
 
@@ -238,111 +241,4 @@ const QUEUE: usize = 64;
 const CONNECT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::netns;
-    use std::{io::Write, net::TcpListener};
-
-    fn wish(uri: String, configured: bool) -> Fetch {
-        Fetch {
-            id: FetchId(1),
-            uri,
-            configured,
-            question: Some(b"question".to_vec()),
-            deadline: Instant::now() + Duration::from_secs(8),
-        }
-    }
-
-    #[test]
-    fn a_certificate_may_not_lead_to_this_machine_or_its_link() {
-        for text in [
-            "127.0.0.1:80",
-            "127.8.9.1:80",
-            "[::1]:80",
-            "[::ffff:127.0.0.1]:80",
-            "0.0.0.0:80",
-            "[::]:80",
-            "169.254.169.254:80",
-            "[fe80::1]:80",
-            "224.0.0.1:80",
-            "255.255.255.255:80",
-        ] {
-            assert!(!may_be_asked(text.parse().expect("an address")), "{text}");
-        }
-        for text in [
-            "10.0.0.1:80",
-            "198.51.100.1:80",
-            "[2001:db8::1]:80",
-            "[fd00::1]:80",
-        ] {
-            assert!(may_be_asked(text.parse().expect("an address")), "{text}");
-        }
-    }
-
-    /// Which addresses there are depends on the machine.
-    /// The routing table has the first address of a prefix as source for the second.
-    #[test]
-    fn every_address_of_this_machine_is_known_as_such() {
-        let Some(namespace) = netns::for_test("addresses") else {
-            return;
-        };
-        namespace.up("lo").expect("a loopback device");
-        let own = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"];
-        for (address, len) in own.into_iter().zip([24, 24, 64, 64]) {
-            let address = format!("{address}/{len}").parse().expect("an address");
-            namespace.add_address("lo", address).expect("added");
-        }
-        namespace.run(move || {
-            for address in own {
-                assert!(is_ours(address.parse().expect("an address")), "{address}");
-            }
-            assert!(!is_ours("198.51.100.1".parse().expect("an address")));
-        });
-    }
-
-    #[test]
-    fn no_thread_runs_before_there_is_a_wish() {
-        let poll = mio::Poll::new().expect("epoll");
-        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
-        let waker = Arc::new(waker);
-        let mut fetcher = Fetcher::new(Arc::clone(&waker));
-        // Each thread owns a worker, and each worker shares the waker with us.
-        let workers = || Arc::strong_count(&waker) - 1;
-        assert!(fetcher.to_start.is_some());
-        assert_eq!(workers(), 1, "the one to copy");
-        for _ in 0..2 {
-            let refused = fetcher.ask(wish("http://127.0.0.1:1/".to_owned(), false));
-            assert!(refused.is_none() && fetcher.to_start.is_none());
-            assert_eq!(workers(), THREADS);
-            let (_, outcome) = fetcher.outcomes.recv().expect("an outcome");
-            outcome.expect_err("not from a certificate");
-        }
-    }
-
-    #[test]
-    fn loopback_is_asked_only_if_the_configuration_names_it() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a client");
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nanswer";
-            let mut request = [0; 4096];
-            let _ = io::Read::read(&mut stream, &mut request);
-            stream.write_all(answer).expect("written");
-        });
-        let agents = Agents::new();
-        let uri = format!("http://{address}/");
-        let refused = agents
-            .fetch(&wish(uri.clone(), false))
-            .expect_err("loopback");
-        assert!(refused.contains("host not found"), "{refused}");
-        match agents.fetch(&wish(uri, true)) {
-            Ok(Fetched::Answer(answer)) => assert_eq!(answer, b"answer"),
-            other => panic!("{other:?}"),
-        }
-        server.join().expect("the server ends");
-        agents
-            .fetch(&wish("file:///etc/passwd".to_owned(), true))
-            .expect_err("no http");
-    }
-}
+mod tests;
