@@ -17,5 +17,7 @@ mod metrics;
 mod pki;
 #[path = "daemon/reload.rs"]
 mod reload;
+#[path = "daemon/revocation.rs"]
+mod revocation;
 #[path = "daemon/swanctl.rs"]
 mod swanctl;
