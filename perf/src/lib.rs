@@ -1,3 +1,4 @@
 //! What the measuring programs share.
 
 pub mod process;
+pub mod strongswan;

@@ -98,6 +98,14 @@ pub(crate) fn requests(pair: &Pair, side: Side, since: usize) -> usize {
     all.len()
 }
 
+/// Each side has asked so often for new SAs.
+#[track_caller]
+pub(crate) fn assert_requests(pair: &Pair, since: usize, expected: usize) {
+    for side in Side::BOTH {
+        assert_eq!(requests(pair, side, since), expected, "{side:?}");
+    }
+}
+
 /// With what a side was refused what it asked for.
 pub(crate) fn refusals(pair: &mut Pair, side: Side) -> Vec<&'static str> {
     let names = ["TEMPORARY_FAILURE", "CHILD_SA_NOT_FOUND"].into_iter();
@@ -124,9 +132,7 @@ fn a_late_answer_to_a_lost_or_won_rekey_changes_nothing_any_more() {
                 pair.settle_traffic();
                 // What the peer never learnt of, it does not delete: we do, and wait for no answer.
                 pair.run_for(seconds(90));
-                for side in Side::BOTH {
-                    assert_eq!(requests(&pair, side, before), 1, "{side:?}");
-                }
+                assert_requests(&pair, before, 1);
                 assert_eq!(pair.lost_packets, 0);
                 pair.assert_clean(1);
                 pair.finish();
@@ -179,9 +185,7 @@ fn a_late_request_to_replace_what_is_replaced_is_refused_once() {
                 ["TEMPORARY_FAILURE", "CHILD_SA_NOT_FOUND"].map(&mut told),
                 [!gone, gone]
             );
-            for side in Side::BOTH {
-                assert_eq!(requests(&pair, side, before), 1, "{side:?}");
-            }
+            assert_requests(&pair, before, 1);
             assert_eq!(pair.lost_packets, 0);
             pair.assert_clean(1);
             pair.finish();
@@ -259,9 +263,7 @@ fn retries_with_another_group_may_collide_too() {
                     _ => assert_child_of(&mut pair, winner),
                 }
                 pair.run_for(seconds(60));
-                for side in Side::BOTH {
-                    assert_eq!(requests(&pair, side, before), 2, "{side:?}");
-                }
+                assert_requests(&pair, before, 2);
                 assert_eq!(pair.lost_packets, 0);
                 pair.assert_clean(1);
                 pair.finish();
@@ -500,9 +502,7 @@ fn a_rekey_whose_request_is_dropped_gives_way_to_the_peers() {
                 pair.run_for(seconds(5));
                 pair.settle_traffic();
                 pair.run_for(seconds(60));
-                for side in Side::BOTH {
-                    assert_eq!(requests(&pair, side, before), 1, "{side:?}");
-                }
+                assert_requests(&pair, before, 1);
                 assert_eq!(pair.lost_packets, 0);
                 pair.assert_clean(1);
                 pair.finish();
@@ -527,9 +527,7 @@ fn a_late_request_to_replace_a_replaced_ike_sa_starts_no_second_rekey() {
             collide(&mut pair, rekey_ike, lowest);
             pair.settle_traffic();
             pair.run_for(seconds(90));
-            for side in Side::BOTH {
-                assert_eq!(requests(&pair, side, before), 1, "{side:?}");
-            }
+            assert_requests(&pair, before, 1);
             assert_eq!(pair.lost_packets, 0);
             pair.assert_clean(1);
             pair.finish();

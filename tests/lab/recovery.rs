@@ -2,7 +2,7 @@
 
 use crate::support::{
     PATIENCE, eventually,
-    lab::{Family, Lab, Plan, Side},
+    lab::{Family, Gateway, Lab, Plan, Side},
     traffic::{assert_reaches, echo},
 };
 
@@ -53,8 +53,16 @@ fn a_survivor_notices_the_death_of_its_peer_and_restarts_the_tunnel() {
         child: "dpd_action = \"restart\"".to_owned(),
         ..plan.clone()
     };
+    let [a, _b] = responder_is_killed(&lab, &plan, &watchful);
+    eventually("one IKE SA is left", || {
+        (a.ike_sas().len() == 1).then_some(())
+    });
+}
+
+/// B is killed and started again, and A brings the tunnel up.
+fn responder_is_killed(lab: &Lab, plan: &Plan, restarting: &Plan) -> [Gateway; 2] {
     let mut b = lab.start(Side::B, &plan.config(Side::B));
-    let a = lab.start(Side::A, &watchful.config(Side::A));
+    let a = lab.start(Side::A, &restarting.config(Side::A));
     a.initiate("net");
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
 
@@ -64,9 +72,7 @@ fn a_survivor_notices_the_death_of_its_peer_and_restarts_the_tunnel() {
         (b.child_sas().len() == 1).then_some(())
     });
     assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
-    eventually("one IKE SA is left", || {
-        (a.ike_sas().len() == 1).then_some(())
-    });
+    [a, b]
 }
 
 /// The keys of tickets outlive the responder, so its peer goes on from the IKE SA that was lost (RFC 5723).
@@ -81,17 +87,7 @@ fn a_killed_responder_is_resumed_with_when_it_is_back() {
         child: "dpd_action = \"restart\"".to_owned(),
         ..plan.clone()
     };
-    let mut b = lab.start(Side::B, &plan.config(Side::B));
-    let a = lab.start(Side::A, &restarting.config(Side::A));
-    a.initiate("net");
-    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
-
-    b.process.kill();
-    let b = lab.start(Side::B, &plan.config(Side::B));
-    eventually("the tunnel is up again", || {
-        (b.child_sas().len() == 1).then_some(())
-    });
-    assert_reaches(&lab.host_a, &lab.host_b, Side::B.host(Family::V4));
+    let [_a, b] = responder_is_killed(&lab, &plan, &restarting);
     let said = b.process.output();
     assert!(
         said.contains("authenticated with the keys of its last IKE_SA"),

@@ -13,6 +13,7 @@ use std::{
 use anyhow::Result;
 use lockgate::lab::{A, B};
 use lockgate_perf::process::run;
+use lockgate_perf::strongswan::settings;
 
 /// What opens the tunnels, on both gateways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -73,7 +74,7 @@ impl Program {
             }
             Self::StrongSwan => {
                 let file = folder.join(format!("{}.conf", role.name()));
-                std::fs::write(&file, settings(&socket(folder, role)))?;
+                std::fs::write(&file, settings(&socket(folder, role), UNLIMITED))?;
                 command.env("STRONGSWAN_CONF", file);
             }
         }
@@ -186,36 +187,6 @@ esp_proposals = ["{ESP}"]
     text
 }
 
-/// The plugins of `perf/compare`. Without limits on half-open IKE SAs, and without a look for an IKE SA that
-/// a new Child SA could use.
-fn settings(socket: &Path) -> String {
-    let socket = socket.display();
-    format!(
-        r#"charon-systemd {{
-    load = random nonce openssl kdf curve25519 pem pubkey kernel-libipsec kernel-netlink socket-default vici updown
-    dos_protection = no
-    reuse_ikesa = no
-    ikesa_table_size = 4096
-    ikesa_table_segments = 64
-    plugins {{
-        vici {{
-            socket = unix://{socket}
-        }}
-    }}
-    filelog {{
-        stdout {{
-            default = 0
-            flush_line = yes
-        }}
-    }}
-}}
-swanctl {{
-    load = random openssl
-}}
-"#
-    )
-}
-
 fn connections(role: Role, tunnels: u32) -> String {
     let mut text = String::from("connections {\n");
     for Tunnel {
@@ -269,3 +240,10 @@ const IKE: &str = "aes256gcm16-prfsha384-x25519";
 const ESP: &str = "aes256gcm16";
 const GATEWAY: &str = "gateway.example";
 const SECRET: &str = "a comparison, not a secret";
+
+/// Without limits on half-open IKE SAs, and without a look for an IKE SA that a new Child SA could use.
+const UNLIMITED: &str = "    dos_protection = no
+    reuse_ikesa = no
+    ikesa_table_size = 4096
+    ikesa_table_segments = 64
+";

@@ -5,6 +5,7 @@ use std::process::Command;
 use ::lockgate::lab::{A, Side};
 use anyhow::Result;
 use lockgate_perf::process::{eventually, run};
+use lockgate_perf::strongswan::settings;
 
 use crate::{
     program::Tools,
@@ -14,7 +15,7 @@ use crate::{
 pub(crate) fn start(tunnel: &mut Tunnel, tools: &Tools) -> Result<()> {
     let sides = tunnel.sides().map(|(here, far, _)| (here, far));
     for (here, far) in sides {
-        let settings = tunnel.write(here, "conf", &settings(tunnel, here))?;
+        let settings = tunnel.write(here, "conf", &settings(&tunnel.file(here, "vici"), ""))?;
         let connections = tunnel.write(here, "swanctl.conf", &connections(here, far))?;
         let daemon = tools.executable(tunnel.program).unwrap_or_default();
         let mut command = Command::new(daemon);
@@ -40,32 +41,6 @@ fn swanctl(tunnel: &Tunnel, side: Side, arguments: &[&str]) -> Command {
     let uri = format!("unix://{}", socket.display());
     command.args(arguments).args(["--uri", &uri]);
     command
-}
-
-/// Without the plugins `aes` and `gcm`: they would come before OpenSSL's AES-GCM, which is the
-/// fastest that strongSwan has.
-fn settings(tunnel: &Tunnel, side: Side) -> String {
-    format!(
-        r#"charon-systemd {{
-    load = random nonce openssl kdf curve25519 pem pubkey kernel-libipsec kernel-netlink socket-default vici updown
-    plugins {{
-        vici {{
-            socket = unix://{socket}
-        }}
-    }}
-    filelog {{
-        stdout {{
-            default = 0
-            flush_line = yes
-        }}
-    }}
-}}
-swanctl {{
-    load = random openssl
-}}
-"#,
-        socket = tunnel.file(side, "vici").display(),
-    )
 }
 
 fn connections(here: Side, far: Side) -> String {
