@@ -129,6 +129,26 @@ fn peers_with_keys_that_say_anything_get_no_sa_without_a_proof_and_leave_nothing
     assert!(children.iter().sum::<usize>() > 23, "{children:?}");
 }
 
+/// Child SAs that came up or were replaced, some of them only if IKE_INTERMEDIATE and IKE_FOLLOWUP_KE did what
+/// they are there for.
+#[test]
+fn peers_with_keys_get_through_additional_key_exchanges_before_and_after_they_authenticate() {
+    for (name, expected) in [
+        ("intermediate-before-auth", 1),
+        ("intermediate-in-fragments", 1),
+        ("followup-before-auth", 0),
+        ("intermediate-never-done", 0),
+        ("intermediate-with-a-changed-key", 0),
+        ("followup-of-a-child", 2),
+        ("followup-of-a-rekeyed-child", 2),
+        ("followup-of-an-ike-rekey", 1),
+        ("rekey-child-and-delete-the-old-one", 2),
+        ("followup-without-a-question", 2),
+    ] {
+        assert_eq!(keyed::run(&seed("keyed", name)), expected, "{name}");
+    }
+}
+
 /// From a fixed start; `LOCKGATE_SCRIPTS` says how many, for a longer search than the ordinary one.
 #[test]
 fn peers_with_keys_that_play_parts_of_scripts_at_random_break_nothing() {
@@ -163,6 +183,11 @@ fn fragments_and_moves_of_a_peer_with_keys_are_bounded_and_end_with_it() {
             fragments::run(&seed[..at]);
         }
     }
+}
+
+fn seed(target: &str, name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
+    fs::read(folder.join(target).join(name)).expect("a seed of this name")
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {

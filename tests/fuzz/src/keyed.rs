@@ -107,7 +107,7 @@ impl World {
         let peer = &mut self.peers[number];
         match step & 15 {
             0 | 1 => {
-                let said = peer.init(script);
+                let said = peer.init(step & 15 == 1, script);
                 self.say(number, said);
             }
             2..=7 => {
@@ -317,12 +317,12 @@ children.net = { local_ts = ["10.1.0.0/24"], remote_ts = ["10.2.0.0/24"], esp_pr
 local_addrs = ["192.0.2.1"]
 remote_addrs = ["%any"]
 unique = "replace"
-proposals = ["aes256gcm16-prfsha384-x25519"]
+proposals = ["aes256gcm16-prfsha384-x25519", "aes256gcm16-prfsha384-x25519-ke1_ecp256"]
 dpd_delay = "20s"
 rekey_time = "2m"
 local = { auth = "psk", id = "gw.example" }
 remote = { auth = "psk", id = "two.example" }
-children.net = { local_ts = ["10.1.0.0/24"], remote_ts = ["10.2.0.0/16"], esp_proposals = ["aes256gcm16", "aes256gcm16-x25519"], rekey_time = "1m" }
+children.net = { local_ts = ["10.1.0.0/24"], remote_ts = ["10.2.0.0/16"], esp_proposals = ["aes256gcm16", "aes256gcm16-x25519", "aes256gcm16-x25519-ke1_ecp256"], rekey_time = "1m" }
 [secrets.ike-one]
 id = ["one.example"]
 secret = "secret one"

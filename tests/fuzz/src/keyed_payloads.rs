@@ -80,10 +80,20 @@ pub(super) fn notify_spi(kind: NotifyType, spi: u32) -> (PayloadType, Vec<u8>) {
     (PayloadType::NOTIFY, body)
 }
 
-pub(super) fn fragmentation_supported() -> (PayloadType, Vec<u8>) {
+pub(super) fn notify(kind: NotifyType, data: &[u8]) -> (PayloadType, Vec<u8>) {
     let mut body = Vec::new();
-    Notify::new(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]).encode(&mut body);
+    Notify::new(kind, data).encode(&mut body);
     (PayloadType::NOTIFY, body)
+}
+
+/// What ties IKE_FOLLOWUP_KE to the answer before it (RFC 9370 §2.2.4).
+pub(super) fn link(payloads: &Payloads) -> Option<Vec<u8>> {
+    let mut notifies = payloads
+        .iter()
+        .filter(|(kind, _)| *kind == PayloadType::NOTIFY)
+        .filter_map(|(_, body)| Notify::parse(body).ok());
+    let link = notifies.find(|notify| notify.kind == NotifyType::ADDITIONAL_KEY_EXCHANGE);
+    link.map(|link| link.data.to_vec())
 }
 
 pub(super) fn delete(protocol: u8, spi: u32) -> (PayloadType, Vec<u8>) {
@@ -102,4 +112,20 @@ pub(super) const IKE_TRANSFORMS: [&[u8]; 3] = [
 pub(super) const ESP_TRANSFORMS: [&[u8]; 2] = [
     &[3, 0, 0, 12, 1, 0, 0, 20, 0x80, 14, 1, 0],
     &[0, 0, 0, 8, 5, 0, 0, 0],
+];
+
+/// What an IKE SA has, and ECP 256 as additional key exchange 1.
+pub(super) const IKE_ADDITIONAL: [&[u8]; 4] = [
+    IKE_TRANSFORMS[0],
+    IKE_TRANSFORMS[1],
+    &[3, 0, 0, 8, 4, 0, 0, 31],
+    &[0, 0, 0, 8, 6, 0, 0, 19],
+];
+
+/// What a Child SA has, with X25519, and with ECP 256 as additional key exchange 1.
+pub(super) const ESP_ADDITIONAL: [&[u8]; 4] = [
+    ESP_TRANSFORMS[0],
+    &[3, 0, 0, 8, 4, 0, 0, 31],
+    &[3, 0, 0, 8, 6, 0, 0, 19],
+    ESP_TRANSFORMS[1],
 ];

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lockgate::crypto::kdf::{IkeKeys, psk_auth, skeyseed, skeyseed_rekey};
+use lockgate::crypto::kdf::{IkeKeys, skeyseed, skeyseed_rekey};
 use lockgate::crypto::kex::KeyExchange;
 use lockgate::crypto::prf::Prf;
 use lockgate::crypto::{Associated, PacketKey, Secret};
@@ -19,12 +19,15 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::Script;
 
+#[path = "keyed_additional.rs"]
+mod additional;
 #[path = "keyed_payloads.rs"]
 mod payloads;
 
+use additional::SetUp;
 use payloads::{
-    ESP_TRANSFORMS, IKE_TRANSFORMS, Payloads, body, delete, fragmentation_supported, identity, ke,
-    notify_spi, offer, says, selectors, split,
+    ESP_ADDITIONAL, ESP_TRANSFORMS, IKE_ADDITIONAL, IKE_TRANSFORMS, Payloads, body, delete,
+    identity, ke, link, notify, notify_spi, offer, says, selectors, split,
 };
 
 pub(crate) struct Peer {
@@ -44,6 +47,8 @@ struct Asked {
     spi: IkeSpi,
     nonce: Vec<u8>,
     exchange: KeyExchange,
+    /// With an additional one behind it.
+    more: bool,
 }
 
 /// An IKE SA whose keys this peer has.
@@ -54,8 +59,10 @@ struct Keyed {
     sealed: u64,
     /// Message ID of the next request.
     next_id: u32,
-    /// The proof of its identity that it can give.
-    proof: Vec<u8>,
+    /// Whence the proof of its identity comes.
+    set_up: SetUp,
+    /// What the last answer wants IKE_FOLLOWUP_KE to say.
+    link: Vec<u8>,
     /// A rekey of the IKE SA that is unanswered.
     rekey: Option<Asked>,
     /// The last request of the endpoint.
@@ -95,17 +102,25 @@ impl Peer {
         }
     }
 
-    /// An IKE_SA_INIT request, edited.
-    pub(crate) fn init(&mut self, script: &mut Script<'_>) -> Said {
+    /// An IKE_SA_INIT request, edited; with `more` it has an additional key exchange.
+    pub(crate) fn init(&mut self, more: bool, script: &mut Script<'_>) -> Said {
         let spi = IkeSpi(self.bytes());
         let exchange = self.exchange();
         let nonce = self.bytes::<32>().to_vec();
-        let payloads = vec![
-            (PayloadType::SA, offer(1, &[], &IKE_TRANSFORMS)),
+        let transforms: &[&[u8]] = if more {
+            &IKE_ADDITIONAL
+        } else {
+            &IKE_TRANSFORMS
+        };
+        let mut payloads = vec![
+            (PayloadType::SA, offer(1, &[], transforms)),
             (PayloadType::KE, ke(&exchange)),
             (PayloadType::NONCE, nonce.clone()),
-            fragmentation_supported(),
+            notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]),
         ];
+        if more {
+            payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
+        }
         let header = Header {
             initiator_spi: spi,
             responder_spi: IkeSpi::ZERO,
@@ -122,6 +137,7 @@ impl Peer {
             spi,
             nonce,
             exchange,
+            more,
         });
         Said {
             datagrams: vec![request],
@@ -132,23 +148,36 @@ impl Peer {
     /// A request on its IKE SA, edited.
     pub(crate) fn request(&mut self, script: &mut Script<'_>) -> Option<Said> {
         let kind = script.byte();
-        let proof = self.sa.as_ref()?.proof.clone();
+        let own = identity(self.identity);
+        let sa = self.sa.as_ref()?;
+        let proof = sa.set_up.proof(&sa.keys, self.secret, &own, sa.next_id);
         let old = self.child_spi;
-        let mut rekey = None;
+        let more = kind >> 5 & 1 == 1;
+        let (mut rekey, mut additional) = (None, None);
         let (exchange, payloads) = match kind % 8 {
-            0 | 1 => (ExchangeType::IKE_AUTH, self.auth(&proof)),
-            2 => (ExchangeType::CREATE_CHILD_SA, self.create_child()),
+            0 => (ExchangeType::IKE_AUTH, self.auth(&proof)),
+            1 => {
+                let (about, exchange, payloads) = self.additional()?;
+                additional = Some(exchange);
+                (about, payloads)
+            }
+            2 => (ExchangeType::CREATE_CHILD_SA, self.create_child(more)),
             3 => {
                 let mut payloads = vec![notify_spi(NotifyType::REKEY_SA, old)];
-                payloads.extend(self.create_child());
+                payloads.extend(self.create_child(more));
                 (ExchangeType::CREATE_CHILD_SA, payloads)
             }
             4 => {
-                let (asked, payloads) = self.rekey_ike();
-                rekey = Some(asked);
+                let (asked, payloads) = self.rekey_ike(more);
+                // What follows up an additional one has keys that this peer does not make.
+                rekey = Some(asked).filter(|_| !more);
                 (ExchangeType::CREATE_CHILD_SA, payloads)
             }
-            5 => (ExchangeType::INFORMATIONAL, vec![delete(3, old)]),
+            // The one before is what a rekey has replaced.
+            5 => {
+                let spi = if more { old - 1 } else { old };
+                (ExchangeType::INFORMATIONAL, vec![delete(3, spi)])
+            }
             6 => (ExchangeType::INFORMATIONAL, vec![]),
             _ => {
                 let payloads = vec![(PayloadType(script.byte()), script.bytes(40).to_vec())];
@@ -156,7 +185,6 @@ impl Peer {
             }
         };
         let (first, text) = edited(payloads, script);
-        let own = identity(self.identity);
         let sa = self.sa.as_mut()?;
         sa.rekey = rekey;
         let pieces = kind >> 3 & 3;
@@ -171,6 +199,11 @@ impl Peer {
             _ => id + 1,
         };
         let proves = proves.then_some(sa.spis.0);
+        if let Some(additional) = additional.filter(|_| exchange == ExchangeType::IKE_INTERMEDIATE)
+        {
+            let header = sa.header((exchange, false, id), PayloadType::SK);
+            sa.set_up.ask(additional, header, first, &text);
+        }
         Some(Said {
             datagrams: sa.seal((exchange, false, id), (first, &text), pieces, script),
             proves,
@@ -182,8 +215,8 @@ impl Peer {
         let request = self.sa.as_mut()?.request.take()?;
         let how = script.byte();
         let payloads = match (request.exchange, how % 4) {
-            (ExchangeType::CREATE_CHILD_SA, 0) => self.create_child(),
-            (ExchangeType::CREATE_CHILD_SA, 1) => self.rekey_ike().1,
+            (ExchangeType::CREATE_CHILD_SA, 0) => self.create_child(how & 16 != 0),
+            (ExchangeType::CREATE_CHILD_SA, 1) => self.rekey_ike(how & 16 != 0).1,
             (_, 2) => vec![delete(3, self.child_spi)],
             _ => vec![],
         };
@@ -213,8 +246,20 @@ impl Peer {
             sa.request = Some(header);
             return;
         }
-        let Some(asked) = sa.rekey.take() else { return };
-        if let Some((first, text)) = sa.open(bytes) {
+        let Some((first, text)) = sa.open(bytes) else {
+            return;
+        };
+        if header.exchange == ExchangeType::IKE_INTERMEDIATE {
+            let keys = sa.set_up.finish(&sa.keys, sa.spis, header, (first, &text));
+            if let Some(keys) = keys {
+                sa.keys = keys;
+            }
+            return;
+        }
+        if let Some(link) = link(&split(first, &text)) {
+            sa.link = link;
+        }
+        if let Some(asked) = sa.rekey.take() {
             self.replace(asked, first, &text);
         }
     }
@@ -241,16 +286,15 @@ impl Peer {
         let seed = skeyseed(prf, (&asked.nonce, theirs), &shared);
         let spis = (header.initiator_spi, header.responder_spi);
         let keys = IkeKeys::derive(&SUITE, &seed, &asked.nonce, theirs, spis.0.0, spis.1.0);
-        let id = prf.mac(keys.sk_pi.as_bytes(), &[&identity(self.identity)]);
-        let secret = Secret::from(self.secret.to_vec());
-        let proof = psk_auth(prf, &secret, &[&asked.request, theirs, id.as_bytes()]);
+        let set_up = SetUp::new(asked.request, [asked.nonce, theirs.to_vec()], asked.more);
         self.sa = Some(Keyed {
             spis,
             initiator: true,
             keys,
             sealed: 0,
             next_id: 1,
-            proof: proof.as_bytes().to_vec(),
+            set_up,
+            link: Vec::new(),
             rekey: None,
             request: None,
         });
@@ -274,7 +318,8 @@ impl Peer {
             keys,
             sealed: 0,
             next_id: 0,
-            proof: old.proof,
+            set_up: old.set_up,
+            link: Vec::new(),
             rekey: None,
             request: None,
         });
@@ -299,26 +344,53 @@ impl Peer {
         payloads
     }
 
-    fn create_child(&mut self) -> Payloads {
+    /// IKE_INTERMEDIATE where the set-up wants one, else IKE_FOLLOWUP_KE.
+    fn additional(&mut self) -> Option<(ExchangeType, KeyExchange, Payloads)> {
+        let exchange = KeyExchange::generate(KeyExchangeId::ECP256, &mut self.random);
+        let exchange = exchange.expect("a known method");
+        let sa = self.sa.as_ref()?;
+        let mut payloads = vec![(PayloadType::KE, ke(&exchange))];
+        if sa.set_up.is_open {
+            return Some((ExchangeType::IKE_INTERMEDIATE, exchange, payloads));
+        }
+        payloads.push(notify(NotifyType::ADDITIONAL_KEY_EXCHANGE, &sa.link));
+        Some((ExchangeType::IKE_FOLLOWUP_KE, exchange, payloads))
+    }
+
+    fn create_child(&mut self, more: bool) -> Payloads {
         self.child_spi += 1;
         let spi = self.child_spi.to_be_bytes();
+        let transforms: &[&[u8]] = if more {
+            &ESP_ADDITIONAL
+        } else {
+            &ESP_TRANSFORMS
+        };
         let mut payloads = vec![
-            (PayloadType::SA, offer(3, &spi, &ESP_TRANSFORMS)),
+            (PayloadType::SA, offer(3, &spi, transforms)),
             (PayloadType::NONCE, self.bytes::<32>().to_vec()),
         ];
+        if more {
+            payloads.push((PayloadType::KE, ke(&self.exchange())));
+        }
         payloads.extend(selectors());
         payloads
     }
 
-    fn rekey_ike(&mut self) -> (Asked, Payloads) {
+    fn rekey_ike(&mut self, more: bool) -> (Asked, Payloads) {
         let asked = Asked {
             request: Vec::new(),
             spi: IkeSpi(self.bytes()),
             nonce: self.bytes::<32>().to_vec(),
             exchange: self.exchange(),
+            more,
+        };
+        let transforms: &[&[u8]] = if more {
+            &IKE_ADDITIONAL
+        } else {
+            &IKE_TRANSFORMS
         };
         let payloads = vec![
-            (PayloadType::SA, offer(1, &asked.spi.0, &IKE_TRANSFORMS)),
+            (PayloadType::SA, offer(1, &asked.spi.0, transforms)),
             (PayloadType::NONCE, asked.nonce.clone()),
             (PayloadType::KE, ke(&asked.exchange)),
         ];
@@ -410,16 +482,7 @@ impl Keyed {
         } else {
             PayloadType::SKF
         };
-        let header = Header {
-            initiator_spi: self.spis.0,
-            responder_spi: self.spis.1,
-            next_payload: kind,
-            version: Header::VERSION_2_0,
-            exchange,
-            flags: Flags::new(self.initiator, response),
-            message_id,
-            length: 0,
-        };
+        let header = self.header((exchange, response, message_id), kind);
         let mut body = [&[0; 8][..], text, &[0], &[0; 16]].concat();
         let mut message = message_bytes(header, (kind, Vec::new()));
         message.extend_from_slice(&[first.0, 0]);
@@ -438,6 +501,23 @@ impl Keyed {
             .expect("the body has room for an IV and a tag");
         message.extend_from_slice(&body);
         message
+    }
+
+    fn header(
+        &self,
+        (exchange, response, message_id): (ExchangeType, bool, u32),
+        next_payload: PayloadType,
+    ) -> Header {
+        Header {
+            initiator_spi: self.spis.0,
+            responder_spi: self.spis.1,
+            next_payload,
+            version: Header::VERSION_2_0,
+            exchange,
+            flags: Flags::new(self.initiator, response),
+            message_id,
+            length: 0,
+        }
     }
 
     fn open(&self, bytes: &[u8]) -> Option<(PayloadType, Vec<u8>)> {
