@@ -67,6 +67,22 @@ fn a_list_that_is_stale_forged_or_of_another_issuer_is_no_answer() {
     }
 }
 
+/// The serial number of a certificate says which it is only together with its issuer, and not once.
+#[test]
+fn a_serial_number_that_occurs_twice_revokes_every_certificate_of_the_issuer_that_has_it() {
+    let [root, other] = ["root", "other"].map(|name| pki::root(Kind::P256, name));
+    let params = || pki::gateway_params("gw-a.example");
+    let twin = root.sign(Kind::P256, params());
+    let mut case = case(&root, Revocation::Strict, None);
+    assert_eq!(case.leaf.params.serial_number, twin.params.serial_number);
+    case.authorities.push(authority(&other));
+    case.authorities[0].crls = vec![root.list(&[&twin, &twin])];
+    case.authorities[1].crls = vec![other.list(&[])];
+    case.is_refused("was revoked");
+    case.leaf = other.sign(Kind::P256, params());
+    case.is_accepted();
+}
+
 #[test]
 fn what_a_stale_list_has_revoked_stays_revoked() {
     let root = pki::root(Kind::P256, "root");
