@@ -24,7 +24,8 @@ pub(super) enum Mac {
     AesXcbc,
 }
 
-/// An expanded key.
+/// An expanded key. Those of `hmac` are erased, but not the two padded blocks that their expansion has had
+/// on the stack.
 #[allow(
     clippy::large_enum_variant,
     reason = "a PRF needs it for a moment, on the stack; a packet key is in a box of its own"

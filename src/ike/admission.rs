@@ -132,7 +132,9 @@ impl Endpoint {
         };
         if datagram.header.exchange == ExchangeType::IKE_SESSION_RESUME {
             let always = sender.proven || sender.configured;
-            let resumed = request.resume(&mut self.cx);
+            let table = &self.table;
+            let holder = |spis| Some(table.by_spis(spis)?.core.virtual_ips.holder);
+            let resumed = request.resume(holder, &mut self.cx);
             let sa = resumed.map_err(|error| self.refuse_ticket(datagram, error, always))?;
             self.admit(datagram, sender, sa);
             return Ok(());
@@ -316,7 +318,9 @@ impl Endpoint {
             let before = old
                 .established()
                 .is_some_and(|sa| sa.is_older_than(&new.core));
-            let has_gone = before && old.established().is_some_and(Established::only_redirects);
+            // What is only there to redirect is needed by nobody who has opened another one.
+            let has_gone = (before || only_redirects)
+                && old.established().is_some_and(Established::only_redirects);
             let verdict = match connection.unique {
                 _ if has_gone => Some((old.core.id, Superseded::Forgotten)),
                 Unique::Never => None,

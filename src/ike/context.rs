@@ -126,7 +126,7 @@ pub(super) struct Attempt {
     /// The IKE SA that this one replaces by a new authentication.
     pub(super) replaces: Option<u64>,
     pub(super) detour: Detour,
-    /// It does not begin before our address towards its destination is told, or for too long is not.
+    /// It does not begin before our address towards its destination is told, and comes to nothing if that is not for too long.
     pub(super) awaits_source: bool,
     /// It may begin with a ticket.
     pub(super) may_resume: bool,
@@ -433,7 +433,8 @@ impl Context {
                 self.unnamed.push((table, suite));
                 let file = table.file_name();
                 let integrity = suite.integrity.map(|id| format!("/{id}"));
-                let suite = format!("{}{}", suite.encryption, integrity.unwrap_or_default());
+                let (bits, integrity) = (suite.key_bits, integrity.unwrap_or_default());
+                let suite = format!("{}{integrity} with keys of {bits} bits", suite.encryption);
                 let line = format!("no line in {file}: Wireshark has no name for {suite}");
                 self.log("IKE", None, line);
             }

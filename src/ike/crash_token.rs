@@ -93,9 +93,7 @@ impl Endpoint {
             return Ok(false);
         }
         let spis = (header.initiator_spi, header.responder_spi);
-        let known = [spis.0, spis.1].into_iter();
-        let mut known = known.filter_map(|spi| self.table.by_spi(spi));
-        let Some(sa) = known.find(|sa| sa.core.spis() == spis) else {
+        let Some(sa) = self.table.by_spis(spis) else {
             return Ok(false);
         };
         let payloads = datagram.clear_payloads();

@@ -48,7 +48,7 @@ pub enum Discard {
     BadTicket,
     /// A ticket of ours that has expired, was used, or is for what has changed since.
     StaleTicket,
-    /// A synchronization of message IDs that is repeated, too low, too high or malformed.
+    /// A synchronization of message IDs that is repeated, too low, too high, malformed or not alone.
     BadMessageIdSync,
     /// A redirect that is not allowed or leads nowhere.
     BadRedirect,

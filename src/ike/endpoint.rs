@@ -18,7 +18,9 @@ use super::retransmit::jittered;
 use super::revocation::{FetchId, Fetched};
 use super::table::Table;
 use super::v2::{Datagram, End, Established, IkeSa, InitSent, ResumeSent};
-use super::{AlertKind, Discard, IkeSaStatus, Input, Lease, Output, Pad, Path, Settings};
+use super::{
+    Alert, AlertKind, Discard, Event, IkeSaStatus, Input, Lease, Output, Pad, Path, Settings,
+};
 
 /// One IKE speaker, with every SA it has.
 ///
@@ -306,7 +308,13 @@ impl Endpoint {
             let awaited = std::mem::take(&mut attempt.awaits_source);
             if let Some(gateway) = attempt.detour.lacks_source().filter(|_| awaited) {
                 let reason = format!("there is no route to {gateway}");
-                self.cx.warn("IKE", None, reason.clone());
+                self.cx.event(Event::Alert(Alert {
+                    kind: AlertKind::Unreachable,
+                    connections: vec![attempt.connection.name.clone()],
+                    child: None,
+                    ike: None,
+                    message: format!("establishing IKE_SA failed: {reason}"),
+                }));
                 let cause = Cause::Silence(AlertKind::Unreachable);
                 self.on_failure(Failure {
                     attempt,

@@ -411,6 +411,19 @@ pub struct RetransmitSettings {
     pub jitter_percent: u32,
 }
 
+impl RetransmitSettings {
+    /// The longest that a request can take from its first transmission until it is given up.
+    pub(crate) fn patience(&self) -> Duration {
+        let mut wait = self.initial;
+        let mut sum = Duration::ZERO;
+        for _ in 0..self.tries {
+            sum += wait;
+            wait = (wait * 2).min(self.longest);
+        }
+        sum + sum * self.jitter_percent.min(100) / 100
+    }
+}
+
 impl Settings {
     /// The defaults, for this many workers.
     pub fn new(workers: NonZeroU16) -> Self {

@@ -105,17 +105,18 @@ impl Pools {
         Some(address)
     }
 
-    /// The address that the IKE SA had which `holder` goes on from, unless somebody else has got it since.
+    /// The address that the IKE SA had which `holder` goes on from, unless somebody else has got it since:
+    /// no IKE SA holds it but the `old` one.
     pub(super) fn keep(
         &mut self,
         pool: &Pool,
-        identity: &Identity,
+        (identity, old): (&Identity, Option<u64>),
         address: IpAddr,
         holder: u64,
     ) -> Option<IpAddr> {
         let leases = self.pools.entry(pool.name.clone()).or_default();
         let is_theirs = match leases.by_address.get(&address) {
-            Some(lease) => lease.identity == *identity || lease.holders.is_empty(),
+            Some(lease) => lease.holders.iter().all(|holder| Some(*holder) == old),
             None => leases.by_address.len() < MAX_LEASES,
         };
         if !is_theirs || !pool.contains(address) {
@@ -283,20 +284,29 @@ mod tests {
     fn who_goes_on_keeps_an_address_unless_somebody_else_has_it() {
         let pool = pool("10.3.0.1", "10.3.0.9");
         let mut pools = Pools::default();
-        let mut keep = |name: &str, last, holder| {
-            pools.keep(&pool, &peer(name), [10, 3, 0, last].into(), holder)
+        let mut keep = |name: &str, old, last, holder| {
+            pools.keep(&pool, (&peer(name), old), [10, 3, 0, last].into(), holder)
         };
-        assert_eq!(keep("a", 2, 1), ip(2), "nobody has had it since we started");
-        assert_eq!(keep("b", 2, 2), None);
-        assert_eq!(keep("a", 2, 3), ip(2), "its own");
-        assert_eq!(keep("a", 10, 4), None, "not in the pool");
+        assert_eq!(
+            keep("a", None, 2, 1),
+            ip(2),
+            "nobody has had it since we started"
+        );
+        assert_eq!(keep("b", None, 2, 2), None);
+        assert_eq!(
+            keep("a", None, 2, 2),
+            None,
+            "another device of the same name"
+        );
+        assert_eq!(keep("a", Some(1), 2, 3), ip(2), "its own");
+        assert_eq!(keep("a", Some(1), 10, 4), None, "not in the pool");
         let mut get = |name: &str, holder| pools.acquire(&pool, &peer(name), None, holder);
         assert_eq!([get("c", 5), get("d", 6)], [ip(1), ip(3)]);
         let two = [[10, 3, 0, 2].into()];
         pools.release(&two, 1);
-        assert_eq!(pools.keep(&pool, &peer("b"), two[0], 7), None);
+        assert_eq!(pools.keep(&pool, (&peer("b"), None), two[0], 7), None);
         pools.release(&two, 3);
-        assert_eq!(pools.keep(&pool, &peer("b"), two[0], 7), ip(2));
+        assert_eq!(pools.keep(&pool, (&peer("b"), None), two[0], 7), ip(2));
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Retransmit {
         self.due = now + jittered(self.wait, self.settings.jitter_percent, rng);
     }
 
+    /// When it is given up, if that does not depend on how often it was sent.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.end
+    }
+
     /// Gives up no later than this.
     pub(super) fn shorten(&mut self, end: Instant) {
         self.end = Some(self.end.map_or(end, |known| known.min(end)));

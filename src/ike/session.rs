@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) unproven_at: Option<Instant>,
     /// Addresses of our pools that the peer has.
     pub(super) leased: Vec<IpAddr>,
+    /// The IKE SA here that holds them still. Not in a ticket: it is looked up when the ticket comes.
+    pub(super) holder: Option<u64>,
     /// When we authenticate anew. Not in a ticket: that is the client's to do.
     pub(super) reauth_at: Option<Instant>,
 }
@@ -113,6 +115,7 @@ impl Session {
         let session = Self {
             unproven_at: (unproven != NEVER).then(|| date.at(unproven)),
             reauth_at: None,
+            holder: None,
             has_ppk: has_ppk != 0,
             spis: (IkeSpi(*initiator), IkeSpi(*responder)),
             connection: String::from_utf8(field()?.to_vec()).ok()?,

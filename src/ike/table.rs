@@ -170,6 +170,13 @@ impl Table {
         self.sas.get(self.by_spi.get(&spi)?)
     }
 
+    /// The SA that has both of these SPIs, the initiator's and the responder's.
+    pub(super) fn by_spis(&self, spis: (IkeSpi, IkeSpi)) -> Option<&IkeSa> {
+        let known = [spis.0, spis.1].into_iter();
+        let mut known = known.filter_map(|spi| self.by_spi(spi));
+        known.find(|sa| sa.core.spis() == spis)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.sas.len()
     }

@@ -290,9 +290,7 @@ impl Endpoint {
 
     /// The peer goes on from this IKE SA with another one: it is deleted without a word (RFC 5723 §4.3.4).
     pub(super) fn forget_resumed(&mut self, spis: (IkeSpi, IkeSpi)) {
-        let known = [spis.0, spis.1].into_iter();
-        let mut known = known.filter_map(|spi| self.table.by_spi(spi));
-        let old = known.find(|sa| sa.core.spis() == spis);
+        let old = self.table.by_spis(spis);
         if let Some(id) = old.map(|sa| sa.core.id) {
             self.destroy_forgotten(id);
         }
@@ -341,6 +339,7 @@ mod tests {
             sk_d: Secret::copy_from(&[7; 48]),
             has_ppk: true,
             leased: vec![[10, 3, 0, 1].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 1].into()],
+            holder: None,
             credential: Secret::copy_from(&[8; 32]),
             unproven_at: None,
             reauth_at: None,

@@ -41,8 +41,9 @@ impl Knowledge {
             let retry = self.asked.get(source);
             retry.is_some_and(|retry| question.now < *retry)
         };
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         let left = sources.iter().filter(|(source, _)| !asked_in_vain(source));
-        let left = u32::try_from(left.count()).unwrap_or(u32::MAX);
+        let (left, all) = (count(left.count()), count(sources.len()));
         for (source, configured) in sources {
             let mut pending = self.pending.iter();
             if let Some((id, _)) = pending.find(|(_, pending)| pending.source == source) {
@@ -57,7 +58,7 @@ impl Knowledge {
             return Next::Ask(Asked {
                 source,
                 configured,
-                deadline: question.deadline(left),
+                deadline: question.deadline(left, all),
             });
         }
         Next::NobodyLeft
@@ -118,11 +119,11 @@ impl Question<'_> {
         self.waiter.is_some_and(|waiter| waiter.until <= self.now)
     }
 
-    /// Until when the first of so many sources may answer, for the others to have their share of the time.
-    fn deadline(&self, sources: u32) -> Instant {
-        let until = self
-            .waiter
-            .map_or(self.now + self.timeout, |waiter| waiter.until);
-        self.now + until.saturating_duration_since(self.now) / sources.max(1)
+    /// Until when the first source of those that are `left` may answer, for the others to have their share
+    /// of the time. What it says is for everybody: a waiter that came late does not shorten its share.
+    fn deadline(&self, left: u32, all: u32) -> Instant {
+        let until = self.waiter.map_or(self.now, |waiter| waiter.until);
+        let rest = until.saturating_duration_since(self.now);
+        self.now + (rest / left.max(1)).max(self.timeout / all.max(1))
     }
 }

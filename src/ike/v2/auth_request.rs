@@ -81,7 +81,7 @@ impl HalfOpen {
         cx: &mut Context,
     ) -> State {
         self.done.exchange.int_auth = opening.int_auth.octets(datagram.header.message_id);
-        let until = self.expires.min(cx.now + cx.settings.fetch_timeout);
+        let until = cx.now + cx.settings.fetch_timeout;
         let held = Held::new(opened, datagram, until);
         self.judge(core, Waiting { opening, held }, cx)
     }

@@ -34,7 +34,7 @@ pub(in crate::ike) struct VirtualIps {
     /// Networks that the peer says it protects. What is carried is for the traffic selectors to say.
     pub(in crate::ike) subnets: Vec<IpNet>,
     /// The IKE SA that was authenticated.
-    holder: u64,
+    pub(in crate::ike) holder: u64,
 }
 
 impl Core {
@@ -192,7 +192,8 @@ pub(super) fn lease(
         let had = resumed.into_iter().flat_map(|session| &session.leased);
         let kept = had.copied().find_map(|address| {
             let mut pools = pools.clone();
-            pools.find_map(|pool| cx.pools.keep(pool, peer, address, core.id))
+            let old = resumed.and_then(|session| session.holder);
+            pools.find_map(|pool| cx.pools.keep(pool, (peer, old), address, core.id))
         });
         let leased =
             kept.or_else(|| pools.find_map(|pool| cx.pools.acquire(pool, peer, wanted, core.id)));

@@ -165,6 +165,10 @@ impl Established {
         if let Some(sent) = self.work.outstanding.take() {
             let payloads = sent.payloads.unwrap_or_default();
             self.request(core, payloads, sent.pending, cx);
+            let anew = self.work.outstanding.as_mut();
+            if let (Some(anew), Some(end)) = (anew, sent.request.end()) {
+                anew.request.shorten(end);
+            }
         }
     }
 }

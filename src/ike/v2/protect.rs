@@ -97,6 +97,7 @@ impl SaKeys {
         path: Path,
     ) -> Outgoing {
         let (first, text) = payloads.finish();
+        let text = Zeroizing::new(text);
         let whole = Header::LEN + GENERIC_HEADER + self.overhead() + text.len();
         let longest = self.fragment_rules.longest(path);
         let Some(longest) = longest.filter(|longest| whole > *longest) else {

@@ -8,7 +8,7 @@ use crate::ike::negotiate::proposal_of;
 use crate::ike::session::Session;
 use crate::ike::tickets::TicketError;
 use crate::wire::ikev2::{AuthPayload, IdPayload, NotifyType, PayloadWriter, message_bytes};
-use crate::wire::isakmp::{ExchangeType, PayloadType};
+use crate::wire::isakmp::{ExchangeType, IkeSpi, PayloadType};
 
 use super::auth_request::Authenticated;
 use super::authentication::Octets;
@@ -22,12 +22,18 @@ use super::resume::{self, CHANGED};
 use super::{Core, IkeSa};
 
 impl InitRequest<'_> {
-    /// Accepts a ticket, answers and waits for IKE_AUTH.
-    pub(in crate::ike) fn resume(self, cx: &mut Context) -> Result<IkeSa, TicketError> {
+    /// Accepts a ticket, answers and waits for IKE_AUTH. `holder` finds the IKE SA that holds the
+    /// addresses of another one, which these SPIs name.
+    pub(in crate::ike) fn resume(
+        self,
+        holder: impl Fn((IkeSpi, IkeSpi)) -> Option<u64>,
+        cx: &mut Context,
+    ) -> Result<IkeSa, TicketError> {
         let path = self.datagram.path;
         let ni = self.payloads.nonce().map_err(|_| TicketError::Missing)?;
         let ticket = self.payloads.notify(NotifyType::TICKET_OPAQUE);
-        let session = cx.open_ticket(ticket.ok_or(TicketError::Missing)?.data)?;
+        let mut session = cx.open_ticket(ticket.ok_or(TicketError::Missing)?.data)?;
+        session.holder = holder(session.spis);
         let mut connections = self.connections.iter();
         let fits =
             connections.find(|connection| session.fits(connection, path.local.ip(), &cx.directory));

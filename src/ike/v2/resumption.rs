@@ -91,6 +91,7 @@ impl Established {
             has_ppk: *has_ppk,
             credential: Secret::copy_from(credential.as_ref()?.as_bytes()),
             leased: core.virtual_ips.remote.clone(),
+            holder: None,
             unproven_at: self.clock.unproven_at,
             reauth_at: self.clock.reauth_at,
         })

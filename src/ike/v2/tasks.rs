@@ -51,7 +51,7 @@ pub(in crate::ike) enum Task {
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) queue: VecDeque<Task>,
-    pub(super) outstanding: Option<Outstanding<Pending>>,
+    pub(super) outstanding: Option<Outstanding>,
     delayed: Vec<(Instant, Task)>,
 }
 
@@ -69,6 +69,16 @@ pub(super) enum Pending {
     TellCrashToken,
     RequestTicket,
     Redirect(Gateway),
+}
+
+impl Pending {
+    /// It takes SAs away, so nothing that the peer does makes it last.
+    fn deletes(&self) -> bool {
+        matches!(
+            self,
+            Self::DeleteChild(..) | Self::DeleteUnwanted | Self::DeleteIke { .. }
+        )
+    }
 }
 
 impl Task {
@@ -488,9 +498,13 @@ impl Established {
             Pending::CheckRoute(_) => cx.settings.liveness,
             _ => cx.settings.retransmit,
         };
+        let mut request = Retransmit::send(message, core.path, settings, cx);
+        if pending.deletes() {
+            request.shorten(cx.now + settings.patience());
+        }
         self.work.outstanding = Some(Outstanding {
             message_id,
-            request: Retransmit::send(message, core.path, settings, cx),
+            request,
             payloads: kept,
             pending,
         });

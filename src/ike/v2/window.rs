@@ -9,6 +9,7 @@ use crate::wire::ikev2::PayloadWriter;
 
 use super::fragment::Outgoing;
 use super::message::Datagram;
+use super::tasks::Pending;
 
 /// Where an IKE SA is in its two sequences of requests.
 #[derive(Debug)]
@@ -106,17 +107,16 @@ impl Window {
 }
 
 /// A request of ours that is unanswered.
-#[derive(Debug)]
-pub(in crate::ike) struct Outstanding<P> {
-    pub(in crate::ike) message_id: u32,
-    pub(in crate::ike) request: Retransmit,
+pub(super) struct Outstanding {
+    pub(super) message_id: u32,
+    pub(super) request: Retransmit,
     /// What is in it, if it may have to be sent under another message ID.
-    pub(in crate::ike) payloads: Option<PayloadWriter>,
+    pub(super) payloads: Option<PayloadWriter>,
     /// What the answer is needed for.
-    pub(in crate::ike) pending: P,
+    pub(super) pending: Pending,
 }
 
-impl<P> Outstanding<P> {
+impl Outstanding {
     pub(in crate::ike) fn due(&self) -> Instant {
         self.request.due()
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::sa::{IPSEC_DOI, Protocol};
 use crate::wire::Malformed;
 
-/// What a notification says: an error below 8192, else a status.
+/// What a notification says: an error below 16384, else a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NotifyType(pub u16);
 
@@ -40,7 +40,7 @@ impl NotifyType {
 
     /// Tells of an error.
     pub fn is_error(self) -> bool {
-        self.0 < 8192
+        self.0 < Self::CONNECTED.0
     }
 }
 

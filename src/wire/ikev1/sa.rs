@@ -65,6 +65,9 @@ impl<'a> SaPayload<'a> {
         let mut proposals = Vec::new();
         loop {
             let piece = Substructure::split(rest, MORE_PROPOSALS, "proposal")?;
+            if proposals.len() == MOST_PROPOSALS {
+                return Err(Malformed::BadLength("SA payload"));
+            }
             proposals.push(ProposalPayload::parse(piece.body)?);
             rest = piece.rest;
             if piece.last {
@@ -181,3 +184,6 @@ fn up_to_255<T>(all: &[T]) -> &[T] {
 
 pub(super) const IPSEC_DOI: u32 = 1;
 const SIT_IDENTITY_ONLY: u32 = 1;
+
+/// As their numbers allow.
+const MOST_PROPOSALS: usize = 255;

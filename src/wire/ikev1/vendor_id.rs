@@ -3,7 +3,7 @@
 /// A vendor id that we know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VendorId {
-    /// How `status` lists it.
+    /// For people.
     pub name: &'static str,
     /// The payload's body, or its beginning where a version follows.
     pub bytes: &'static [u8],

@@ -1,12 +1,17 @@
 //! Writes chains of payloads (RFC 7296 §3.2).
 
+use std::fmt;
+
+use zeroize::Zeroizing;
+
 use crate::wire::isakmp::{Header, PayloadType};
 
 /// Builds the payloads of one message, or of one SK payload.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct PayloadWriter {
     first: PayloadType,
-    bytes: Vec<u8>,
+    /// May hold secrets, such as a crash token.
+    bytes: Zeroizing<Vec<u8>>,
     /// Where the last payload's Next Payload field is.
     last: Option<usize>,
 }
@@ -15,7 +20,7 @@ impl PayloadWriter {
     /// An empty chain.
     pub fn new() -> Self {
         Self {
-            bytes: Vec::with_capacity(USUAL_LEN),
+            bytes: Zeroizing::new(Vec::with_capacity(USUAL_LEN)),
             ..Self::default()
         }
     }
@@ -47,8 +52,14 @@ impl PayloadWriter {
     }
 
     /// Kind of the first payload, and all payloads.
-    pub fn finish(self) -> (PayloadType, Vec<u8>) {
-        (self.first, self.bytes)
+    pub fn finish(mut self) -> (PayloadType, Vec<u8>) {
+        (self.first, std::mem::take(&mut self.bytes))
+    }
+}
+
+impl fmt::Debug for PayloadWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PayloadWriter({} bytes)", self.bytes.len())
     }
 }
 

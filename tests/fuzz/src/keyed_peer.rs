@@ -7,9 +7,7 @@ use lockgate::crypto::kex::KeyExchange;
 use lockgate::crypto::prf::Prf;
 use lockgate::crypto::{Associated, PacketKey, Secret};
 use lockgate::ike::Path;
-use lockgate::wire::ikev2::{
-    AuthMethod, AuthPayload, KePayload, NotifyType, PayloadWriter, message_bytes,
-};
+use lockgate::wire::ikev2::{AuthMethod, AuthPayload, KePayload, NotifyType, message_bytes};
 use lockgate::wire::isakmp::{ExchangeType, Flags, Header, IkeSpi, PayloadType};
 use lockgate::wire::proposal::{
     AdditionalExchanges, CipherSuite, EncryptionId, IkeSuite, KeyExchangeId, PrfId, SaProposal,
@@ -21,10 +19,13 @@ use super::Script;
 
 #[path = "keyed_additional.rs"]
 mod additional;
+#[path = "keyed_edits.rs"]
+mod edits;
 #[path = "keyed_payloads.rs"]
 mod payloads;
 
 use additional::SetUp;
+use edits::edited;
 use payloads::{
     ESP_ADDITIONAL, ESP_TRANSFORMS, IKE_ADDITIONAL, IKE_TRANSFORMS, Payloads, body, delete,
     identity, ke, link, notify, notify_spi, offer, says, selectors, split,
@@ -536,57 +537,6 @@ impl Keyed {
 
 fn key(secret: &Secret) -> PacketKey {
     PacketKey::new(SUITE.cipher, secret.as_bytes(), &[]).expect("keys as long as the suite wants")
-}
-
-/// A payload chain with up to six changes: what is right in most places gets deeper than noise.
-fn edited(mut payloads: Payloads, script: &mut Script<'_>) -> (PayloadType, Vec<u8>) {
-    let edits = script.byte() % 7;
-    let mut raw = Vec::new();
-    for _ in 0..edits {
-        let (what, place, value) = (script.byte(), usize::from(script.byte()), script.byte());
-        let place = place.checked_rem(payloads.len()).unwrap_or(0);
-        match what % 12 {
-            0 => payloads.truncate(place),
-            1 if !payloads.is_empty() => drop(payloads.remove(place)),
-            2 => payloads.extend(payloads.get(place).cloned()),
-            3 => payloads.rotate_left(place),
-            4 => {
-                let kind = u16::from_be_bytes([script.byte(), value]);
-                let (size, data) = (script.byte() % 9, script.byte());
-                let mut body = vec![script.byte() % 5, size];
-                body.extend_from_slice(&kind.to_be_bytes());
-                body.extend_from_slice(script.bytes(u16::from(size) + u16::from(data)));
-                payloads.insert(place, (PayloadType::NOTIFY, body));
-            }
-            5 => payloads.insert(place, (PayloadType(value), script.bytes(16).to_vec())),
-            6 => raw.push((script.byte(), value)),
-            other => {
-                let Some((kind, body)) = payloads.get_mut(place) else {
-                    continue;
-                };
-                let at = usize::from(script.byte());
-                match (other, body.get_mut(at)) {
-                    (7, _) => *kind = PayloadType(value),
-                    (8, _) => body.truncate(at),
-                    (9, _) => body.extend_from_slice(script.bytes(value.into())),
-                    (10, Some(byte)) => *byte = value,
-                    (_, Some(byte)) => *byte = byte.wrapping_add(value),
-                    (_, None) => {}
-                }
-            }
-        }
-    }
-    let mut writer = PayloadWriter::new();
-    for (kind, body) in payloads.iter().take(100) {
-        writer.add(*kind, body);
-    }
-    let (first, mut text) = writer.finish();
-    for (at, value) in raw {
-        if let Some(byte) = text.get_mut(usize::from(at)) {
-            *byte = value;
-        }
-    }
-    (first, text)
 }
 
 const SUITE: IkeSuite = IkeSuite {
