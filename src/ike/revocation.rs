@@ -431,6 +431,10 @@ mod tests {
         }
 
         fn judge(&mut self, ike: u64, path: &Path) -> Judgement {
+            self.judge_until(ike, path, Duration::from_secs(10))
+        }
+
+        fn judge_until(&mut self, ike: u64, path: &Path, left: Duration) -> Judgement {
             let question = Question {
                 policy: Revocation::Strict,
                 authorities: &[],
@@ -441,7 +445,7 @@ mod tests {
                 timeout: Duration::from_secs(10),
                 waiter: Some(Waiter {
                     ike,
-                    until: self.now + Duration::from_secs(10),
+                    until: self.now + left,
                 }),
             };
             self.knowledge.judge(path, &question, &mut self.rng)
@@ -488,6 +492,20 @@ mod tests {
             .knowledge
             .on_fetched(second, late, (site.now, site.time));
         assert_eq!((late, site.woken()), (Ok(()), vec![]));
+    }
+
+    #[test]
+    fn who_cannot_wait_long_does_not_shorten_the_time_of_a_source() {
+        let mut site = Site::new();
+        let path = site.path("http://one.example");
+        let hurried = site.judge_until(1, &path, Duration::from_millis(10));
+        let Judgement::Await(fetches) = hurried else {
+            panic!("it waits");
+        };
+        assert_eq!(fetches[0].deadline, site.now + Duration::from_secs(10));
+        site.now += Duration::from_millis(10);
+        site.knowledge.expire(site.now);
+        assert_eq!(site.ask(2, &path), None, "it is still being asked");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use lockgate::ike::{AddressPattern, Input, Unique};
+use lockgate::ike::{AddressPattern, AlertKind, Event, Input, Unique};
 use lockgate::wire::ikev2::NotifyType;
 use lockgate::wire::isakmp::ExchangeType;
 
@@ -232,6 +232,15 @@ fn a_detour_without_a_route_is_given_up_for_the_configured_gateway() {
     pair.run_for(seconds(10));
     assert!(matches!(pair.result(Side::A, id), Some(Ok(_))));
     assert_at(&pair, "192.0.2.2");
+    let events = pair.host(Side::A).events.iter();
+    let told = events.filter_map(|event| match event {
+        Event::Alert(alert) => Some((alert.kind, &*alert.connections, &*alert.message)),
+        _ => None,
+    });
+    let told: Vec<_> = told.collect();
+    let line = format!("establishing IKE_SA failed: there is no route to {NOWHERE}");
+    let names = ["site".to_owned()];
+    assert_eq!(told, [(AlertKind::Unreachable, &names[..], &*line)]);
     let sent = pair.net.from(Side::A, 0);
     let nowhere = NOWHERE.parse::<std::net::IpAddr>().unwrap();
     let led_astray = sent

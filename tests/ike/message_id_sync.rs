@@ -406,3 +406,21 @@ fn whatever_is_pending_is_asked_anew_and_only_the_new_request_can_be_answered() 
         }
     }
 }
+
+/// RFC 6311 asks a request anew, but the peer does not decide how long an SA stays that we delete.
+#[test]
+fn a_synchronization_does_not_prolong_a_delete() {
+    for command in [terminate_ike, terminate_child] {
+        let (mut pair, mut actor) = cluster();
+        pair.command(Side::B, command());
+        let mut asked = 0;
+        for number in 1..100 {
+            let id = 10 * number;
+            let request = sealed(&mut actor, 0, &vec![payload(7, id, 0)]);
+            asked += sent(&mut pair, &request).len().saturating_sub(1);
+            pair.run_for(seconds(3));
+        }
+        assert!(asked > 10, "{asked}");
+        pair.host(Side::B).assert_empty("B");
+    }
+}
