@@ -208,6 +208,12 @@ impl Lab {
         };
         for side in [Side::A, Side::B] {
             let (gateway, host) = (lab.gateway(side), lab.host(side));
+            for namespace in [gateway, host] {
+                // strongSwan tells its peer of addresses that come to be usable later.
+                namespace
+                    .sysctl("ipv6/conf/default/dad_transmits", "0")
+                    .unwrap();
+            }
             let has_gateway = gateways.contains(&side);
             if has_gateway {
                 gateway.sysctl("ipv4/ip_forward", "1").unwrap();
