@@ -477,7 +477,7 @@ impl Control {
         if let Some(guard) = &mut self.guard
             && let Err(error) = guard.update(&spd)
         {
-            if let Err(error) = guard.update(&self.config.pad.policies()) {
+            if let Err(error) = guard.update(&self.endpoint.policies()) {
                 tracing::error!(%error, "the guard was not restored");
             }
             return Err(error.to_string());

@@ -12,7 +12,11 @@
 //! rules that drop clear text from the peer's side where there are no policies. Policies and routing stay when
 //! the process crashes and are taken over by the next start; the exemptions go with process and device.
 
-use std::{collections::HashSet, io, net::Ipv6Addr};
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
@@ -72,7 +76,7 @@ pub enum GuardError {
          cannot be exempt; set daemon.guard = \"off\" to go without"
     )]
     Switches,
-    /// nf_tables does not know the tunnel device.
+    /// nf_tables refuses, though the kernel has it.
     #[error("cannot exempt the tunnel device from the guard with nf_tables ({0})")]
     Marks(#[source] io::Error),
     /// Another IPsec implementation holds one of the selectors.
@@ -114,7 +118,7 @@ impl Guard {
         self.mirrored = Mirrored::default();
         let reaches = reach::outbound(spd);
         if matches!(self.marks, Marks::Unneeded) && reaches.iter().any(Reach::is_ipv6) {
-            let mut marks = open_marks();
+            let mut marks = open_marks()?;
             marks.add(self.index)?;
             self.marks = marks;
         }
@@ -171,18 +175,33 @@ impl Marks {
     }
 }
 
-fn open_marks() -> Marks {
+fn open_marks() -> Result<Marks, GuardError> {
     match PacketMarks::open(TUNNEL_MARK) {
-        Ok(marks) => Marks::Set(marks),
-        Err(error) => {
+        Ok(marks) => Ok(Marks::Set(marks)),
+        Err(error) if is_unsupported(&error) => {
             tracing::warn!(
                 %error,
                 "no nf_tables of Linux 5.12 or later: clear text for our own IPv6 addresses is not kept out, \
                  and each IPv6 tunnel costs a routing rule"
             );
-            Marks::Impossible
+            Ok(Marks::Impossible)
         }
+        Err(error) => Err(GuardError::Marks(error)),
     }
+}
+
+/// Whether this is what a kernel answers that lacks nf_tables, a module of it (ENOENT), or owners of tables.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EOPNOTSUPP
+                | libc::EINVAL
+                | libc::EPROTONOSUPPORT
+                | libc::EAFNOSUPPORT
+                | libc::ENOENT
+        )
+    )
 }
 
 /// Removes what an earlier process left, where the guard is switched off.
@@ -208,8 +227,10 @@ fn mirror(reaches: &[Reach], mirrored: Mirrored) -> Vec<XfrmPolicy> {
     };
     let reaches: Vec<Reach> = reaches.iter().copied().filter(is_mirrored).collect();
     let mut draft = Draft::default();
-    if reaches.iter().any(Reach::is_ipv6) {
-        draft.allow_marked();
+    for ipv6 in [false, true] {
+        if reaches.iter().any(|reach| reach.is_ipv6() == ipv6) {
+            draft.exempt(ipv6);
+        }
     }
     for reach in &reaches {
         match reach.verdict {
@@ -231,50 +252,100 @@ fn mirror(reaches: &[Reach], mirrored: Mirrored) -> Vec<XfrmPolicy> {
 #[derive(Default)]
 struct Draft {
     policies: Vec<XfrmPolicy>,
+    /// The selectors.
     seen: HashSet<XfrmPolicy>,
+    /// How many are in order.
+    ranked: u32,
 }
 
 impl Draft {
-    /// Lets IPv6 packets pass that come from inside, and those without which neighbours do not find each other.
-    fn allow_marked(&mut self) {
+    /// Lets pass what no policy means, whatever its selectors cover: what routers say about the way of our own
+    /// outer packets, and of IPv6 what comes from inside and that without which neighbours do not find each other.
+    fn exempt(&mut self, ipv6: bool) {
+        let any = PortMatch::default();
+        if !ipv6 {
+            let all = IpNet::new(Ipv4Addr::UNSPECIFIED.into(), 0).expect("0 is a prefix length");
+            let [kind, code] = FRAGMENTATION_NEEDED.map(exactly);
+            self.exempt_between(Direction::In, all, (ICMP, kind, code), None);
+            return;
+        }
         let all = IpNet::new(Ipv6Addr::UNSPECIFIED.into(), 0).expect("0 is a prefix length");
-        let exempt = |direction, protocol, kind, mark| XfrmPolicy {
+        for direction in [Direction::In, Direction::Forward] {
+            self.exempt_between(direction, all, (0, any, any), Some(TUNNEL_MARK));
+        }
+        for kind in EXEMPT_ICMPV6.map(exactly) {
+            self.exempt_between(Direction::In, all, (ICMPV6, kind, any), None);
+        }
+        // The mark is gone when the process is.
+        let loopback = IpAddr::from(Ipv6Addr::LOCALHOST).into();
+        self.exempt_between(Direction::In, loopback, (0, any, any), None);
+    }
+
+    fn exempt_between(
+        &mut self,
+        direction: Direction,
+        net: IpNet,
+        (protocol, source_port, destination_port): (u8, PortMatch, PortMatch),
+        mark: Option<u32>,
+    ) {
+        let unranked = XfrmPolicy {
             direction,
-            source: all,
-            destination: all,
+            source: net,
+            destination: net,
             protocol,
-            source_port: kind,
-            destination_port: PortMatch::default(),
+            source_port,
+            destination_port,
             mark,
+            priority: 0,
+            allow: false,
+        };
+        self.seen.insert(unranked);
+        self.policies.push(XfrmPolicy {
             priority: EXEMPT,
             allow: true,
-        };
-        for direction in [Direction::In, Direction::Forward] {
-            let marked = exempt(direction, 0, PortMatch::default(), Some(TUNNEL_MARK));
-            self.policies.push(marked);
-        }
-        for kind in NEIGHBOUR_DISCOVERY.map(exactly) {
-            let discovery = exempt(Direction::In, ICMPV6, kind, None);
-            self.policies.push(discovery);
-        }
+            ..unranked
+        });
     }
 
     /// Lets pass what a wide remote selector covers but does not mean.
     fn allow_inside(&mut self, reach: &Reach, all: &[Reach]) {
         for to in reach::on_link_only() {
-            if reach::is_inside(&to, &reach.remote) {
-                let local_only = Reach {
-                    remote: to,
-                    protocol: 0,
-                    ..*reach
-                };
-                let direction = if reach.is_ipv6() {
-                    Direction::In
-                } else {
-                    Direction::Out
-                };
-                self.push(&local_only, direction, Default::default(), true);
+            if !reach::is_inside(&to, &reach.remote) {
+                continue;
             }
+            let on_link = Reach {
+                protocol: 0,
+                ..*reach
+            };
+            let (on_link, direction) = if !reach.is_ipv6() {
+                (
+                    Reach {
+                        remote: to,
+                        ..on_link
+                    },
+                    Direction::Out,
+                )
+            } else if !to.addr().is_multicast() {
+                (
+                    Reach {
+                        remote: to,
+                        ..on_link
+                    },
+                    Direction::In,
+                )
+            } else if reach::is_inside(&to, &reach.local) {
+                // Nothing comes from a multicast address.
+                (
+                    Reach {
+                        local: to,
+                        ..on_link
+                    },
+                    Direction::In,
+                )
+            } else {
+                continue;
+            };
+            self.push(&on_link, direction, Default::default(), true);
         }
         if !reach::is_inside(&reach.local, &reach.remote) {
             return;
@@ -325,8 +396,8 @@ impl Draft {
             allow: false,
         };
         if self.seen.insert(policy) {
-            policy.priority = u32::try_from(self.seen.len())
-                .map_or(u32::MAX, |place| place.saturating_add(EXEMPT));
+            self.ranked = self.ranked.saturating_add(1);
+            policy.priority = self.ranked.saturating_add(EXEMPT);
             policy.allow = allow;
             self.policies.push(policy);
         }
@@ -394,8 +465,11 @@ fn cover((first, last): (u16, u16)) -> Vec<PortMatch> {
 const EXEMPT: u32 = 999;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-/// From router solicitation to redirect (RFC 4861 §4), which never leave their link.
-const NEIGHBOUR_DISCOVERY: [u16; 5] = [133, 134, 135, 136, 137];
+/// "Packet too big" (RFC 4443 §3.2), which may be about our own outer packets, and neighbour discovery from
+/// router solicitation to redirect (RFC 4861 §4), which never leaves its link.
+const EXEMPT_ICMPV6: [u16; 6] = [2, 133, 134, 135, 136, 137];
+/// Type and code of the ICMP message that tells the MTU of a path (RFC 1191 §4).
+const FRAGMENTATION_NEEDED: [u16; 2] = [3, 4];
 
 #[cfg(test)]
 mod tests;

@@ -15,8 +15,11 @@ const BOTH: Mirrored = Mirrored {
     ipv6: true,
 };
 
+/// Those that mirror the SPD, without the exemptions before them.
 fn policies(spd: &Spd) -> Vec<XfrmPolicy> {
-    mirror(&reach::outbound(spd), BOTH)
+    let mut policies = mirror(&reach::outbound(spd), BOTH);
+    policies.retain(|policy| policy.priority > EXEMPT);
+    policies
 }
 
 /// Policies in order, as `direction source > destination [protocol source-port destination-port] verdict`.
@@ -143,25 +146,27 @@ fn ipv6_is_blocked_inwards_and_through_where_packets_can_be_marked() {
         ("10.1.0.0/24", "10.2.0.0/24", PROTECT),
         ("2001:db8:1::/64", "::/0", PROTECT),
     ]);
-    let all = policies(&spd);
+    let all = mirror(&reach::outbound(&spd), BOTH);
     let shown = shown(&all);
     assert_eq!(
-        shown[..7],
+        shown[..10],
         [
+            "in 0.0.0.0/0 > 0.0.0.0/0 [1 3 4] allow",
             "in ::/0 > ::/0 allow",
             "fwd ::/0 > ::/0 allow",
+            "in ::/0 > ::/0 [58 2 *] allow",
             "in ::/0 > ::/0 [58 133 *] allow",
             "in ::/0 > ::/0 [58 134 *] allow",
             "in ::/0 > ::/0 [58 135 *] allow",
             "in ::/0 > ::/0 [58 136 *] allow",
             "in ::/0 > ::/0 [58 137 *] allow",
+            "in ::1/128 > ::1/128 allow",
         ]
     );
     assert_eq!(
-        shown[10..],
+        shown[13..],
         [
             "in fe80::/10 > 2001:db8:1::/64 allow",
-            "in ff00::/8 > 2001:db8:1::/64 allow",
             "in 2001:db8:1::/64 > 2001:db8:1::/64 allow",
             "fwd 2001:db8:1::/64 > 2001:db8:1::/64 allow",
             "in ::/0 > 2001:db8:1::/64 block",
@@ -169,15 +174,48 @@ fn ipv6_is_blocked_inwards_and_through_where_packets_can_be_marked() {
         ]
     );
     let marked: Vec<_> = all.iter().map(|policy| policy.mark).collect();
-    assert_eq!(marked[..2], [Some(TUNNEL_MARK); 2]);
-    assert_eq!(marked[2..], [None; 14]);
+    assert_eq!(marked[1..3], [Some(TUNNEL_MARK); 2]);
+    assert!(marked[3..].iter().all(Option::is_none));
 
     let ipv4_only = Mirrored {
         ipv6: false,
         ..BOTH
     };
     let ipv4 = mirror(&reach::outbound(&spd), ipv4_only);
-    assert_eq!(ipv4, all[7..10]);
+    assert_eq!(ipv4[0], all[0]);
+    assert_eq!(ipv4[1..], all[10..13]);
+}
+
+#[test]
+fn multicast_of_the_link_is_let_in_where_our_side_is_everything() {
+    let spd = spd(&[("::/0", "::/0", PROTECT)]);
+    assert_eq!(
+        shown(&policies(&spd)),
+        [
+            "in fe80::/10 > ::/0 allow",
+            "in ::/0 > ff00::/8 allow",
+            "in ::/0 > ::/0 block",
+            "fwd ::/0 > ::/0 block",
+        ]
+    );
+}
+
+#[test]
+fn a_bypass_for_neighbour_discovery_is_one_policy_with_the_exemption() {
+    let spd = spd(&[
+        ("::/0[ipv6-icmp/34560-34815]", "::/0", Action::Bypass),
+        ("fd00:1::/64", "fd00:2::/64", PROTECT),
+    ]);
+    let shown = shown(&mirror(&reach::outbound(&spd), BOTH));
+    let discovery = |line: &&String| line.contains("[58 135 *]");
+    let discovery: Vec<_> = shown.iter().filter(discovery).collect();
+    assert_eq!(
+        discovery,
+        [
+            "in ::/0 > ::/0 [58 135 *] allow",
+            "fwd ::/0 > ::/0 [58 135 *] allow",
+        ]
+    );
 }
 
 #[test]
@@ -379,9 +417,9 @@ fn the_kernel_lets_in_what_comes_by_the_tunnel_device_alone_whichever_that_is() 
     gateway.assert_reached(&gateway.outside, &ALL);
 }
 
-/// The table of this process is somebody else's here, which is as good as a kernel without nf_tables.
+/// The table of this process is somebody else's here.
 #[test]
-fn ipv6_is_left_to_the_routing_where_packets_cannot_be_marked() {
+fn a_system_that_marks_packets_but_not_for_us_fails_the_start_and_nothing_is_left() {
     let Some(namespace) = for_test("guard") else {
         return;
     };
@@ -391,12 +429,17 @@ fn ipv6_is_left_to_the_routing_where_packets_cannot_be_marked() {
             ("10.1.0.0/24", "10.2.0.0/24", PROTECT),
             ("fd00:1::/64", "fd00:2::/64", PROTECT),
         ]);
-        let mut guard = Guard::install(&spd, "ipsec0").unwrap();
-        let ipv4_only = Mirrored {
-            ipv6: false,
-            ..BOTH
-        };
-        assert_eq!(guard.mirrored(), ipv4_only);
-        assert_eq!(guard.policies.list().unwrap().len(), 3);
+        let failure = Guard::install(&spd, "ipsec0").unwrap_err();
+        assert!(matches!(failure, GuardError::Marks(_)), "{failure}");
+        let mut policies = XfrmPolicies::open().unwrap();
+        assert!(policies.list().unwrap().is_empty());
     });
+}
+
+#[test]
+fn only_what_a_kernel_without_nf_tables_answers_leaves_ipv6_to_the_routing() {
+    let is = |code| is_unsupported(&io::Error::from_raw_os_error(code));
+    assert!(is(libc::EOPNOTSUPP) && is(libc::EPROTONOSUPPORT) && is(libc::EINVAL));
+    assert!(!is(libc::EPERM) && !is(libc::ENOMEM) && !is(libc::EINTR));
+    assert!(!is_unsupported(&io::ErrorKind::InvalidData.into()));
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! table ip6 lockgate-PID {            owned by its netlink socket (Linux 5.12): it goes when that closes
 //!     chain prerouting {              the last in its hook
+//!                                    meta mark set meta mark & ~MARK
 //!         iif { lo, tunnel device }  meta mark set meta mark | MARK
 //!     }
 //!     chain forward {                 the first in its hook, behind the policy check
@@ -29,7 +30,7 @@ pub struct PacketMarks {
 
 impl PacketMarks {
     /// Makes the table, in the network namespace of the calling thread. Only what comes from this machine
-    /// itself is marked so far, with these bits.
+    /// itself is marked so far, with these bits, whatever marks others have set.
     pub fn open(mark: u32) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
@@ -61,7 +62,8 @@ impl PacketMarks {
             ];
             batch.push(NEW_CHAIN, &chain.concat());
         }
-        batch.push(NEW_RULE, &marks.rule(PREROUTING, LOOPBACK, true));
+        batch.push(NEW_RULE, &marks.rule(PREROUTING, None, false));
+        batch.push(NEW_RULE, &marks.rule(PREROUTING, Some(LOOPBACK), true));
         marks.commit(batch)?;
         Ok(marks)
     }
@@ -69,8 +71,8 @@ impl PacketMarks {
     /// Marks what comes from this device, too. For one device in the life of the table.
     pub fn add_device(&mut self, index: u32) -> io::Result<()> {
         let mut batch = self.batch();
-        batch.push(NEW_RULE, &self.rule(PREROUTING, index, true));
-        batch.push(NEW_RULE, &self.rule(FORWARD, index, false));
+        batch.push(NEW_RULE, &self.rule(PREROUTING, Some(index), true));
+        batch.push(NEW_RULE, &self.rule(FORWARD, Some(index), false));
         self.commit(batch)
     }
 
@@ -84,8 +86,8 @@ impl PacketMarks {
         batch
     }
 
-    /// `meta iif INDEX` and the bits set, or taken away.
-    fn rule(&self, chain: &str, index: u32, set: bool) -> Vec<u8> {
+    /// `meta iif INDEX`, or any device, and the bits set, or taken away.
+    fn rule(&self, chain: &str, index: Option<u32>, set: bool) -> Vec<u8> {
         let register = |kind| attribute(kind, &REGISTER.to_be_bytes());
         let meta = |kind, key: u32| {
             let data = [attribute(META_KEY, &key.to_be_bytes()), register(kind)];
@@ -95,11 +97,14 @@ impl PacketMarks {
             let value = attribute(DATA_VALUE, &value.to_ne_bytes());
             nested(kind, &[value])
         };
-        let is_device = [
-            register(CMP_REGISTER),
-            attribute(CMP_OPERATION, &CMP_EQUAL.to_be_bytes()),
-            value(CMP_DATA, index),
-        ];
+        let is_device = |index| {
+            let data = [
+                register(CMP_REGISTER),
+                attribute(CMP_OPERATION, &CMP_EQUAL.to_be_bytes()),
+                value(CMP_DATA, index),
+            ];
+            [meta(META_DESTINATION, META_IIF), expression("cmp", &data)]
+        };
         let change = [
             register(BITWISE_SOURCE),
             register(BITWISE_DESTINATION),
@@ -107,13 +112,12 @@ impl PacketMarks {
             value(BITWISE_MASK, !self.mark),
             value(BITWISE_XOR, if set { self.mark } else { 0 }),
         ];
-        let expressions = [
-            meta(META_DESTINATION, META_IIF),
-            expression("cmp", &is_device),
+        let mut expressions: Vec<_> = index.into_iter().flat_map(is_device).collect();
+        expressions.extend([
             meta(META_DESTINATION, META_MARK),
             expression("bitwise", &change),
             meta(META_SOURCE, META_MARK),
-        ];
+        ]);
         let rule = [
             text(RULE_TABLE, &self.table),
             text(RULE_CHAIN, chain),

@@ -32,8 +32,8 @@ pub fn can_exempt_from_xfrm() -> bool {
         .is_ok()
 }
 
-/// Switches that somebody else has set and that make XFRM policies void, as `sysctl` names them. Those of
-/// `device` and of `lo` are meant to be set, and `default` is for devices that are yet to come.
+/// Switches that somebody else has set and that make XFRM policies void, as `sysctl` names them. For IPv4 those
+/// of `device` and of `lo` are meant to be set, and `default` is for devices that are yet to come.
 #[must_use]
 pub fn void_xfrm(device: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -45,7 +45,8 @@ pub fn void_xfrm(device: &str) -> Vec<String> {
         let devices = fs::read_dir(format!("/proc/sys/net/{family}/conf"));
         for entry in devices.into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name == device || name == "lo" || name == "default" {
+            let is_exempt = family == "ipv4" && (name == device || name == "lo");
+            if is_exempt || name == "default" {
                 continue;
             }
             let is_set = |switch: &&&str| {

@@ -11,6 +11,7 @@ use super::{
     link_index,
     nftables::PacketMarks,
     routing::{Route, RouteAction, Routing, Rule, RuleAction},
+    sysctl,
     xfrm::{Direction, PortMatch, XfrmPolicies, XfrmPolicy},
 };
 use crate::io::netns::{Namespace, connect, for_test};
@@ -184,7 +185,7 @@ fn replacing_policies_touches_only_what_differs_and_never_those_of_others() {
 
 /// What comes with the mark is what comes by the device, and only as long as the table has an owner.
 #[test]
-fn packets_of_one_device_are_marked_while_the_table_has_its_owner() {
+fn packets_of_one_device_are_marked_while_the_table_has_its_owner_whatever_others_mark() {
     let Some(namespace) = namespace() else { return };
     let far = Namespace::new("netlink-far").unwrap();
     connect((&namespace, "tun"), (&far, "tun"), 1500).unwrap();
@@ -221,12 +222,37 @@ fn packets_of_one_device_are_marked_while_the_table_has_its_owner() {
         (index, PacketMarks::open(0x100).unwrap())
     });
     assert_hears(false);
+    let nft = |commands: &'static str| {
+        let run = move || Command::new("nft").arg(commands).status();
+        assert!(namespace.run(run).unwrap().success());
+    };
+    nft(
+        "add table ip6 other; add chain ip6 other c { type filter hook prerouting priority 0; }; \
+         add rule ip6 other c meta mark set 0x100",
+    );
+    assert_hears(false);
+    nft("delete table ip6 other");
     marks.add_device(index + 1).unwrap();
     assert_hears(false);
     marks.add_device(index).unwrap();
     assert_hears(true);
     drop(marks);
     assert_hears(false);
+}
+
+/// For IPv4 the kernel sets them on `lo` by itself, and the guard on the tunnel device.
+#[test]
+fn switches_that_void_policies_are_found_on_lo_and_on_the_tunnel_device_for_ipv6() {
+    let Some(namespace) = namespace() else { return };
+    namespace
+        .sysctl("ipv4/conf/lo/disable_policy", "1")
+        .unwrap();
+    let find = || namespace.run(|| sysctl::void_xfrm("lo"));
+    assert!(find().is_empty());
+    namespace
+        .sysctl("ipv6/conf/lo/disable_policy", "1")
+        .unwrap();
+    assert_eq!(find(), ["net.ipv6.conf.lo.disable_policy"]);
 }
 
 fn ip(arguments: &str) -> io::Result<String> {

@@ -1,7 +1,7 @@
 //! XFRM policies with action block or allow, by netlink. No kernel ESP is involved.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -88,26 +88,28 @@ impl XfrmPolicies {
     /// selector that another program holds already is refused (`AlreadyExists`).
     pub fn replace(&mut self, wanted: &[XfrmPolicy]) -> io::Result<usize> {
         let present = self.list()?;
-        let keep: HashSet<&XfrmPolicy> = wanted.iter().collect();
         let have: HashSet<&XfrmPolicy> = present.iter().map(|(_, policy)| policy).collect();
+        let indices: HashMap<XfrmPolicy, u32> = present
+            .iter()
+            .map(|(index, policy)| (unranked(policy), *index))
+            .collect();
+        let keep: HashSet<XfrmPolicy> = wanted.iter().map(unranked).collect();
         let mut used: HashSet<u32> = present.iter().map(|(index, _)| *index).collect();
         let mut changed = 0;
         let mut slot = 0;
         for policy in wanted.iter().filter(|policy| !have.contains(policy)) {
             // A policy that only changes its priority or action has the selector of the old one.
-            let old = present.iter().find(|(_, old)| same_selector(old, policy));
+            let old = indices.get(&unranked(policy));
             let index = match old {
-                Some((index, _)) => *index,
+                Some(index) => *index,
                 None => free_index(policy.direction, &mut slot, &used)?,
             };
             used.insert(index);
             self.add(policy, index, old.is_some())?;
             changed += 1;
         }
-        for (index, policy) in present.iter().filter(|(_, policy)| !keep.contains(policy)) {
-            if wanted.iter().any(|new| same_selector(new, policy)) {
-                continue;
-            }
+        let is_kept = |policy: &XfrmPolicy| keep.contains(&unranked(policy));
+        for (index, policy) in present.iter().filter(|(_, policy)| !is_kept(policy)) {
             self.remove(*index, policy)?;
             changed += 1;
         }
@@ -160,13 +162,13 @@ impl XfrmPolicies {
     }
 }
 
-fn same_selector(a: &XfrmPolicy, b: &XfrmPolicy) -> bool {
-    let unranked = |policy: &XfrmPolicy| XfrmPolicy {
+/// The selector alone, which the kernel has once.
+fn unranked(policy: &XfrmPolicy) -> XfrmPolicy {
+    XfrmPolicy {
         priority: 0,
         allow: false,
         ..*policy
-    };
-    unranked(a) == unranked(b)
+    }
 }
 
 /// The next index of our range that is not in use. The low three bits are the direction.
