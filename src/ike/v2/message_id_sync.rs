@@ -16,6 +16,7 @@ use super::established::Established;
 use super::fragment::Outgoing;
 use super::message::{Datagram, Payloads, add_notify};
 use super::protect::Opened;
+use super::tasks::{Pending, Task};
 
 /// What an IKE SA knows of the clusters behind its peer.
 #[derive(Debug, Default)]
@@ -161,14 +162,20 @@ impl Established {
     }
 
     /// Nobody answers a request that the member before it has got (RFC 6311 §9), so it is asked anew.
-    fn ask_again(&mut self, core: &Core, cx: &mut Context) {
-        if let Some(sent) = self.work.outstanding.take() {
-            let payloads = sent.payloads.unwrap_or_default();
-            self.request(core, payloads, sent.pending, cx);
-            let anew = self.work.outstanding.as_mut();
-            if let (Some(anew), Some(end)) = (anew, sent.request.end()) {
-                anew.request.shorten(end);
-            }
+    fn ask_again(&mut self, core: &mut Core, cx: &mut Context) {
+        let Some(sent) = self.work.outstanding.take() else {
+            return;
+        };
+        if matches!(sent.pending, Pending::TellCrashToken) {
+            // It is a secret, of which no copy is kept.
+            self.work.queue.push_front(Task::TellCrashToken);
+            return self.start_next(core, cx);
+        }
+        let payloads = sent.payloads.unwrap_or_default();
+        self.request(core, payloads, sent.pending, cx);
+        let anew = self.work.outstanding.as_mut();
+        if let (Some(anew), Some(end)) = (anew, sent.request.end()) {
+            anew.request.shorten(end);
         }
     }
 }

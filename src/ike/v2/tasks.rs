@@ -491,7 +491,9 @@ impl Established {
             return;
         };
         let header = core.header(pending.exchange(), false, message_id);
-        let kept = self.message_id_sync.is_agreed().then(|| payloads.clone());
+        let may_move =
+            self.message_id_sync.is_agreed() && !matches!(pending, Pending::TellCrashToken);
+        let kept = may_move.then(|| payloads.clone());
         let message = self.keys.seal(header, payloads, core.path);
         let settings = match pending {
             Pending::Liveness => self.liveness.patience(&cx.settings),

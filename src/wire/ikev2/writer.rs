@@ -2,16 +2,13 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
-
 use crate::wire::isakmp::{Header, PayloadType};
 
 /// Builds the payloads of one message, or of one SK payload.
 #[derive(Clone, Default)]
 pub struct PayloadWriter {
     first: PayloadType,
-    /// May hold secrets, such as a crash token.
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Vec<u8>,
     /// Where the last payload's Next Payload field is.
     last: Option<usize>,
 }
@@ -20,7 +17,7 @@ impl PayloadWriter {
     /// An empty chain.
     pub fn new() -> Self {
         Self {
-            bytes: Zeroizing::new(Vec::with_capacity(USUAL_LEN)),
+            bytes: Vec::with_capacity(USUAL_LEN),
             ..Self::default()
         }
     }
@@ -52,11 +49,12 @@ impl PayloadWriter {
     }
 
     /// Kind of the first payload, and all payloads.
-    pub fn finish(mut self) -> (PayloadType, Vec<u8>) {
-        (self.first, std::mem::take(&mut self.bytes))
+    pub fn finish(self) -> (PayloadType, Vec<u8>) {
+        (self.first, self.bytes)
     }
 }
 
+/// Without the bytes, which may be secret.
 impl fmt::Debug for PayloadWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PayloadWriter({} bytes)", self.bytes.len())
