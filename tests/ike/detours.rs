@@ -127,13 +127,14 @@ fn ike_sas_that_are_there_to_send_a_peer_away_do_not_gather() {
         let plain = pair.setup(Side::B).clone();
         let mut sending = plain.clone();
         sending.connection.redirect = Some(gateway(NOWHERE));
-        for _ in 0..4 {
+        for turn in 1..=4 {
             pair.command(Side::A, initiate("lan"));
             pair.run_for(millis(15));
             let now = pair.now;
             pair.host(Side::B).reload(now, sending.pad());
             pair.run_for(millis(20));
-            assert!(pair.host(Side::B).logged("redirecting the peer to"));
+            let told = |line: &&str| line.contains("redirecting the peer to");
+            assert_eq!(pair.host(Side::B).logs().filter(told).count(), turn);
             pair.restart(Side::A);
             let now = pair.now;
             pair.host(Side::B).reload(now, plain.pad());

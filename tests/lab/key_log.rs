@@ -183,12 +183,13 @@ fn wireshark_reads_how_a_session_is_resumed() {
     let (asked, granted) = (place("35", "16410"), place("35", "16409"));
     let resumed = place("38", "16413");
     assert!(asked < granted && granted < resumed, "{shown}");
-    let is_answer = |line: &&String| line.contains("isakmp|38|40,41");
-    assert_eq!(lines.iter().filter(is_answer).count(), 2, "{shown}");
+    // The request and its answer; either may have been sent again.
+    let is_resume = |line: &&String| line.contains("isakmp|38|40,41");
+    assert!(lines.iter().filter(is_resume).count() >= 2, "{shown}");
     // It proves itself by the keys of the session, without a certificate, and asks for the next ticket.
-    let again = lines.iter().skip(resumed);
-    let proofs = again.filter(|line| line.contains("isakmp|35|46,35,"));
-    assert_eq!(proofs.count(), 1, "{shown}");
+    let mut again = lines.iter().skip(resumed);
+    let proof = again.find(|line| line.contains("isakmp|35|46,35,"));
+    assert!(proof.is_some(), "{shown}");
 }
 
 const FILE: &str = "outer.pcap";
