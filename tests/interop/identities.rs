@@ -37,10 +37,11 @@ fn key_ids_addresses_and_mail_addresses_name_either_side() {
             write(write(config, Side::A, a), Side::B, b)
         });
         let Some(pair) = pair else { return };
-        for initiator in Initiator::BOTH {
+        for (before, initiator) in Initiator::BOTH.into_iter().enumerate() {
             pair.initiate(initiator);
             let log = pair.lockgate.process.output();
-            assert!(log.contains("authenticated with a shared secret"), "{log}");
+            let proofs = log.matches("authenticated with a shared secret");
+            assert_eq!(proofs.count(), before + 1, "{log}");
             assert!(!log.contains(Side::B.identity()), "{log}");
             pair.strongswan.swanctl_ok(&["--terminate", "--ike", "lab"]);
             pair.is_down();
